@@ -1,0 +1,62 @@
+"""Beaker sessions and cache regions for Pyramid."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from pyramid.events import ApplicationCreated
+
+from beaker_bridge.events import SessionEvent, SessionExpired, SessionInvalidated, SessionMerged
+from beaker_bridge.exceptions import (
+    BeakerBridgeError,
+    DamagedRecordError,
+    SessionConflictError,
+    SessionStoreError,
+    SessionTooLargeError,
+    SessionValueError,
+    SettingsError,
+)
+from beaker_bridge.factory import BeakerSessionFactoryConfig, session_factory_from_settings
+from beaker_bridge.middleware import SessionMiddleware
+from beaker_bridge.tween import NAME, OVER, UNDER, check_tween_order, session_tween_factory
+
+__all__ = [
+    "BeakerBridgeError",
+    "BeakerSessionFactoryConfig",
+    "DamagedRecordError",
+    "SessionConflictError",
+    "SessionEvent",
+    "SessionExpired",
+    "SessionInvalidated",
+    "SessionMerged",
+    "SessionMiddleware",
+    "SessionStoreError",
+    "SessionTooLargeError",
+    "SessionValueError",
+    "SettingsError",
+    "includeme",
+    "session_factory_from_settings",
+    "session_tween_factory",
+]
+
+
+def includeme(config: Any) -> None:
+    """Set up Beaker sessions: ``config.include('beaker_bridge')`` or ``pyramid.includes``.
+
+    - ``request.session`` is the session of a filter in the pipeline; else one of the settings under
+      ``session.`` or ``beaker.session.``. A session factory that the application itself sets wins.
+    - The tween ``beaker_bridge.session_tween_factory`` is added: over the exception views and
+      pyramid_tm, under the debug toolbar.
+    - An explicit ``pyramid.tweens`` without that tween, or with it too low, stops the start.
+    - The session's options are an introspectable, without secrets.
+
+    Raises:
+        SettingsError: one or more options are wrong.
+    """
+    factory = session_factory_from_settings(config.get_settings())
+    config.set_session_factory(factory)
+    config.add_tween(NAME, over=OVER, under=UNDER)
+    config.add_subscriber(check_tween_order, ApplicationCreated)
+    introspectable = config.introspectable("beaker_bridge", "session", "session options", "session options")
+    introspectable["options"] = factory.options.shown() if factory.options else None
+    config.action(("beaker_bridge", "session"), introspectables=(introspectable,))

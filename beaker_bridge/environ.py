@@ -1,0 +1,202 @@
+"""The session in the WSGI environ: Beaker's ``SessionObject``, and how a request ends it.
+
+Whoever made the ``SessionObject`` (our middleware, Beaker's own, the session factory), a request
+commits it or discards it here.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+from collections.abc import Mapping, MutableMapping
+from typing import Any
+
+from beaker.session import SessionObject as BeakerSessionObject
+
+from beaker_bridge.exceptions import BeakerBridgeError, SettingsError
+from beaker_bridge.merge import merge
+from beaker_bridge.profile import Binding, SessionProfile
+from beaker_bridge.session import CookieSession, Session
+from beaker_bridge.session_base import OWN_KEYS, SafeSession
+from beaker_bridge.settings import COOKIE, given, read_options
+
+log = logging.getLogger(__name__)
+
+#: Where the session is in the environ, as Beaker has it.
+ENVIRON_KEY = "beaker.session"
+
+Headers = list[tuple[str, str]]
+
+
+class SessionObject(BeakerSessionObject):
+    """Beaker's lazy proxy of a session, over one of ours.
+
+    Args:
+        environ: the request's WSGI environ.
+        profile: the configuration.
+    """
+
+    def __init__(self, environ: MutableMapping[str, Any], profile: SessionProfile) -> None:
+        super().__init__(environ, **_parameters(profile, environ))
+
+    def get_by_id(self, id: str) -> Session | None:  # noqa: A002 -- Beaker's name
+        """Return the stored session of an id, or nothing. Its ``commit()`` writes what is changed."""
+        profile = binding_of(self).profile
+        session = Session({}, binding=Binding(profile, self.__dict__["_environ"]), session_id=id)
+        return None if session.is_new else session
+
+
+def _parameters(profile: SessionProfile, environ: Mapping[str, Any]) -> dict[str, Any]:
+    """Return what Beaker's ``SessionObject`` needs in order to make one of our sessions."""
+    options = profile.options
+    return {
+        "session_class": CookieSession if options.type == COOKIE else Session,
+        "binding": Binding(profile, environ),
+        "auto": options.auto,
+    }
+
+
+# -- Binding -----------------------------------------------------------------------------------------
+
+
+def binding_of(session_object: BeakerSessionObject) -> Binding:
+    """Return the binding of the environ's session, for this attempt at the request.
+
+    Our session class is placed into an object that Beaker's own middleware made, before its first use.
+
+    Raises:
+        SettingsError: the options of Beaker's own middleware are wrong, or the object is none of Beaker's.
+    """
+    if not isinstance(session_object, BeakerSessionObject):
+        raise SettingsError(f"environ[{ENVIRON_KEY!r}] must be a Beaker session, got a {type(session_object).__name__}")
+    state = session_object.__dict__
+    binding: Binding | None = state["_params"].get("binding")
+    if binding is None:
+        binding = _adopt(session_object)
+    elif binding.outlived:
+        # pyramid_retry uses the environ again: this attempt starts from the store.
+        state.update(_sess=None, _headers={}, _dirty=False)
+        state["_params"] |= _parameters(binding.profile, binding.environ)
+        binding = state["_params"]["binding"]
+    return binding
+
+
+_profiles: list[tuple[dict[str, Any], SessionProfile]] = []
+_profiles_lock = threading.Lock()
+_told: set[str] = set()
+
+
+def _adopt(session_object: BeakerSessionObject) -> Binding:
+    """Place our session class into an object of Beaker's own middleware."""
+    state = session_object.__dict__
+    theirs = state["_sess"]
+    state["_params"] |= _parameters(_profile_of(dict(state["_params"])), state["_environ"])
+    if theirs is not None:
+        _take_over(session_object, theirs)
+    binding: Binding = state["_params"]["binding"]
+    return binding
+
+
+def _profile_of(parameters: dict[str, Any]) -> SessionProfile:
+    """Return the profile of a Beaker middleware's options, parsed once."""
+    for known, profile in _profiles:
+        if known == parameters:
+            return profile
+    with _profiles_lock:
+        profile = SessionProfile(read_options(given(parameters)))
+        _profiles.append((parameters, profile))
+    return profile
+
+
+def _take_over(session_object: BeakerSessionObject, theirs: Any) -> None:
+    """Replace a session that other middleware has loaded through Beaker by one of ours."""
+    _tell_once("the session was loaded by other middleware before Pyramid's: it is read again, to be saved safely")
+    session_object.__dict__["_sess"] = None
+    ours: SafeSession = session_object._session()
+    if theirs.was_invalidated if hasattr(theirs, "was_invalidated") else False:
+        ours.invalidate()
+    before, now = (
+        {key: value for key, value in content.items() if key not in OWN_KEYS}
+        for content in (getattr(theirs, "accessed_dict", {}), theirs)
+    )
+    merged = merge(before, now, dict(ours))
+    ours.clear()
+    ours.update(merged)
+
+
+def _tell_once(message: str) -> None:
+    if message not in _told:
+        _told.add(message)
+        log.warning("%s", message)
+
+
+# -- The end of a request ----------------------------------------------------------------------------
+
+
+def commit(session_object: BeakerSessionObject) -> None:
+    """Write what changed in the environ's session since the last commit; idempotent.
+
+    Raises:
+        BeakerBridgeError: the store, the serializer or a limit refuses it.
+    """
+    state = session_object.__dict__
+    session: SafeSession | None = state["_sess"]
+    if session is None:
+        return
+    if state.get("_dirty") or state["_params"].get("auto"):
+        session.force()
+        state["_dirty"] = False
+    session.commit()
+
+
+def commit_late(session_object: BeakerSessionObject) -> None:
+    """Commit when no exception view can answer any more: a failure is logged, and nothing is saved."""
+    try:
+        commit(session_object)
+    except BeakerBridgeError:
+        log.exception("a session that was changed after the exception views is not saved")
+        discard(session_object)
+
+
+def discard(session_object: BeakerSessionObject) -> None:
+    """Let the request leave no trace, whatever touches its session afterwards; final."""
+    binding_of(session_object).discard()
+    session_object.__dict__["_headers"]["set_cookie"] = False
+
+
+def with_session_headers(session_object: BeakerSessionObject, headers: Headers, *, cookie: bool = True) -> Headers:
+    """Return a response's headers with those that its session needs.
+
+    Args:
+        session_object: the environ's session.
+        headers: the response's headers, which are not changed.
+        cookie: whether to add the cookie; Beaker's own middleware adds it itself.
+    """
+    if not session_object.accessed():
+        return headers
+    headers = _varied(headers)
+    request = session_object.__dict__["_headers"]
+    if request.get("set_cookie") and request.get("cookie_out"):
+        if cookie:
+            headers.append(("Set-Cookie", request["cookie_out"]))
+        _guard_caches(headers)
+    return headers
+
+
+def _varied(headers: Headers) -> Headers:
+    """Return headers that tell shared caches that the page depends on the cookie."""
+    varied = [value for name, value in headers if name.lower() == "vary"]
+    names = {name.strip().lower() for value in varied for name in value.split(",")}
+    if names & {"cookie", "*"}:
+        return list(headers)
+    others = [header for header in headers if header[0].lower() != "vary"]
+    return [*others, ("Vary", ", ".join([*filter(None, varied), "Cookie"]))]
+
+
+def _guard_caches(headers: Headers) -> None:
+    """Keep a cookie out of shared caches, unless the application has its own rule."""
+    rules = [value for name, value in headers if name.lower() == "cache-control"]
+    if not rules:
+        headers.append(("Cache-Control", 'no-cache="Set-Cookie"'))
+    elif any("public" in rule.lower() for rule in rules):
+        _tell_once("a response that is publicly cacheable carries a session cookie: a cache may give it to others")

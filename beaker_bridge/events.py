@@ -1,0 +1,34 @@
+"""What an application can subscribe to with ``config.add_subscriber``.
+
+Each event carries the session's id (keep it out of logs: it opens the session) and the data it held.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+
+class SessionEvent:
+    """The root of the session events.
+
+    Args:
+        session_id: the id of the session's record.
+        data: what the application had put there, as far as the store still knew.
+    """
+
+    def __init__(self, session_id: str, data: Mapping[str, Any]) -> None:
+        self.session_id = session_id
+        self.data = data
+
+
+class SessionExpired(SessionEvent):
+    """A request brought the id of a session whose time was over; the record is deleted."""
+
+
+class SessionInvalidated(SessionEvent):
+    """``invalidate()`` or ``delete()`` was committed; the record is deleted."""
+
+
+class SessionMerged(SessionEvent):
+    """A commit found another request's changes in the store and merged; ``data`` is the outcome."""

@@ -1,0 +1,78 @@
+"""What can go wrong, as one family of exceptions that carry data."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+
+class BeakerBridgeError(Exception):
+    """The root of every exception that this package raises on purpose.
+
+    Args:
+        message: the sentence for the log or the page.
+        name: the option or session key that is concerned, if there is one.
+        value: the offending value (never a secret).
+        original: the exception that was the cause, if there was one.
+    """
+
+    def __init__(
+        self,
+        message: str,
+        *,
+        name: str | None = None,
+        value: object = None,
+        original: BaseException | None = None,
+    ) -> None:
+        super().__init__(message)
+        self.name = name
+        self.value = value
+        self.original = original
+
+
+class SettingsError(BeakerBridgeError, ValueError):
+    """One or more options are wrong: the application must not start.
+
+    ``errors`` holds each fault as an error of its own, so that all of them are told at once.
+    """
+
+    def __init__(
+        self,
+        message: str,
+        *,
+        name: str | None = None,
+        value: object = None,
+        errors: Sequence[SettingsError] = (),
+    ) -> None:
+        super().__init__(message, name=name, value=value)
+        self.errors: tuple[SettingsError, ...] = tuple(errors) or (self,)
+
+    @classmethod
+    def of(cls, errors: Sequence[SettingsError]) -> SettingsError:
+        """Return the one error that tells all of ``errors``, which must not be empty."""
+        if len(errors) == 1:
+            return errors[0]
+        lines = "\n".join(f"  {error}" for error in errors)
+        return cls(f"{len(errors)} options are wrong:\n{lines}", errors=errors)
+
+
+class SessionStoreError(BeakerBridgeError):
+    """The store cannot be reached, or refused the work; nothing is known about the session.
+
+    ``name`` is the store's kind (``'file'``, ``'ext:redis'``), ``original`` what its client raised.
+    """
+
+
+class SessionValueError(BeakerBridgeError):
+    """A key or a value that the serializer refuses; ``name`` is the key in the session."""
+
+
+class SessionTooLargeError(BeakerBridgeError):
+    """The session is larger than its cookie or its store can hold; ``value`` is its size in bytes."""
+
+
+class SessionConflictError(BeakerBridgeError):
+    """Other requests changed the session each time that this one tried to merge its changes."""
+
+
+class DamagedRecordError(BeakerBridgeError):
+    """A record or a cookie that cannot be read as a session; ``value`` is its size in bytes."""

@@ -1,0 +1,457 @@
+"""``request.session``: Pyramid's ``ISession`` over Beaker's session, and the session factories."""
+
+from __future__ import annotations
+
+import logging
+import secrets
+import sys
+from collections.abc import Callable, ItemsView, Mapping, MutableMapping, ValuesView
+from contextlib import AbstractContextManager
+from typing import TYPE_CHECKING, Any
+
+from beaker.session import SessionObject as BeakerSessionObject
+from pyramid.interfaces import ISession, ISessionFactory
+from zope.interface import implementer
+
+from beaker_bridge.environ import (
+    ENVIRON_KEY,
+    SessionObject,
+    binding_of,
+    commit_late,
+    discard,
+    with_session_headers,
+)
+from beaker_bridge.exceptions import SessionValueError, SettingsError
+from beaker_bridge.policy import Policy, keeps_session
+from beaker_bridge.profile import Binding, SessionProfile
+from beaker_bridge.session_base import OWN_KEYS, SafeSession
+from beaker_bridge.settings import Given, SessionOptions, differing, given, prefixed, read_options
+
+if TYPE_CHECKING:
+    from typing_extensions import Self
+
+log = logging.getLogger(__name__)
+
+CSRF_TOKEN = "_csrft_"  # noqa: S105 -- the key of the token, as Pyramid has it
+FLASH = "_f_"
+#: Set in the environ by the tween: it decides whether the session is kept, and commits it.
+TWEEN = "beaker_bridge.tween"
+#: The response of this request, for a session that no middleware carries.
+RESPONSE = "beaker_bridge.response"
+
+
+def _reading(method: Callable[..., Any]) -> Callable[..., Any]:
+    def read(self: PyramidSession, *args: Any) -> Any:
+        return method(self._loaded, *args)
+
+    read.__name__, read.__doc__ = method.__name__, method.__doc__
+    return read
+
+
+def _changing(method: Callable[..., Any]) -> Callable[..., Any]:
+    def change(self: PyramidSession, *args: Any) -> Any:
+        session = self._loaded
+        result = method(session, *args)
+        session.changed()
+        return result
+
+    change.__name__, change.__doc__ = method.__name__, method.__doc__
+    return change
+
+
+@implementer(ISession)
+class PyramidSession:  # noqa: PLW1641 -- as a dict, it has no hash
+    """A session that behaves as a ``dict`` of what the application put there.
+
+    Whatever changes it, saves it. What Beaker's session has besides (``timeout``, ``get_by_id()``)
+    is found here, too.
+
+    Args:
+        session_object: the environ's session.
+        csrf_token: the option ``constant_csrf_token``.
+    """
+
+    __slots__ = ("_constant_csrf_token", "_object")
+
+    def __init__(self, session_object: BeakerSessionObject, csrf_token: str | None = None) -> None:
+        self._object = session_object
+        self._constant_csrf_token = csrf_token
+
+    @property
+    def _loaded(self) -> SafeSession:
+        session: SafeSession | None = self._object.__dict__["_sess"]
+        return self._object._session() if session is None else session
+
+    def __getattr__(self, name: str) -> Any:
+        if name.startswith("_"):
+            raise AttributeError(name)
+        return getattr(self._object, name)
+
+    # -- Attributes ----------------------------------------------------------------------------------
+
+    @property
+    def created(self) -> int:
+        """The time of the session's creation, in whole seconds since the epoch."""
+        return int(self._loaded.created)
+
+    @property
+    def new(self) -> bool:
+        """Whether the session was begun by this request."""
+        return self._loaded.is_new
+
+    @property
+    def id(self) -> str:
+        """The session's id. Keep it out of logs: it opens the session."""
+        return self._loaded.id
+
+    @property
+    def last_accessed(self) -> float | None:
+        """The time of the access before this one, in seconds since the epoch; nothing in a new session."""
+        return self._loaded.last_accessed
+
+    @property
+    def domain(self) -> str | None:
+        """The cookie's domain; one that is set here is kept with the session."""
+        return self._loaded.domain
+
+    @domain.setter
+    def domain(self, domain: str | None) -> None:
+        self._loaded.domain = domain
+
+    @property
+    def path(self) -> str:
+        """The cookie's path; one that is set here is kept with the session."""
+        return self._loaded.path
+
+    @path.setter
+    def path(self, path: str) -> None:
+        self._loaded.path = path
+
+    # -- The mapping ---------------------------------------------------------------------------------
+
+    __contains__ = _reading(dict.__contains__)
+    __iter__ = _reading(dict.__iter__)
+    __len__ = _reading(dict.__len__)
+    __reversed__ = _reading(dict.__reversed__)
+    __repr__ = _reading(dict.__repr__)
+    keys = _reading(dict.keys)
+
+    clear = _changing(dict.clear)
+    __delitem__ = _changing(dict.__delitem__)
+    pop = _changing(dict.pop)
+    popitem = _changing(dict.popitem)
+
+    def __eq__(self, other: object) -> bool:
+        return dict(self._loaded) == (dict(other._loaded) if isinstance(other, PyramidSession) else other)
+
+    def __getitem__(self, key: str) -> Any:
+        # Not the session's own __getitem__: that one shows other WSGI code Beaker's own keys, too.
+        if key not in self:
+            raise KeyError(key)
+        return self.get(key)
+
+    def get(self, key: str, default: Any = None) -> Any:
+        """Return the value of a key, or the default."""
+        session = self._loaded
+        value = dict.get(session, key, default)
+        if isinstance(value, (dict, list, set)) and value is not default:
+            session.hand_out(key, value)
+        return value
+
+    def values(self) -> ValuesView[Any]:
+        """Return a view of the values."""
+        return dict.values(self._handed_out())
+
+    def items(self) -> ItemsView[str, Any]:
+        """Return a view of the keys and values."""
+        return dict.items(self._handed_out())
+
+    def copy(self) -> dict[str, Any]:
+        """Return a dict of the keys and values."""
+        return dict(self._handed_out())
+
+    def __or__(self, other: Mapping[str, Any]) -> dict[str, Any]:
+        return self.copy() | dict(other)
+
+    def __ror__(self, other: Mapping[str, Any]) -> dict[str, Any]:
+        return dict(other) | self.copy()
+
+    def __ior__(self, other: Any) -> Self:  # type: ignore[misc]  # it takes pairs, as dict's does
+        self.update(other)
+        return self
+
+    def __setitem__(self, key: str, value: Any) -> None:
+        session = self._loaded
+        dict.__setitem__(session, _checked(key), value)
+        session.changed()
+
+    def setdefault(self, key: str, default: Any = None) -> Any:
+        """Return the value of a key, which becomes the default if there is none."""
+        if key not in self:
+            self[key] = default
+        return self.get(key)
+
+    def update(self, *args: Any, **kwargs: Any) -> None:
+        """Set keys from a mapping, or from pairs, and from keyword arguments."""
+        changes = dict(*args, **kwargs)
+        session = self._loaded
+        dict.update(session, {_checked(key): value for key, value in changes.items()})
+        session.changed()
+
+    def _handed_out(self) -> SafeSession:
+        for key in self:
+            self.get(key)
+        return self._loaded
+
+    # -- The session ---------------------------------------------------------------------------------
+
+    def changed(self) -> None:
+        """Mark the session as changed, after a change inside one of its values."""
+        self._loaded.changed()
+
+    def save(self) -> None:
+        """Have the session stored when the request ends, also if it is new and empty."""
+        self._loaded.force()
+
+    def invalidate(self) -> None:
+        """Delete the session when the request ends, and begin a new, empty one."""
+        self._loaded.invalidate()
+
+    def delete(self) -> None:
+        """Delete the session when the request ends, as :meth:`invalidate` does."""
+        self._loaded.invalidate()
+
+    def revert(self) -> None:
+        """Return to the data as they were loaded."""
+        self._loaded.revert()
+
+    def regenerate_id(self) -> None:
+        """Move the session to a new id, with a new CSRF token, as after a login."""
+        self._loaded.regenerate_id()
+        if CSRF_TOKEN in self:
+            self.new_csrf_token()
+
+    def set_expiry(self, seconds: int | None) -> None:
+        """Give this session its own idle timeout and cookie lifetime ("remember me").
+
+        Args:
+            seconds: both, in seconds; nothing returns to the options.
+
+        Raises:
+            ValueError: not a whole number of seconds, 1 or more.
+        """
+        self._loaded.set_expiry(seconds)
+
+    def exclusive(self) -> AbstractContextManager[None]:
+        """Return a context in which the session is read, changed and written as one step.
+
+        Raises:
+            BeakerBridgeError: a cookie session cannot exclude anybody.
+            SessionConflictError: others held the lock for ``store_timeout`` seconds.
+            SessionStoreError: the store cannot be reached.
+        """
+        return self._loaded.exclusive()
+
+    # -- Flash messages and CSRF tokens --------------------------------------------------------------
+
+    def flash(self, msg: Any, queue: str = "", allow_duplicate: bool = True) -> None:
+        """Append a message to a queue, once only where duplicates are not allowed."""
+        messages = self.setdefault(FLASH + queue, [])
+        if allow_duplicate or msg not in messages:
+            messages.append(msg)
+            self.changed()
+
+    def pop_flash(self, queue: str = "") -> list[Any]:
+        """Return the messages of a queue, and remove it."""
+        return self.pop(FLASH + queue) if FLASH + queue in self else []
+
+    def peek_flash(self, queue: str = "") -> list[Any]:
+        """Return the messages of a queue."""
+        return self.get(FLASH + queue, [])  # type: ignore[no-any-return]
+
+    def new_csrf_token(self) -> str:
+        """Return a new CSRF token, and keep it."""
+        token = self._constant_csrf_token or secrets.token_hex(20)
+        self[CSRF_TOKEN] = token
+        return token
+
+    def get_csrf_token(self) -> str:
+        """Return the session's CSRF token; a new one, where there is none yet."""
+        token: str | None = self.get(CSRF_TOKEN)
+        return self.new_csrf_token() if token is None else token
+
+
+MutableMapping.register(PyramidSession)
+
+
+def _checked(key: str) -> str:
+    if key in OWN_KEYS:
+        raise SessionValueError(f"the key {key!r} of a session is Beaker's own", name=key)
+    return key
+
+
+# -- The session factories ---------------------------------------------------------------------------
+
+
+def BeakerSessionFactoryConfig(**options: Any) -> SessionFactory:  # noqa: N802 -- pyramid_beaker's name
+    """Return a Pyramid session factory.
+
+    Args:
+        options: the options of :class:`SessionOptions`, without a prefix.
+
+    Raises:
+        SettingsError: one or more options are wrong.
+    """
+    return SessionFactory(read_options(given(options)))
+
+
+def session_factory_from_settings(settings: Mapping[str, Any]) -> SessionFactory:
+    """Return a Pyramid session factory.
+
+    Args:
+        settings: an application's settings; those under ``session.`` and ``beaker.session.`` count.
+            Where there are none, the session must come from a filter in the pipeline.
+
+    Raises:
+        SettingsError: one or more options are wrong.
+    """
+    found: dict[str, Given] = prefixed(settings)
+    return SessionFactory(read_options(found) if found else None)
+
+
+@implementer(ISessionFactory)
+class SessionFactory:
+    """Makes ``request.session``.
+
+    Args:
+        options: what a session is made with where the environ has none; nothing, if it must have one.
+    """
+
+    def __init__(self, options: SessionOptions | None) -> None:
+        self.options = options
+        self._profile = SessionProfile(options) if options else None
+        self._compared = False
+
+    def __call__(self, request: Any) -> PyramidSession:
+        """Return the session of a request.
+
+        Raises:
+            SettingsError: nothing has configured a session.
+        """
+        environ = request.environ
+        session_object = environ.get(ENVIRON_KEY)
+        made_here = session_object is None
+        if made_here:
+            session_object = environ[ENVIRON_KEY] = SessionObject(environ, self._own_profile())
+        binding = binding_of(session_object)
+        if not (made_here or self._compared):
+            self._compare(binding)
+        registry = getattr(request, "registry", None)
+        if registry is not None and registry.has_listeners:
+            binding.notify = registry.notify
+        if made_here or TWEEN not in environ or not isinstance(session_object, SessionObject):
+            _Completion(session_object, self.options, cookie=made_here).follow(request)
+        return PyramidSession(session_object, self._csrf_token(binding))
+
+    def _own_profile(self) -> SessionProfile:
+        if self._profile is None:
+            raise SettingsError(
+                f"no session is configured: environ[{ENVIRON_KEY!r}] is missing and the settings have no session."
+                " option. Is the session filter left out of the pipeline (filter-with), is its environ_key another,"
+                " or is this a subrequest or a script, which passes no filter?"
+            )
+        return self._profile
+
+    def _csrf_token(self, binding: Binding) -> str | None:
+        fallback = self.options.constant_csrf_token if self.options else None
+        return binding.profile.options.constant_csrf_token or fallback
+
+    def _compare(self, binding: Binding) -> None:
+        """Warn once where settings are given to no effect, since a filter configures the session."""
+        self._compared = True
+        if self.options is None:
+            return
+        used = binding.profile.options
+        # What a filter leaves open, the settings may say.
+        open_options = {"cookie_on_exception", "constant_csrf_token"} - used.given
+        names = [name for name in differing(used, self.options) if name not in open_options]
+        if names:
+            log.warning(
+                "a filter configures the session; the settings' own session options are ignored where they differ: %s",
+                ", ".join(names),
+            )
+
+
+# -- The end of a request that no tween ends ---------------------------------------------------------
+
+
+def remember_response(request: Any, response: Any) -> None:
+    """Remember a request's response: a response callback."""
+    request.environ[RESPONSE] = response
+
+
+class _Completion:
+    """Completes the response of a request, as late as Pyramid allows, where nobody else does.
+
+    Response callbacks that are added later, and subscribers of ``NewResponse``, may still change the
+    session; a finished callback comes after both, and the remembered response has not been sent yet.
+
+    Args:
+        session_object: the environ's session.
+        options: the session factory's own options.
+        cookie: whether the cookie is ours to add.
+    """
+
+    def __init__(self, session_object: BeakerSessionObject, options: SessionOptions | None, *, cookie: bool) -> None:
+        self._object = session_object
+        self._options = options
+        self._cookie = cookie
+
+    def follow(self, request: Any) -> None:
+        """Have the request completed."""
+        request.add_response_callback(remember_response)
+        request.add_finished_callback(self._complete)
+
+    def _complete(self, request: Any) -> None:
+        response = request.environ.pop(RESPONSE, None)
+        if response is None:
+            discard(self._object)
+            if sys.exc_info()[1] is None:
+                log.warning("a session that was first touched after the response callbacks is not saved")
+            return
+        if TWEEN not in request.environ and not is_kept(request, self._object, self._options):
+            discard(self._object)
+        commit_late(self._object)
+        response.headerlist = with_session_headers(self._object, response.headerlist, cookie=self._cookie)
+
+
+def is_kept(request: Any, session_object: BeakerSessionObject, fallback: SessionOptions | None) -> bool:
+    """Say whether a request's session is kept, after its view or exception view has answered.
+
+    Args:
+        request: the Pyramid request.
+        session_object: the environ's session.
+        fallback: the options of the settings, for what a filter leaves open.
+    """
+    exception = getattr(request, "exception", None)
+    if exception is None:
+        return True
+    return not _will_be_retried(request, exception) and keeps_session(
+        _policy(binding_of(session_object), fallback), request, exception
+    )
+
+
+def _policy(binding: Binding, fallback: SessionOptions | None) -> Policy:
+    options = binding.profile.options
+    if "cookie_on_exception" in options.given or fallback is None:
+        return options.cookie_on_exception
+    return fallback.cookie_on_exception
+
+
+def _will_be_retried(request: Any, exception: BaseException) -> bool:
+    """Say whether pyramid_retry, if it is there, will repeat this attempt."""
+    if "retry.attempts" not in request.environ:
+        return False
+    from pyramid_retry import is_error_retryable
+
+    return bool(is_error_retryable(request, exception))

@@ -1,0 +1,92 @@
+"""Beaker's ``SessionMiddleware`` for the WSGI pipeline, and its PasteDeploy factories."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, MutableMapping
+from typing import Any
+
+from beaker.middleware import SessionMiddleware as BeakerSessionMiddleware
+
+from beaker_bridge.environ import ENVIRON_KEY, SessionObject, commit_late, with_session_headers
+from beaker_bridge.profile import Binding, SessionProfile
+from beaker_bridge.session import Session
+from beaker_bridge.settings import PREFIXES, given, prefixed, read_options
+
+WSGIApplication = Callable[[MutableMapping[str, Any], Callable[..., Any]], Iterable[bytes]]
+
+
+class SessionMiddleware:
+    """Puts a lazy session into the environ, commits it last, and adds its headers to the response.
+
+    Args:
+        app: the WSGI application.
+        config: options under ``session.`` or ``beaker.session.``; if none is, all of them are options.
+        environ_key: where the session is in the environ.
+        options: options, with or without a prefix; they win over those in ``config``.
+
+    Raises:
+        SettingsError: one or more options are wrong.
+    """
+
+    session = BeakerSessionMiddleware.session
+
+    def __init__(
+        self,
+        app: WSGIApplication,
+        config: MutableMapping[str, Any] | None = None,
+        environ_key: str = ENVIRON_KEY,
+        **options: Any,
+    ) -> None:
+        self.app = self.wrap_app = app
+        self.environ_key = environ_key
+        config = config or {}
+        found = prefixed(config) if any(name.startswith(PREFIXES) for name in config) else given(config)
+        self._profile = SessionProfile(read_options(found | given(options)))
+        self._webtest_varname = self._profile.options.webtest_varname
+
+    def __call__(self, environ: MutableMapping[str, Any], start_response: Callable[..., Any]) -> Iterable[bytes]:
+        """Answer a request."""
+        session_object = environ[self.environ_key] = SessionObject(environ, self._profile)
+        environ["beaker.get_session"] = self._get_session
+        if "paste.registry" in environ and environ["paste.registry"].reglist:
+            environ["paste.registry"].register(self.session, session_object)
+        if self._webtest_varname and "paste.testing_variables" in environ:
+            environ["paste.testing_variables"][self._webtest_varname] = session_object
+
+        def session_start_response(status: str, headers: list[tuple[str, str]], exc_info: Any = None) -> Any:
+            if session_object.accessed():
+                commit_late(session_object)
+                headers = with_session_headers(session_object, headers)
+            return start_response(status, headers, exc_info)
+
+        return self.app(environ, session_start_response)
+
+    def _get_session(self) -> Session:
+        """Return a session that has nothing to do with the request, as Beaker's middleware does."""
+        return Session({}, binding=Binding(self._profile, {}))
+
+
+def session_filter_app_factory(app: WSGIApplication, global_conf: dict[str, Any], **options: Any) -> SessionMiddleware:
+    """Return the middleware: PasteDeploy's ``paste.filter_app_factory``.
+
+    Args:
+        app: the WSGI application.
+        global_conf: PasteDeploy's defaults; those under ``session.`` or ``beaker.session.`` count.
+        options: the filter's section, with or without a prefix.
+
+    Raises:
+        SettingsError: one or more options are wrong.
+    """
+    defaults = {name: value for name, value in global_conf.items() if name.startswith(PREFIXES)}
+    return SessionMiddleware(app, defaults, **options)
+
+
+def session_filter_factory(
+    global_conf: dict[str, Any], **options: Any
+) -> Callable[[WSGIApplication], SessionMiddleware]:
+    """Return a filter: PasteDeploy's ``paste.filter_factory``; see :func:`session_filter_app_factory`."""
+
+    def session_filter(app: WSGIApplication) -> SessionMiddleware:
+        return session_filter_app_factory(app, global_conf, **options)
+
+    return session_filter

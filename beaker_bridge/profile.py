@@ -1,0 +1,125 @@
+"""What a session is made with: once a configuration, and once a request."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from beaker_bridge.cookies import CookieWriter, Signer
+from beaker_bridge.serializers import BareEnvelope, Cipher, JSONSerializer, PickleSerializer, RecordCodec, Serializer
+from beaker_bridge.settings import COOKIE, SessionOptions
+from beaker_bridge.stores import open_store
+
+log = logging.getLogger(__name__)
+
+#: A secret that is shorter than this, in bytes, is warned about.
+SECRET_SIZE = 32
+
+
+class SessionProfile:
+    """The objects that one configuration's sessions share; immutable.
+
+    Args:
+        options: the option table.
+    """
+
+    def __init__(self, options: SessionOptions) -> None:
+        self.options = options
+        _warn_of_short_secrets(options)
+        self.clock: Callable[[], float] = options.clock or time.time
+        self.store = None if options.type == COOKIE else open_store(options)
+        self.codec = _codec(options, BareEnvelope if self.store is None else self.store.envelope)
+        self.signer = Signer(_keys(options))
+        self.cookies = CookieWriter(options)
+        #: The encoding that tells whether a list or dict was changed in place, or nothing.
+        self.fingerprint: Callable[[Any], bytes] | None = None
+        if options.detect_changes and isinstance(self.codec.serializer, JSONSerializer):
+            self.fingerprint = self.codec.serializer.encode
+
+
+def _warn_of_short_secrets(options: SessionOptions) -> None:
+    for name in ("secret", "validate_key", "encrypt_key"):
+        secret = getattr(options, name)
+        if secret and len(secret.encode("utf-8")) < SECRET_SIZE:
+            log.warning("%s is shorter than %d bytes: it can be guessed", name, SECRET_SIZE)
+
+
+def _keys(options: SessionOptions) -> list[str]:
+    """Return the keys that sign our cookie, the current one first."""
+    if options.type == COOKIE:
+        return [str(options.validate_key), *options.previous_validate_keys]
+    return [options.secret, *options.previous_secrets] if options.secret else []
+
+
+def _codec(options: SessionOptions, envelope: Any) -> RecordCodec:
+    # A pickle in a cookie would be code from the browser of whoever learns the key.
+    legacy = None if options.type == COOKIE else options.legacy_serializer
+    return RecordCodec(
+        _serializer(options.data_serializer),
+        legacy=_serializer(legacy) if legacy else None,
+        cipher=_cipher(options),
+        envelope=envelope,
+    )
+
+
+def _serializer(choice: Any) -> Serializer:
+    if choice == "json":
+        return JSONSerializer()
+    if choice == "pickle":
+        return PickleSerializer()
+    serializer: Serializer = choice
+    return serializer
+
+
+def _cipher(options: SessionOptions) -> Cipher | None:
+    if not options.encrypt_key:
+        return None
+    pairs = [
+        (encrypt_key, str(validate_key))
+        for validate_key in (options.validate_key, *options.previous_validate_keys)
+        for encrypt_key in (options.encrypt_key, *options.previous_encrypt_keys)
+    ]
+    return Cipher(pairs, crypto_type=options.crypto_type, nonce_bits=options.encrypt_nonce_bits)
+
+
+class Binding:
+    """Binds one request to a profile, and remembers what was decided about its session.
+
+    Args:
+        profile: the configuration.
+        environ: the request's WSGI environ.
+    """
+
+    __slots__ = ("_discarded_in", "environ", "notify", "profile")
+
+    def __init__(self, profile: SessionProfile, environ: Mapping[str, Any]) -> None:
+        self.profile = profile
+        self.environ = environ
+        #: What tells the application's subscribers of an event; set where Pyramid's registry is known.
+        self.notify: Callable[[object], None] | None = None
+        self._discarded_in: int | None = None
+
+    @property
+    def https(self) -> bool:
+        """Whether the request came over https."""
+        return self.environ.get("wsgi.url_scheme") == "https"
+
+    @property
+    def discarded(self) -> bool:
+        """Whether the request leaves no trace, whatever touches its session from now on."""
+        return self._discarded_in is not None
+
+    def discard(self) -> None:
+        """Decide that the request leaves no trace; final."""
+        self._discarded_in = _attempt(self.environ)
+
+    @property
+    def outlived(self) -> bool:
+        """Whether it was discarded in an attempt that pyramid_retry has followed with another."""
+        return self._discarded_in is not None and self._discarded_in != _attempt(self.environ)
+
+
+def _attempt(environ: Mapping[str, Any]) -> int:
+    return int(environ.get("retry.attempt", 0))

@@ -1,0 +1,404 @@
+"""Beaker's ``Session`` and ``CookieSession``, made safe."""
+
+from __future__ import annotations
+
+import logging
+import re
+import time
+from collections.abc import Generator, Iterable, Iterator
+from contextlib import AbstractContextManager, closing, contextmanager, nullcontext
+from typing import Any
+
+from beaker_bridge.cookies import MAX_COOKIE_SIZE
+from beaker_bridge.events import SessionExpired, SessionInvalidated, SessionMerged
+from beaker_bridge.exceptions import (
+    BeakerBridgeError,
+    DamagedRecordError,
+    SessionConflictError,
+    SessionStoreError,
+    SessionTooLargeError,
+)
+from beaker_bridge.merge import ACCESSED, merge
+from beaker_bridge.profile import Binding
+from beaker_bridge.session_base import DOMAIN, ID, MOVED, PATH, SafeSession, shown
+from beaker_bridge.stores.base import Record, Store, Swap
+
+log = logging.getLogger(__name__)
+
+#: Seconds for which the id from before a login is remembered, for requests that were under way.
+MOVED_FOR = 60
+#: Seconds that a server keeps a record beyond the session's timeout, as Beaker has it.
+GRACE = 120
+#: A swap that was lost this often queues on the store's lock.
+FREE_TRIES = 3
+
+_ID_FORM = re.compile(r"[0-9a-f]{32}")
+
+
+class Session(SafeSession):
+    """A session whose record is in a store, found by the id in the cookie.
+
+    Args:
+        request: as :class:`SafeSession`'s.
+        binding: as :class:`SafeSession`'s.
+        session_id: the id, instead of a cookie's.
+        beaker_options: as :class:`SafeSession`'s.
+    """
+
+    def __init__(
+        self, request: dict[str, Any], *, binding: Binding, session_id: str | None = None, **beaker_options: Any
+    ) -> None:
+        self._session_id = session_id
+        #: The ids that this request leaves: their record, and whether it is deleted or marked as moved.
+        self._left: dict[str, tuple[Record, bool]] = {}
+        self._locked = False
+        super().__init__(request, binding=binding)
+
+    @property
+    def _store(self) -> Store:
+        store = self._profile.store
+        assert store is not None
+        return store
+
+    # -- Load ----------------------------------------------------------------------------------------
+
+    def load(self) -> None:
+        for session_id, stale in self._ids():
+            # Before its form is checked, what a browser sent is no id: no path, no key, no SQL.
+            if _ID_FORM.fullmatch(session_id):
+                self._open(session_id, stale=stale)
+                return
+        self._start_new()
+
+    def _ids(self) -> Iterable[tuple[str, bool]]:
+        return [(self._session_id, False)] if self._session_id else self._cookie_values()
+
+    def _open(self, session_id: str, *, stale: bool) -> None:
+        try:
+            record = self._store.read(session_id)
+        except SessionStoreError as error:
+            if self._profile.options.store_error != "empty":
+                raise
+            log.warning("session %s: %s; an empty session is served", shown(session_id), error)
+            self._start_unsaved()
+            return
+        try:
+            self._open_record(session_id, record, stale=stale)
+        except DamagedRecordError as error:
+            self._damaged(error, session_id)
+
+    def _open_record(self, session_id: str, record: Record | None, *, stale: bool) -> None:
+        while record is not None:
+            content, stale_record = self._profile.codec.decode(record.raw)
+            if _is_stub(content):
+                break
+            if MOVED in content and self._now < content[MOVED]:
+                self._start_unsaved()
+                return
+            if MOVED not in content and not self._is_over(content):
+                self.id = session_id
+                self._record = record
+                self._send_cookie = stale
+                self._begin(content, stale=stale_record)
+                return
+            record = self._expire(session_id, record, content)
+        self._start_new()
+
+    def _expire(self, session_id: str, record: Record, content: dict[str, Any]) -> Record | None:
+        """Delete a record whose time is over, unless another request has renewed it: return that."""
+        try:
+            swap = self._store.swap(session_id, record, None)
+        except SessionStoreError as error:
+            log.warning("session %s has expired, its record cannot be deleted: %s", shown(session_id), error)
+            return None
+        if swap.made and MOVED not in content:
+            self._tell(SessionExpired, session_id, content)
+        return swap.found
+
+    def _start_unsaved(self) -> None:
+        """Start an empty session that is never saved and sends no cookie."""
+        self._start_new()
+        self._unsaved = True
+
+    # -- Commit --------------------------------------------------------------------------------------
+
+    @property
+    def _exists(self) -> bool:
+        return self._record is not None or any(not deleted for _, deleted in self._left.values())
+
+    def _save(self) -> None:
+        """Write the session, merged with what other requests have written meanwhile."""
+        fresh = self._record is None
+        renewed = self._renewal_due and self._cookie_has_lifetime
+        self._renew()
+        plain = self._profile.codec.serialize(self._as_record())
+        if plain != self._plain and self._write(plain) and (fresh or renewed or self._send_cookie):
+            self._cookie_out(self.id)
+
+    def _write(self, plain: bytes) -> bool:
+        """Swap until it is made; False where the record is gone: a session never comes back."""
+        merged = False
+        with closing(self._tries(self.id)) as tries:
+            for _ in tries:
+                swap = self._swap(self.id, self._record, plain)
+                if swap.made:
+                    break
+                theirs = self._content(swap.found)
+                if theirs is None:
+                    self._end()
+                    return False
+                self._take(merge(self._base(), self._as_record(), theirs))
+                self._record, merged = swap.found, True
+                plain = self._profile.codec.serialize(self._as_record())
+        self._record, self._plain = swap.found, plain
+        if merged:
+            self._tell(SessionMerged, self.id, self._as_record())
+        return True
+
+    def _touch(self) -> None:
+        record = self._base()
+        if self._profile.options.save_accessed_time:
+            record[ACCESSED] = self._own[ACCESSED] = self._now
+        try:
+            swap = self._swap(self.id, self._record, self._profile.codec.serialize(record))
+        except BeakerBridgeError as error:
+            log.warning("session %s: its access time is not saved: %s", shown(self.id), error)
+            return
+        # Lost to another request: that one has written the session, and its time, or has ended it.
+        if swap.made:
+            self._record = swap.found
+            if self._cookie_has_lifetime or self._send_cookie:
+                self._cookie_out(self.id)
+
+    def _swap(self, session_id: str, record: Record | None, plain: bytes) -> Swap:
+        return self._store.swap(session_id, record, self._profile.codec.seal(plain), self._expires_in)
+
+    @property
+    def _expires_in(self) -> float | None:
+        """Seconds after which the server may forget the record."""
+        options = self._profile.options
+        ends = [float(self.timeout)] if self.timeout else []
+        if options.absolute_timeout:
+            ends.append(options.absolute_timeout - (self._now - self.created))
+        return min(ends) + GRACE if ends else None
+
+    def _tries(self, session_id: str) -> Generator[None, None, None]:
+        """Yield a few times freely, then with the store's lock until ``store_timeout`` is over."""
+        timeout = self._profile.options.store_timeout
+        for _ in range(FREE_TRIES):
+            yield
+        deadline = time.monotonic() + timeout
+        with nullcontext() if self._locked else self._store.lock(session_id, timeout):
+            while time.monotonic() < deadline:
+                yield
+        raise SessionConflictError(
+            f"session {shown(session_id)} was changed by others each time it was merged, for {timeout:g} seconds"
+        )
+
+    def _content(self, found: Record | None) -> dict[str, Any] | None:
+        """Return what another request has left of the session; nothing where it ended or moved it."""
+        if found is None:
+            return None
+        try:
+            content, _ = self._profile.codec.decode(found.raw)
+        except DamagedRecordError as error:
+            log.warning("session %s: %s; nothing is written over it", shown(self.id), error)
+            return None
+        return None if MOVED in content or _is_stub(content) else content
+
+    def _end(self) -> None:
+        """Take note that the session ended elsewhere: what this request changed is not saved."""
+        self._unsaved = True
+        self.request["set_cookie"] = False
+        log.info("session %s has ended meanwhile, this request's changes are not saved", shown(self.id))
+
+    # -- What is left behind -------------------------------------------------------------------------
+
+    def _leave(self, *, deleted: bool) -> None:
+        if deleted:
+            self._left = {session_id: (record, True) for session_id, (record, _) in self._left.items()}
+        if self._record is not None:
+            self._left[self.id] = self._record, deleted
+        self._record = self._plain = None
+
+    def _leave_behind(self) -> None:
+        for session_id, (record, deleted) in self._left.items():
+            if deleted:
+                self._delete(session_id, record)
+            else:
+                self._mark_moved(session_id, record)
+        self._left.clear()
+        if self.was_invalidated and self._record is None:
+            self._forget_cookie()
+
+    def _delete(self, session_id: str, record: Record | None) -> None:
+        """Delete a record, whatever others have made of it meanwhile."""
+        with closing(self._tries(session_id)) as tries:
+            for _ in tries:
+                swap = self._store.swap(session_id, record, None)
+                if swap.made:
+                    break
+                record = swap.found
+        content = self._content(record)
+        if content is not None:
+            self._tell(SessionInvalidated, session_id, content)
+
+    def _mark_moved(self, session_id: str, record: Record) -> None:
+        """Put a marker without data where the session was.
+
+        The data stand under the new id already: a crash between leaves the old session, not none.
+        """
+        codec = self._profile.codec
+        marker = codec.seal(codec.serialize({MOVED: self._now + MOVED_FOR}))
+        with closing(self._tries(session_id)) as tries:
+            for _ in tries:
+                swap = self._store.swap(session_id, record, marker, MOVED_FOR)
+                if swap.made:
+                    return
+                theirs = self._content(swap.found)
+                if theirs is None:
+                    break
+                assert swap.found is not None
+                self._take(merge(codec.decode(record.raw)[0], self._as_record(), theirs))
+                self._write(codec.serialize(self._as_record()))
+                record = swap.found
+        if swap.found is None:
+            # A logout came first: the session must not live on under its new id.
+            self._delete(self.id, self._record)
+            self._end()
+
+    # -- One step ------------------------------------------------------------------------------------
+
+    @contextmanager
+    def exclusive(self) -> Iterator[None]:
+        """Read, change and write the session as one step, under the store's lock.
+
+        The block sees the session as it stands in the store, without what this request has changed
+        before; what it changes is committed at its end, and stands whatever becomes of the request.
+        Values that were taken out of the session before the block are not the session's any more.
+        A new session is its request's alone: there the block is run as it is.
+
+        Raises:
+            SessionConflictError: others held the lock for ``store_timeout`` seconds.
+            SessionStoreError: the store cannot be reached.
+        """
+        if self._record is None or self._unsaved or self._locked or self._binding.discarded:
+            yield
+            return
+        base, ours, dirty, forced = self._base(), self._as_record(), self._has_changed(), self._forced
+        with self._store.lock(self.id, self._profile.options.store_timeout):
+            self._locked = True
+            try:
+                self._reload()
+                try:
+                    yield
+                    if self._has_changed() and not self._unsaved:
+                        self._write(self._profile.codec.serialize(self._as_record()))
+                finally:
+                    if not self._unsaved:
+                        self._take(merge(base, ours, self._base()))
+                        self._handed_out.clear()
+                        self._dirty, self._forced = dirty, forced
+            finally:
+                self._locked = False
+
+    def _reload(self) -> None:
+        record = self._store.read(self.id)
+        content = self._content(record)
+        if content is None:
+            self._end()
+            self.clear()
+            return
+        self._record = record
+        self._take(content)
+        self._handed_out.clear()
+        self._dirty = self._forced = False
+
+
+def _is_stub(content: dict[str, Any]) -> bool:
+    """Say whether a record is what Beaker's ``delete()`` leaves: its own keys, and no session."""
+    return content.keys() <= {DOMAIN, PATH}
+
+
+class CookieSession(SafeSession):
+    """A session that is all in its cookie: nothing to merge it with, and no way to revoke it."""
+
+    #: The id and the content that this request has invalidated.
+    _left: tuple[str, dict[str, Any]] | None = None
+
+    def load(self) -> None:
+        for value, stale in self._cookie_values():
+            try:
+                self._open(value, stale=stale)
+            except DamagedRecordError as error:
+                self._damaged(error, "in a cookie")
+            return
+        if self._had_cookie:
+            self._damaged(DamagedRecordError("the cookie is not signed with a key of ours"), "in a cookie")
+            return
+        self._start_new()
+
+    def _open(self, value: str, *, stale: bool) -> None:
+        record = Record(value.encode("ascii"))
+        content, stale_record = self._profile.codec.decode(record.raw)
+        if self._is_over(content):
+            self._tell(SessionExpired, str(content.get(ID)), content)
+            self._start_new()
+            return
+        self._record = record
+        self._begin(content, stale=stale or stale_record)
+        self.id = str(self._own.get(ID))
+
+    def _save(self) -> None:
+        self._renew()
+        self._own[ID] = self.id
+        self._send(self._as_record())
+
+    def _touch(self) -> None:
+        record = self._base()
+        if self._profile.options.save_accessed_time:
+            record[ACCESSED] = self._own[ACCESSED] = self._now
+        self._send(record)
+
+    def _send(self, record: dict[str, Any]) -> None:
+        codec = self._profile.codec
+        plain = codec.serialize(record)
+        if plain == self._plain:
+            return
+        raw = codec.seal(plain)
+        self._cookie_out(raw.decode("ascii"))
+        size = len(self.request["cookie_out"] or "")
+        if size > MAX_COOKIE_SIZE:
+            raise self._too_large(size)
+        self._record, self._plain = Record(raw), plain
+
+    def _too_large(self, size: int) -> SessionTooLargeError:
+        sizes = {key: len(self._profile.codec.serialize({key: value})) for key, value in self.items()}
+        largest = ", ".join(repr(key) for key in sorted(sizes, key=sizes.__getitem__, reverse=True)[:3])
+        return SessionTooLargeError(
+            f"the session's cookie would have {size} bytes, a browser holds {MAX_COOKIE_SIZE};"
+            f" the largest keys are {largest}",
+            name=self.key,
+            value=size,
+        )
+
+    def _leave(self, *, deleted: bool) -> None:
+        if deleted and self._record is not None:
+            self._left = self.id, self._base()
+            self._record = None
+        self._plain = None
+
+    def _leave_behind(self) -> None:
+        if self._left is not None:
+            self._tell(SessionInvalidated, *self._left)
+            self._left = None
+        if self.was_invalidated and self._record is None:
+            self._forget_cookie()
+
+    def exclusive(self) -> AbstractContextManager[None]:
+        """Refuse: two requests that hold the same cookie cannot exclude each other.
+
+        Raises:
+            BeakerBridgeError: always.
+        """
+        raise BeakerBridgeError("exclusive() needs a session that is stored on the server, got type = cookie")

@@ -1,0 +1,383 @@
+"""What a stored session and a cookie session share: Beaker's attributes, changes, time, the cookie.
+
+A session is loaded when it is first touched, and committed once or more: :meth:`SafeSession.commit`
+writes what changed since the last commit and says, in Beaker's way, which cookie the response needs
+(``request['cookie_out']``, ``request['set_cookie']``).
+"""
+
+from __future__ import annotations
+
+import logging
+import secrets
+from collections.abc import Iterator
+from contextlib import AbstractContextManager
+from typing import Any
+
+from beaker.session import Session as BeakerSession
+
+from beaker_bridge.cookies import cookie_values
+from beaker_bridge.events import SessionEvent
+from beaker_bridge.exceptions import BeakerBridgeError, DamagedRecordError
+from beaker_bridge.merge import ACCESSED
+from beaker_bridge.profile import Binding
+from beaker_bridge.stores.base import Record
+
+log = logging.getLogger(__name__)
+
+CREATED = "_creation_time"
+DOMAIN = "_domain"
+PATH = "_path"
+#: A cookie session's id, in its record.
+ID = "_id"
+#: Our own: the idle seconds that ``set_expiry`` gave this session.
+EXPIRY = "_bb_expiry"
+#: Our own: the time until which an id that was regenerated is remembered.
+MOVED = "_bb_moved"
+#: What a record holds beside the application's keys; none of them is a key of ``request.session``.
+OWN_KEYS = frozenset({CREATED, ACCESSED, DOMAIN, PATH, ID, "_expires", EXPIRY, MOVED})
+
+
+def new_id() -> str:
+    """Return 128 random bits, in the form of Beaker's ids."""
+    return secrets.token_hex(16)
+
+
+class SafeSession(BeakerSession):
+    """A session that commits what changed, once.
+
+    Args:
+        request: Beaker's dict of the ``Cookie`` header, into which the cookie for the response goes.
+        binding: what the request has decided about its session.
+        beaker_options: what Beaker's ``SessionObject`` hands over; ignored, the profile has it parsed.
+    """
+
+    id: str
+    is_new: bool
+    #: The time of the access before this one, in seconds; nothing in a new session.
+    last_accessed: float | None
+
+    def __init__(self, request: dict[str, Any], *, binding: Binding, **beaker_options: Any) -> None:
+        # Beaker's constructor parses, verifies, loads and locks, in ways that we do not share.
+        dict.__init__(self)
+        self.request = request
+        request["set_cookie"] = False
+        self._binding = binding
+        self._profile = binding.profile
+        self._now = binding.profile.clock()
+        self._own: dict[str, Any] = {}
+        #: What we know to stand in the store, or in the browser.
+        self._record: Record | None = None
+        #: The plain bytes of the last commit: a second one with the same writes nothing.
+        self._plain: bytes | None = None
+        self._dirty = False
+        self._forced = False
+        self._unsaved = False
+        self._renewal_due = False
+        self._send_cookie = False
+        self._had_cookie = False
+        self._handed_out: dict[str, bytes | None] = {}
+        self.was_invalidated = False
+        self.load()
+
+    # -- Beaker's attributes and the mapping ---------------------------------------------------------
+
+    def __missing__(self, key: str) -> Any:
+        # Other WSGI code may read Beaker's own keys, as in Beaker's sessions.
+        if key in OWN_KEYS:
+            return self._own[key]
+        raise KeyError(key)
+
+    def __setitem__(self, key: str, value: Any) -> None:
+        if key in OWN_KEYS:
+            self._own[key] = value
+        else:
+            dict.__setitem__(self, key, value)
+
+    def clear(self) -> None:
+        """Remove what the application put there."""
+        dict.clear(self)
+
+    @property
+    def key(self) -> str:
+        """The name of the cookie."""
+        return self._profile.options.key
+
+    @property
+    def timeout(self) -> int | None:
+        """The idle seconds after which this session expires."""
+        return self._own.get(EXPIRY, self._profile.options.timeout)
+
+    @property
+    def created(self) -> float:
+        """The time of the session's creation, in seconds."""
+        return self._own[CREATED]  # type: ignore[no-any-return]
+
+    @property
+    def domain(self) -> str | None:
+        """The cookie's domain; one that is set here is kept in the record."""
+        return self._own.get(DOMAIN) or self._profile.options.cookie_domain
+
+    @domain.setter
+    def domain(self, domain: str | None) -> None:
+        self._set_own(DOMAIN, domain)
+
+    @property
+    def path(self) -> str:
+        """The cookie's path; one that is set here is kept in the record."""
+        return self._own.get(PATH) or self._profile.options.cookie_path
+
+    @path.setter
+    def path(self, path: str) -> None:
+        self._set_own(PATH, path)
+
+    def set_expiry(self, seconds: int | None) -> None:
+        """Give this session its own idle timeout and cookie lifetime ("remember me").
+
+        Args:
+            seconds: both, in seconds; nothing returns to the options.
+
+        Raises:
+            ValueError: not a whole number of seconds, 1 or more.
+        """
+        if seconds is not None and (type(seconds) is not int or seconds < 1):
+            raise ValueError(f"set_expiry takes a whole number of seconds, 1 or more, or None, got {seconds!r}")
+        self._set_own(EXPIRY, seconds)
+
+    def _set_own(self, key: str, value: Any) -> None:
+        if value is None:
+            self._own.pop(key, None)
+        else:
+            self._own[key] = value
+        self._dirty = self._send_cookie = True
+
+    # -- Changes -------------------------------------------------------------------------------------
+
+    def invalidate(self) -> None:
+        """Drop the session when it is committed, and begin a new, empty one."""
+        self._leave(deleted=True)
+        self._unsaved = self._dirty = self._forced = False
+        self.was_invalidated = True
+        self._handed_out.clear()
+        self._start_new()
+
+    delete = invalidate
+
+    def regenerate_id(self) -> None:
+        """Move the session to a new id when it is committed, as after a login.
+
+        The old id opens nothing from then on.
+        """
+        # A login that overlaps another one: its own changes get an id of their own.
+        self._unsaved = False
+        self._leave(deleted=False)
+        self.id = new_id()
+        self._dirty = True
+
+    def revert(self) -> None:
+        """Return to the data as they were loaded, or last committed."""
+        self._take(self._base() if self._record else {CREATED: self.created, ACCESSED: self._own[ACCESSED]})
+        self._handed_out.clear()
+        self._dirty = self._forced = False
+
+    def changed(self) -> None:
+        """Mark the session as changed."""
+        self._dirty = True
+
+    def save(self, accessed_only: bool = False) -> None:
+        """Commit, as Beaker's middleware asks for at the very end; a failure is logged.
+
+        Args:
+            accessed_only: nobody asked to save; commit what was changed all the same.
+        """
+        if not accessed_only:
+            self.force()
+        try:
+            self.commit()
+        except BeakerBridgeError:
+            self._binding.discard()
+            log.exception("a session that was changed after the exception views is not saved")
+
+    def force(self) -> None:
+        """Mark the session to be stored even if it is new and empty, as Beaker's ``save()`` does."""
+        self._dirty = self._forced = True
+
+    def hand_out(self, key: str, value: Any) -> None:
+        """Remember a mutable value that the application was handed, to see whether it changes it."""
+        fingerprint = self._profile.fingerprint
+        if fingerprint is not None and key not in self._handed_out:
+            self._handed_out[key] = None if self._dirty else _print_of(fingerprint, value)
+
+    def _has_changed(self) -> bool:
+        return self._dirty or any(
+            key in self and _print_of(self._profile.fingerprint, dict.__getitem__(self, key)) != before
+            for key, before in self._handed_out.items()
+        )
+
+    def _base(self) -> dict[str, Any]:
+        """Return the record that ours began from, decoded anew: nobody has changed anything in it."""
+        assert self._record is not None
+        return self._profile.codec.decode(self._record.raw)[0]
+
+    def _as_record(self) -> dict[str, Any]:
+        return {**self, **self._own}
+
+    def _take(self, record: dict[str, Any]) -> None:
+        """Make a record the content of this session."""
+        dict.clear(self)
+        self._own = {key: record.pop(key) for key in OWN_KEYS & record.keys()}
+        dict.update(self, record)
+        self._own.setdefault(CREATED, self._now)
+        self._own.setdefault(ACCESSED, self._now)
+
+    def _start_new(self) -> None:
+        self.id = new_id()
+        self.is_new = True
+        self.last_accessed = None
+        self._renewal_due = self._send_cookie = False
+        self._take({CREATED: self._now, ACCESSED: self._now})
+
+    def _settle(self) -> None:
+        """Take what is now committed as the state from which further changes count."""
+        self._dirty = self._forced = self._renewal_due = False
+        if self._handed_out:
+            fingerprint = self._profile.fingerprint
+            self._handed_out = {key: _print_of(fingerprint, self[key]) for key in self._handed_out if key in self}
+
+    # -- Time ----------------------------------------------------------------------------------------
+
+    def _is_over(self, record: dict[str, Any]) -> bool:
+        """Say whether the session of a record has expired."""
+        options = self._profile.options
+        idle = record.get(EXPIRY, options.timeout)
+        return bool(
+            (idle and self._now - record.get(ACCESSED, self._now) > idle)
+            or (options.absolute_timeout and self._now - record.get(CREATED, self._now) > options.absolute_timeout)
+        )
+
+    def _begin(self, record: dict[str, Any], *, stale: bool) -> None:
+        """Begin a request on a session that exists."""
+        self.is_new = False
+        self._take(record)
+        self.last_accessed = self._own[ACCESSED]
+        options = self._profile.options
+        renewal = min(options.renewal, self._own.get(EXPIRY, float("inf")) / 10)
+        self._renewal_due = stale or (options.save_accessed_time and self._now - self._own[ACCESSED] >= renewal)
+
+    def _renew(self) -> None:
+        """Renew the access time where that is due; a record that is about to be written carries it."""
+        if self._record is None or self._renewal_due or not self._profile.options.save_accessed_time:
+            self._own[ACCESSED] = self._now
+
+    @property
+    def _cookie_has_lifetime(self) -> bool:
+        return EXPIRY in self._own or self._profile.options.cookie_expires is not True
+
+    # -- The cookie ----------------------------------------------------------------------------------
+
+    def _cookie_out(self, value: str) -> None:
+        if self._profile.options.use_cookies:
+            self.request["cookie_out"] = self._profile.cookies.write(
+                self._profile.signer.sign(value),
+                https=self._binding.https,
+                now=self._now,
+                lifetime=self._own.get(EXPIRY),
+                domain=self.domain,
+                path=self.path,
+            )
+            self.request["set_cookie"] = True
+        self._send_cookie = False
+
+    def _forget_cookie(self) -> None:
+        """Make the browser forget an id that no longer opens anything."""
+        if self._had_cookie:
+            self.request["cookie_out"] = self._profile.cookies.delete(
+                https=self._binding.https, domain=self.domain, path=self.path
+            )
+            self.request["set_cookie"] = True
+            self._had_cookie = False
+
+    def _cookie_values(self) -> Iterator[tuple[str, bool]]:
+        """Yield each verified value of our cookie, and whether a retired key signed it."""
+        if self._profile.options.use_cookies:
+            for value in cookie_values(self.request.get("cookie") or "", self.key):
+                self._had_cookie = True
+                verified = self._profile.signer.verify(value)
+                if verified:
+                    yield verified
+
+    def exclusive(self) -> AbstractContextManager[None]:
+        """Return a context in which the session is read, changed and written as one step."""
+        raise NotImplementedError
+
+    # -- What each kind of session does --------------------------------------------------------------
+
+    def load(self) -> None:
+        """Read the session that the request names, or start a new one."""
+        raise NotImplementedError
+
+    def commit(self) -> None:
+        """Write what changed since the last commit; idempotent.
+
+        Raises:
+            BeakerBridgeError: the store, the serializer or a limit refuses it.
+        """
+        if not (self._binding.discarded or self._unsaved):
+            self._commit()
+
+    def _commit(self) -> None:
+        if self._has_changed():
+            # A new session that nothing was put into leaves no record and no cookie.
+            # (Beaker's proxy marks itself as saved when it is deleted; that is no wish to store it.)
+            if self or self._exists or (self._forced and not self.was_invalidated):
+                self._save()
+        elif self._record is not None and (self._renewal_due or self._send_cookie):
+            self._touch()
+        if not self._unsaved:
+            self._leave_behind()
+            self._settle()
+
+    @property
+    def _exists(self) -> bool:
+        """Whether the session has a record, be it under the id that it is about to leave."""
+        return self._record is not None
+
+    def _save(self) -> None:
+        """Write the session."""
+        raise NotImplementedError
+
+    def _touch(self) -> None:
+        """Renew the access time, and nothing else."""
+        raise NotImplementedError
+
+    def _leave(self, *, deleted: bool) -> None:
+        """Note that the commit leaves the record that is known: deleted, or moved to a new id."""
+        raise NotImplementedError
+
+    def _leave_behind(self) -> None:
+        """Deal with what was left, after the session itself is written."""
+        raise NotImplementedError
+
+    def _damaged(self, error: DamagedRecordError, session_id: str) -> None:
+        """Start anew after a record or cookie that cannot be read, or raise."""
+        if not self._profile.options.invalidate_corrupt:
+            raise error
+        log.warning("session %s: %s; a new session is begun", shown(session_id), error)
+        self._start_new()
+
+    def _tell(self, kind: type[SessionEvent], session_id: str, record: dict[str, Any]) -> None:
+        if self._binding.notify is not None:
+            data = {key: value for key, value in record.items() if key not in OWN_KEYS}
+            self._binding.notify(kind(session_id, data))
+
+
+def _print_of(fingerprint: Any, value: Any) -> bytes | None:
+    try:
+        return fingerprint(value)  # type: ignore[no-any-return]
+    except (TypeError, ValueError, RecursionError):
+        # It will be refused when it is saved; until then, it is not seen to change.
+        return None
+
+
+def shown(session_id: str) -> str:
+    """Return as much of an id as a log may hold."""
+    return f"{session_id[:6]}…"

@@ -1,0 +1,110 @@
+"""The contract that every store keeps, and the stores that keep it with a lock of their own."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Iterator
+from contextlib import AbstractContextManager
+from typing import Any, ClassVar, NamedTuple
+
+from beaker_bridge.exceptions import SessionConflictError, SessionStoreError
+from beaker_bridge.serializers import Envelope
+
+
+class Record(NamedTuple):
+    """What a store holds under an id: its raw bytes, and what the store needs to recognise it again."""
+
+    raw: bytes
+    token: Any = None
+
+
+class Swap(NamedTuple):
+    """The outcome of a swap: whether it was made, and what stands in the store now."""
+
+    made: bool
+    found: Record | None
+
+
+class Store(ABC):
+    """Where records are kept, under Beaker's names and in Beaker's format.
+
+    Each method raises :class:`SessionStoreError` when the store cannot be reached.
+    """
+
+    #: The name of the backend, as the option ``type`` has it.
+    kind: ClassVar[str]
+    #: What Beaker's backend puts around a record's text.
+    envelope: ClassVar[Envelope]
+
+    @abstractmethod
+    def read(self, session_id: str) -> Record | None:
+        """Return the record of an id, or nothing. Waits for no lock."""
+
+    @abstractmethod
+    def swap(self, session_id: str, record: Record | None, new: bytes | None, expires_in: float | None = None) -> Swap:
+        """Replace a record if it still is the one that was read.
+
+        Args:
+            session_id: the id.
+            record: what was read; nothing, where nothing was found.
+            new: the raw bytes to store; nothing deletes the record.
+            expires_in: seconds after which the server may forget the record, where it can.
+
+        Returns:
+            Made, also where exactly ``new`` stands there already: the answer to an earlier try may
+            have been lost after the write. Or not made, and what stands there now.
+        """
+
+    @abstractmethod
+    def lock(self, session_id: str, timeout: float) -> AbstractContextManager[None]:
+        """Return an exclusive lock on one session, for those who queue; :meth:`swap` does not heed it.
+
+        Args:
+            session_id: the id.
+            timeout: the longest wait, in seconds.
+
+        Raises:
+            SessionConflictError: somebody else held it for that long.
+        """
+
+    def ids(self) -> Iterator[str]:
+        """Yield the id of each record, for a purge; none where the server expires records itself."""
+        return iter(())
+
+
+class LockingStore(Store):
+    """A store that makes its swap under a short lock of its own."""
+
+    @abstractmethod
+    def _guard(self, session_id: str) -> AbstractContextManager[Any]:
+        """Return the lock under which this store reads, compares and writes."""
+
+    @abstractmethod
+    def _write(self, session_id: str, raw: bytes, expires_in: float | None) -> None: ...
+
+    @abstractmethod
+    def _remove(self, session_id: str) -> None: ...
+
+    def swap(self, session_id: str, record: Record | None, new: bytes | None, expires_in: float | None = None) -> Swap:
+        with self._guard(session_id):
+            found = self.read(session_id)
+            stands = found.raw if found else None
+            if stands == new:
+                return Swap(True, found)
+            if stands != (record.raw if record else None):
+                return Swap(False, found)
+            if new is None:
+                self._remove(session_id)
+                return Swap(True, None)
+            self._write(session_id, new, expires_in)
+            return Swap(True, Record(new))
+
+
+def unreachable(kind: str, error: BaseException) -> SessionStoreError:
+    """Return the error for a store that cannot be reached."""
+    return SessionStoreError(f"the session store {kind} cannot be reached: {error!r}", name=kind, original=error)
+
+
+def lock_timed_out(kind: str, timeout: float) -> SessionConflictError:
+    """Return the error for a lock that others held too long."""
+    return SessionConflictError(f"another request held the session's lock for {timeout:g} seconds", name=kind)

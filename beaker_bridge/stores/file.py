@@ -1,0 +1,132 @@
+"""Sessions in files, one each, where Beaker keeps them. A file is whole whenever it is read."""
+
+from __future__ import annotations
+
+import os
+import secrets
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager, suppress
+from pathlib import Path
+from typing import BinaryIO, ClassVar
+
+from beaker_bridge.serializers import NamespaceEnvelope
+from beaker_bridge.settings import SessionOptions
+from beaker_bridge.stores.base import LockingStore, Record, lock_timed_out, unreachable
+from beaker_bridge.stores.locks import FileLocks, LockTimeoutError
+
+#: What a file is called while it is written; a purge removes what a killed process left of it.
+TEMPORARY = ".bridge-tmp"
+
+
+class DirectoryStore(LockingStore):
+    """What file and dbm sessions share: directories, locks, and files that are replaced by a rename.
+
+    Args:
+        root: the directory of the sessions' files.
+        lock_dir: the directory of the lock files.
+        timeout: the longest wait for a lock, in seconds.
+    """
+
+    #: What follows the id in a file's name.
+    suffix: ClassVar[str]
+
+    def __init__(self, root: str, lock_dir: str, timeout: float) -> None:
+        self._root = root
+        self._locks = FileLocks(lock_dir)
+        self._timeout = timeout
+
+    @contextmanager
+    def lock(self, session_id: str, timeout: float) -> Iterator[None]:
+        with self._translated():
+            try:
+                with self._locks.queue(session_id, timeout):
+                    yield
+            except LockTimeoutError:
+                raise lock_timed_out(self.kind, timeout) from None
+
+    def ids(self) -> Iterator[str]:
+        for name in self._names():
+            if name.endswith(self.suffix):
+                yield name.removesuffix(self.suffix)
+
+    def _names(self) -> Iterator[str]:
+        for _directory, _directories, names in os.walk(self._root):
+            yield from names
+
+    def _guard(self, session_id: str) -> AbstractContextManager[None]:
+        return self._guarded(session_id)
+
+    @contextmanager
+    def _guarded(self, session_id: str) -> Iterator[None]:
+        with self._translated():
+            try:
+                with self._locks.guard(session_id, self._timeout):
+                    yield
+            except LockTimeoutError as error:
+                raise unreachable(self.kind, error) from error
+
+    @contextmanager
+    def _translated(self) -> Iterator[None]:
+        try:
+            yield
+        except OSError as error:
+            raise unreachable(self.kind, error) from error
+
+    def _path(self, session_id: str) -> str:
+        # As Beaker's encoded_path has it, without a digest.
+        return f"{self._root}/{session_id[:1]}/{session_id[:2]}/{session_id}{self.suffix}"
+
+
+def replace(path: str, content: bytes) -> None:
+    """Write a file whole: readers see the old one or the new one."""
+    temporary = f"{path}.{secrets.token_hex(8)}{TEMPORARY}"
+    try:
+        with _created(temporary) as file:
+            file.write(content)
+        os.replace(temporary, path)
+    except BaseException:
+        with suppress(OSError):
+            os.unlink(temporary)
+        raise
+
+
+def _created(path: str) -> BinaryIO:
+    try:
+        return open(path, "xb")
+    except FileNotFoundError:
+        Path(path).parent.mkdir(parents=True, exist_ok=True)
+        return open(path, "xb")
+
+
+class FileStore(DirectoryStore):
+    """Beaker's ``file``.
+
+    Args:
+        options: the option table.
+    """
+
+    kind = "file"
+    envelope = NamespaceEnvelope
+    suffix = ".cache"
+
+    def __init__(self, options: SessionOptions) -> None:
+        super().__init__(
+            options.file_dir or f"{options.data_dir}/container_file",
+            options.lock_dir or f"{options.data_dir}/container_file_lock",
+            options.store_timeout,
+        )
+
+    def read(self, session_id: str) -> Record | None:
+        try:
+            with open(self._path(session_id), "rb", buffering=0) as file:
+                return Record(file.read())
+        except FileNotFoundError:
+            return None
+        except OSError as error:
+            raise unreachable(self.kind, error) from error
+
+    def _write(self, session_id: str, raw: bytes, expires_in: float | None) -> None:
+        replace(self._path(session_id), raw)
+
+    def _remove(self, session_id: str) -> None:
+        os.unlink(self._path(session_id))

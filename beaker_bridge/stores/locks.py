@@ -1,0 +1,110 @@
+"""Locks in files: a fixed number of them, since sites with one a session ran out of inodes."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+try:
+    import fcntl
+except ImportError:  # pragma: no cover -- Windows: file sessions lock within the process
+    fcntl = None  # type: ignore[assignment]
+
+#: How many lock files there are, of each use.
+SLOTS = 64
+#: Seconds between two tries for a lock that somebody holds.
+POLL = 0.001
+
+
+class LockTimeoutError(Exception):
+    """Somebody else held the lock for as long as we may wait."""
+
+
+class FileLocks:
+    """Exclusive locks between threads and processes, by the session's id.
+
+    Args:
+        directory: where the lock files are, ours and Beaker's.
+    """
+
+    def __init__(self, directory: str) -> None:
+        self._directory = Path(directory)
+        self._threads = [threading.Lock() for _ in range(2 * SLOTS)]
+
+    @contextmanager
+    def guard(self, session_id: str, timeout: float) -> Iterator[None]:
+        """Hold the short lock for a swap, and Beaker's own lock where Beaker made one for this id.
+
+        Raises:
+            LockTimeoutError: somebody held one of them for ``timeout`` seconds.
+        """
+        deadline = time.monotonic() + timeout
+        with self._slot("guard", session_id, deadline), _file_lock(self._beakers(session_id), deadline, create=False):
+            yield
+
+    @contextmanager
+    def queue(self, session_id: str, timeout: float) -> Iterator[None]:
+        """Hold the lock of those who queue; raises as :meth:`guard` does."""
+        with self._slot("queue", session_id, time.monotonic() + timeout):
+            yield
+
+    @contextmanager
+    def _slot(self, use: str, session_id: str, deadline: float) -> Iterator[None]:
+        number = int(session_id[:4], 16) % SLOTS
+        # The threads of one process queue here, without polling a file.
+        thread_lock = self._threads[number + SLOTS * (use == "queue")]
+        if not thread_lock.acquire(timeout=max(0, deadline - time.monotonic())):
+            raise LockTimeoutError
+        try:
+            with _file_lock(self._directory / f"bridge-{use}-{number:02d}.lock", deadline, create=True):
+                yield
+        finally:
+            thread_lock.release()
+
+    def _beakers(self, session_id: str) -> Path:
+        # beaker.synchronization.FileSynchronizer names its file by the digest.
+        name = hashlib.sha1(session_id.encode("ascii"), usedforsecurity=False).hexdigest()
+        return self._directory / name[:1] / name[:2] / f"{name}.lock"
+
+
+@contextmanager
+def _file_lock(path: Path, deadline: float, *, create: bool) -> Iterator[None]:
+    descriptor = _opened(path, create=create) if fcntl else None
+    if descriptor is None:
+        yield
+        return
+    try:
+        while not _locked(descriptor):
+            if time.monotonic() > deadline:
+                raise LockTimeoutError
+            time.sleep(POLL)
+        yield
+    finally:
+        os.close(descriptor)
+
+
+def _opened(path: Path, *, create: bool) -> int | None:
+    # A descriptor of its own each time: a forked child that shared one would share the lock, too.
+    flags = os.O_RDWR | os.O_CLOEXEC
+    if not create:
+        with suppress(FileNotFoundError):
+            return os.open(path, flags)
+        return None
+    try:
+        return os.open(path, flags | os.O_CREAT, 0o600)
+    except FileNotFoundError:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        return os.open(path, flags | os.O_CREAT, 0o600)
+
+
+def _locked(descriptor: int) -> bool:
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True

@@ -1,0 +1,71 @@
+"""Sessions in the memory of this process, where Beaker keeps them."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+from beaker.container import MemoryNamespaceManager
+
+from beaker_bridge.serializers import BareEnvelope
+from beaker_bridge.settings import SessionOptions
+from beaker_bridge.stores.base import LockingStore, Record, lock_timed_out
+
+# One of each for the process, as Beaker's namespaces are: every application shares them.
+_guard = threading.Lock()
+_queues: dict[str, tuple[threading.Lock, int]] = {}
+
+
+class MemoryStore(LockingStore):
+    """Beaker's ``memory``.
+
+    Args:
+        options: the option table.
+    """
+
+    kind = "memory"
+    envelope = BareEnvelope
+
+    def __init__(self, options: SessionOptions) -> None:
+        self._namespaces: dict[str, dict[str, Any]] = MemoryNamespaceManager.namespaces.dict
+
+    def read(self, session_id: str) -> Record | None:
+        text = self._namespaces.get(session_id, {}).get("session")
+        return None if text is None else Record(text.encode("ascii"))
+
+    @contextmanager
+    def lock(self, session_id: str, timeout: float) -> Iterator[None]:
+        with _guard:
+            queue, waiting = _queues.get(session_id, (threading.Lock(), 0))
+            _queues[session_id] = queue, waiting + 1
+        try:
+            if not queue.acquire(timeout=timeout):
+                raise lock_timed_out(self.kind, timeout)
+            try:
+                yield
+            finally:
+                queue.release()
+        finally:
+            self._leave(session_id)
+
+    @staticmethod
+    def _leave(session_id: str) -> None:
+        with _guard:
+            queue, waiting = _queues.pop(session_id)
+            if waiting > 1:
+                _queues[session_id] = queue, waiting - 1
+
+    def ids(self) -> Iterator[str]:
+        with _guard:
+            return iter(list(self._namespaces))
+
+    def _guard(self, session_id: str) -> threading.Lock:
+        return _guard
+
+    def _write(self, session_id: str, raw: bytes, expires_in: float | None) -> None:
+        self._namespaces[session_id] = {"session": raw.decode("ascii")}
+
+    def _remove(self, session_id: str) -> None:
+        del self._namespaces[session_id]

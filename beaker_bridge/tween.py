@@ -1,0 +1,96 @@
+"""The tween: decides whether the session is kept, and commits it while exception views can answer."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable
+from typing import Any
+
+from pyramid.interfaces import ITweens
+from pyramid.tweens import EXCVIEW, INGRESS, excview_tween_factory
+
+from beaker_bridge.environ import ENVIRON_KEY, binding_of, commit, discard
+from beaker_bridge.exceptions import BeakerBridgeError, SettingsError
+from beaker_bridge.factory import TWEEN, is_kept, remember_response
+from beaker_bridge.settings import prefixed, read_options
+
+#: The tween's name in ``pyramid.tweens``.
+NAME = "beaker_bridge.session_tween_factory"
+TM = "pyramid_tm.tm_tween_factory"
+#: Where the tween stands in an implicit order: the session is committed when the database transaction
+#: has ended, and under the toolbar, which lets an unhandled error look handled.
+OVER = (EXCVIEW, TM)
+UNDER = ("pyramid_debugtoolbar.toolbar_tween_factory", INGRESS)
+
+
+def session_tween_factory(handler: Callable[[Any], Any], registry: Any) -> Callable[[Any], Any]:
+    """Return the tween that ends a request's session.
+
+    - An exception that no view handles discards the session.
+    - An exception that a view has answered discards it where ``cookie_on_exception`` says so, or
+      where pyramid_retry will repeat the attempt.
+    - Otherwise the session is committed. A failure discards it and goes to the exception views.
+    """
+    # Checked when the session factory was made; the policy is all that is read here.
+    policy = prefixed(registry.settings or {}).get("cookie_on_exception")
+    fallback = read_options({"cookie_on_exception": policy}) if policy else None
+
+    def session_tween(request: Any) -> Any:
+        environ = request.environ
+        environ[TWEEN] = True
+        if ENVIRON_KEY in environ:
+            binding_of(environ[ENVIRON_KEY])
+        else:
+            # The session may be first touched when the response callbacks are over.
+            request.add_response_callback(remember_response)
+        kept = False
+        try:
+            response = handler(request)
+            kept = ENVIRON_KEY not in environ or is_kept(request, environ[ENVIRON_KEY], fallback)
+        finally:
+            if not kept and ENVIRON_KEY in environ:
+                discard(environ[ENVIRON_KEY])
+        return _committed(request, response) if kept and ENVIRON_KEY in environ else response
+
+    return session_tween
+
+
+def _committed(request: Any, response: Any) -> Any:
+    session_object = request.environ[ENVIRON_KEY]
+    try:
+        commit(session_object)
+    except BeakerBridgeError:
+        discard(session_object)
+        return request.invoke_exception_view(sys.exc_info(), reraise=True)
+    return response
+
+
+def check_tween_order(event: Any) -> None:
+    """Stop the start where an explicit ``pyramid.tweens`` leaves our tween out, or puts it too low.
+
+    A subscriber of ``ApplicationCreated``: inside a configuration action the error would be wrapped.
+
+    Raises:
+        SettingsError: the tween is missing, or stands under the exception views or pyramid_tm.
+    """
+    tweens = event.app.registry.queryUtility(ITweens)
+    # By identity: a tween may be named by the module where it is, or by one that imports it.
+    factories = [factory for _, factory in tweens.explicit]
+    if not factories:
+        return
+    if session_tween_factory not in factories:
+        raise SettingsError(
+            f"pyramid.tweens must hold {NAME}, over {EXCVIEW}, got a list without it", name="pyramid.tweens"
+        )
+    below = factories[factories.index(session_tween_factory) :]
+    for name, factory in ((EXCVIEW, excview_tween_factory), (TM, _tm_tween_factory())):
+        if factory in factories and factory not in below:
+            raise SettingsError(
+                f"pyramid.tweens must hold {NAME} over {name}, got it under that", name="pyramid.tweens"
+            )
+
+
+def _tm_tween_factory() -> Any:
+    """Return pyramid_tm's tween, if it is there to be in a list."""
+    module = sys.modules.get("pyramid_tm")
+    return getattr(module, "tm_tween_factory", None)

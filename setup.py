@@ -1,0 +1,47 @@
+"""The package's metadata and entry points."""
+
+from pathlib import Path
+
+from setuptools import find_packages, setup
+
+here = Path(__file__).parent
+
+setup(
+    name="beaker_bridge",
+    version="1.0.dev0",
+    description="Beaker sessions and cache regions for Pyramid, safe under concurrent requests",
+    long_description=(here / "README.rst").read_text(encoding="utf-8"),
+    long_description_content_type="text/x-rst",
+    license="MIT",
+    packages=find_packages(include=["beaker_bridge", "beaker_bridge.*"]),
+    package_data={"beaker_bridge": ["py.typed"]},
+    python_requires=">=3.10",
+    install_requires=["Beaker>=1.14", "PasteDeploy>=3.0", "WebOb>=1.8", "plaster_pastedeploy>=1.0", "pyramid>=2.0"],
+    extras_require={
+        "crypto": ["cryptography"],
+        "sample": ["pyramid_debugtoolbar", "pyramid_jinja2", "pyramid_tm", "waitress"],
+    },
+    entry_points={
+        "paste.filter_app_factory": [
+            "main = beaker_bridge.middleware:session_filter_app_factory",
+            "session = beaker_bridge.middleware:session_filter_app_factory",
+        ],
+        "paste.filter_factory": [
+            "main = beaker_bridge.middleware:session_filter_factory",
+            "session = beaker_bridge.middleware:session_filter_factory",
+        ],
+    },
+    zip_safe=False,
+    classifiers=[
+        "Development Status :: 4 - Beta",
+        "Framework :: Pyramid",
+        "Intended Audience :: Developers",
+        "Programming Language :: Python :: 3",
+        "Programming Language :: Python :: 3.10",
+        "Programming Language :: Python :: 3.11",
+        "Programming Language :: Python :: 3.12",
+        "Programming Language :: Python :: 3.13",
+        "Topic :: Internet :: WWW/HTTP :: Session",
+        "Typing :: Typed",
+    ],
+)
