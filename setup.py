@@ -6,6 +6,26 @@ from setuptools import find_packages, setup
 
 here = Path(__file__).parent
 
+CRYPTO = ["cryptography"]
+SAMPLE = ["pyramid_jinja2", "pyramid_tm", "waitress"]
+TESTING = [
+    *CRYPTO,
+    *SAMPLE,
+    "PyMySQL",
+    "SQLAlchemy>=2",
+    "WebTest",
+    "coverage>=7.10",
+    "docutils",
+    "hypothesis",
+    "psycopg[binary]>=3",
+    "pyramid_beaker",
+    "pyramid_debugtoolbar",
+    "pyramid_retry",
+    "pytest",
+    "python-memcached",
+    "redis",
+]
+
 setup(
     name="beaker_bridge",
     version="1.0.dev0",
@@ -18,8 +38,9 @@ setup(
     python_requires=">=3.10",
     install_requires=["Beaker>=1.14", "PasteDeploy>=3.0", "WebOb>=1.8", "plaster_pastedeploy>=1.0", "pyramid>=2.0"],
     extras_require={
-        "crypto": ["cryptography"],
-        "sample": ["pyramid_debugtoolbar", "pyramid_jinja2", "pyramid_tm", "waitress"],
+        "crypto": CRYPTO,
+        "sample": SAMPLE,
+        "testing": TESTING,
     },
     entry_points={
         "paste.filter_app_factory": [

@@ -34,16 +34,28 @@ class SessionObject(BeakerSessionObject):
     Args:
         environ: the request's WSGI environ.
         profile: the configuration.
+        carried: whether a middleware carries the session: commits it last, and adds its headers.
     """
 
-    def __init__(self, environ: MutableMapping[str, Any], profile: SessionProfile) -> None:
+    def __init__(self, environ: MutableMapping[str, Any], profile: SessionProfile, *, carried: bool = True) -> None:
         super().__init__(environ, **_parameters(profile, environ))
+        self.__dict__["carried"] = carried
 
     def get_by_id(self, id: str) -> Session | None:  # noqa: A002 -- Beaker's name
-        """Return the stored session of an id, or nothing. Its ``commit()`` writes what is changed."""
-        profile = binding_of(self).profile
-        session = Session({}, binding=Binding(profile, self.__dict__["_environ"]), session_id=id)
-        return None if session.is_new else session
+        """Return the stored session of an id, or nothing."""
+        return stored_session(self, id)
+
+
+def stored_session(session_object: BeakerSessionObject, session_id: str) -> Session | None:
+    """Return the stored session of an id, or nothing. Its ``commit()`` writes what is changed.
+
+    Args:
+        session_object: the environ's session, for its configuration.
+        session_id: the id.
+    """
+    binding = binding_of(session_object)
+    session = Session({}, binding=Binding(binding.profile, binding.environ), session_id=session_id)
+    return None if session.is_new else session
 
 
 def _parameters(profile: SessionProfile, environ: Mapping[str, Any]) -> dict[str, Any]:
@@ -99,13 +111,13 @@ def _adopt(session_object: BeakerSessionObject) -> Binding:
 
 def _profile_of(parameters: dict[str, Any]) -> SessionProfile:
     """Return the profile of a Beaker middleware's options, parsed once."""
-    for known, profile in _profiles:
-        if known == parameters:
-            return profile
     with _profiles_lock:
+        for known, profile in _profiles:
+            if known == parameters:
+                return profile
         profile = SessionProfile(read_options(given(parameters)))
         _profiles.append((parameters, profile))
-    return profile
+        return profile
 
 
 def _take_over(session_object: BeakerSessionObject, theirs: Any) -> None:
@@ -113,7 +125,7 @@ def _take_over(session_object: BeakerSessionObject, theirs: Any) -> None:
     _tell_once("the session was loaded by other middleware before Pyramid's: it is read again, to be saved safely")
     session_object.__dict__["_sess"] = None
     ours: SafeSession = session_object._session()
-    if theirs.was_invalidated if hasattr(theirs, "was_invalidated") else False:
+    if getattr(theirs, "was_invalidated", False):
         ours.invalidate()
     before, now = (
         {key: value for key, value in content.items() if key not in OWN_KEYS}

@@ -19,11 +19,13 @@ from beaker_bridge.environ import (
     binding_of,
     commit_late,
     discard,
+    stored_session,
     with_session_headers,
 )
 from beaker_bridge.exceptions import SessionValueError, SettingsError
 from beaker_bridge.policy import Policy, keeps_session
 from beaker_bridge.profile import Binding, SessionProfile
+from beaker_bridge.session import Session
 from beaker_bridge.session_base import OWN_KEYS, SafeSession
 from beaker_bridge.settings import Given, SessionOptions, differing, given, prefixed, read_options
 
@@ -136,10 +138,20 @@ class PyramidSession:  # noqa: PLW1641 -- as a dict, it has no hash
     __repr__ = _reading(dict.__repr__)
     keys = _reading(dict.keys)
 
-    clear = _changing(dict.clear)
     __delitem__ = _changing(dict.__delitem__)
-    pop = _changing(dict.pop)
     popitem = _changing(dict.popitem)
+
+    def clear(self) -> None:
+        """Remove all keys."""
+        if self:
+            self._loaded.changed()
+        dict.clear(self._loaded)
+
+    def pop(self, key: str, *default: Any) -> Any:
+        """Remove a key and return its value, or the default; raises ``KeyError`` if there is neither."""
+        if key in self:
+            self._loaded.changed()
+        return dict.pop(self._loaded, key, *default)
 
     def __eq__(self, other: object) -> bool:
         return dict(self._loaded) == (dict(other._loaded) if isinstance(other, PyramidSession) else other)
@@ -193,10 +205,10 @@ class PyramidSession:  # noqa: PLW1641 -- as a dict, it has no hash
 
     def update(self, *args: Any, **kwargs: Any) -> None:
         """Set keys from a mapping, or from pairs, and from keyword arguments."""
-        changes = dict(*args, **kwargs)
-        session = self._loaded
-        dict.update(session, {_checked(key): value for key, value in changes.items()})
-        session.changed()
+        changes = {_checked(key): value for key, value in dict(*args, **kwargs).items()}
+        if changes:
+            self._loaded.changed()
+        dict.update(self._loaded, changes)
 
     def _handed_out(self) -> SafeSession:
         for key in self:
@@ -230,6 +242,10 @@ class PyramidSession:  # noqa: PLW1641 -- as a dict, it has no hash
         self._loaded.regenerate_id()
         if CSRF_TOKEN in self:
             self.new_csrf_token()
+
+    def get_by_id(self, id: str) -> Session | None:  # noqa: A002 -- Beaker's name
+        """Return the stored session of an id, or nothing. Its ``commit()`` writes what is changed."""
+        return stored_session(self._object, id)
 
     def set_expiry(self, seconds: int | None) -> None:
         """Give this session its own idle timeout and cookie lifetime ("remember me").
@@ -302,6 +318,8 @@ def BeakerSessionFactoryConfig(**options: Any) -> SessionFactory:  # noqa: N802 
     Raises:
         SettingsError: one or more options are wrong.
     """
+    if not options:
+        log.warning("sessions are kept in memory, under ids without a signature: no option is given")
     return SessionFactory(read_options(given(options)))
 
 
@@ -340,17 +358,15 @@ class SessionFactory:
         """
         environ = request.environ
         session_object = environ.get(ENVIRON_KEY)
-        made_here = session_object is None
-        if made_here:
-            session_object = environ[ENVIRON_KEY] = SessionObject(environ, self._own_profile())
+        if session_object is None:
+            session_object = environ[ENVIRON_KEY] = SessionObject(environ, self._own_profile(), carried=False)
         binding = binding_of(session_object)
-        if not (made_here or self._compared):
+        if not (self._compared or binding.profile is self._profile):
             self._compare(binding)
         registry = getattr(request, "registry", None)
         if registry is not None and registry.has_listeners:
             binding.notify = registry.notify
-        if made_here or TWEEN not in environ or not isinstance(session_object, SessionObject):
-            _Completion(session_object, self.options, cookie=made_here).follow(request)
+        _Completion(session_object, self.options).follow(request)
         return PyramidSession(session_object, self._csrf_token(binding))
 
     def _own_profile(self) -> SessionProfile:
@@ -399,30 +415,37 @@ class _Completion:
     Args:
         session_object: the environ's session.
         options: the session factory's own options.
-        cookie: whether the cookie is ours to add.
     """
 
-    def __init__(self, session_object: BeakerSessionObject, options: SessionOptions | None, *, cookie: bool) -> None:
+    def __init__(self, session_object: BeakerSessionObject, options: SessionOptions | None) -> None:
         self._object = session_object
         self._options = options
-        self._cookie = cookie
+        ours = isinstance(session_object, SessionObject)
+        # Beaker's own middleware adds the cookie, and nothing else.
+        self._adds_cookie = ours and not session_object.__dict__["carried"]
+        self._adds_headers = self._adds_cookie or not ours
 
     def follow(self, request: Any) -> None:
-        """Have the request completed."""
-        request.add_response_callback(remember_response)
-        request.add_finished_callback(self._complete)
+        """Have the request completed, once, where our middleware and our tween do not do it all."""
+        binding = binding_of(self._object)
+        if (self._adds_headers or TWEEN not in request.environ) and not binding.followed:
+            binding.followed = True
+            request.add_response_callback(remember_response)
+            request.add_finished_callback(self._complete)
 
     def _complete(self, request: Any) -> None:
-        response = request.environ.pop(RESPONSE, None)
-        if response is None:
+        environ = request.environ
+        response = environ.pop(RESPONSE, None)
+        # In a finished callback, this is the exception that leaves the application.
+        failed = sys.exc_info()[1] is not None
+        if failed or (TWEEN not in environ and not is_kept(request, self._object, self._options)):
             discard(self._object)
-            if sys.exc_info()[1] is None:
-                log.warning("a session that was first touched after the response callbacks is not saved")
-            return
-        if TWEEN not in request.environ and not is_kept(request, self._object, self._options):
+        if response is not None and self._adds_headers:
+            commit_late(self._object)
+            response.headerlist = with_session_headers(self._object, response.headerlist, cookie=self._adds_cookie)
+        elif self._adds_cookie and not failed:
             discard(self._object)
-        commit_late(self._object)
-        response.headerlist = with_session_headers(self._object, response.headerlist, cookie=self._cookie)
+            log.warning("a session that was first touched after the response callbacks is not saved: see the tween")
 
 
 def is_kept(request: Any, session_object: BeakerSessionObject, fallback: SessionOptions | None) -> bool:

@@ -92,13 +92,15 @@ class Binding:
         environ: the request's WSGI environ.
     """
 
-    __slots__ = ("_discarded_in", "environ", "notify", "profile")
+    __slots__ = ("_discarded_in", "environ", "followed", "notify", "profile")
 
     def __init__(self, profile: SessionProfile, environ: Mapping[str, Any]) -> None:
         self.profile = profile
         self.environ = environ
         #: What tells the application's subscribers of an event; set where Pyramid's registry is known.
         self.notify: Callable[[object], None] | None = None
+        #: Whether somebody has taken it upon himself to complete the response.
+        self.followed = False
         self._discarded_in: int | None = None
 
     @property

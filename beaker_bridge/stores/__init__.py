@@ -13,6 +13,11 @@ _STORES = {
     "memory": "memory:MemoryStore",
     "file": "file:FileStore",
     "dbm": "dbm:DbmStore",
+    "ext:redis": "redis:RedisStore",
+    "ext:rediscluster": "redis:RedisClusterStore",
+    "ext:memcached": "memcached:MemcachedStore",
+    "ext:database": "sql:DatabaseStore",
+    "ext:sqla": "sql:SqlaStore",
 }
 
 

@@ -71,6 +71,10 @@ class Store(ABC):
         """Yield the id of each record, for a purge; none where the server expires records itself."""
         return iter(())
 
+    def close(self) -> None:
+        """Close the connections that the store itself has opened; a later use opens new ones."""
+        return
+
 
 class LockingStore(Store):
     """A store that makes its swap under a short lock of its own."""

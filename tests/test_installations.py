@@ -1,0 +1,766 @@
+"""One behaviour on every installation and every embedded store."""
+
+import json
+import logging
+
+import pytest
+from beaker.session import SessionObject as BeakerSessionObject
+from pyramid.events import NewResponse
+from pyramid.interfaces import ISession
+from pyramid.response import Response
+from webtest import TestApp
+from zope.interface.verify import verifyObject
+
+from beaker_bridge import SessionMiddleware, SettingsError
+from tests.installations import (
+    ALONE,
+    INSTALLATIONS,
+    STORES,
+    WITH_TWEEN,
+    Views,
+    count,
+    data,
+    fail,
+    install,
+    redirect,
+    store_options,
+)
+
+pytestmark = pytest.mark.filterwarnings("ignore::beaker.exceptions.BeakerWarning")
+
+
+@pytest.fixture(params=INSTALLATIONS)
+def installation(request):
+    return request.param
+
+
+@pytest.fixture
+def site(installation, tmp_path):
+    """Return a function that installs views, by their names, over a memory session with options."""
+
+    def make(views=None, /, **options):
+        named = {"count": count, "data": data, "fail": fail, "redirect": redirect, **(views or {})}
+        configure = named.pop("configure", None) or Views(**named)
+        return TestApp(install(installation, {**store_options("memory", tmp_path), **options}, configure))
+
+    return make
+
+
+def _views(**views):
+    return Views(count=count, data=data, fail=fail, redirect=redirect, **views)
+
+
+def _answering(text):
+    return lambda _request: Response(text, status=500)
+
+
+def _headed(*headers):
+    return Response(headerlist=[("Content-Type", "text/plain"), ("Content-Length", "0"), *headers])
+
+
+# -- The main way ------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("store", STORES)
+def test_a_session_is_found_again(installation, store, tmp_path):
+    """The next request finds what the one before put there, on every store."""
+    app = TestApp(install(installation, store_options(store, tmp_path), _views()))
+
+    assert [app.get("/count").text for _ in range(3)] == ["1", "2", "3"]
+
+
+def test_the_session_is_an_isession(site):
+    """``request.session`` is a whole ``ISession``."""
+    app = site({"verify": lambda request: verifyObject(ISession, request.session)})
+
+    assert app.get("/verify").text == "True"
+
+
+def test_beakers_own_keys_are_not_in_the_mapping(site):
+    """The mapping holds what the application put there, and nothing of Beaker's."""
+    app = site()
+    app.get("/count")
+
+    assert app.get("/data").text == "[('count', 1)]"
+
+
+def test_created_and_new(site):
+    """``created`` is an int that survives ``clear()``; ``new`` is true in the first request only."""
+
+    def facts(request):
+        session = request.session
+        session["x"] = 1
+        created = session.created
+        session.clear()
+        session["x"] = 1
+        return json.dumps([session.new, type(created) is int, session.created == created])
+
+    app = site({"facts": facts})
+
+    assert json.loads(app.get("/facts").text) == [True, True, True]
+    assert json.loads(app.get("/facts").text) == [False, True, True]
+
+
+@pytest.mark.parametrize("store", ["memory", "cookie"])
+def test_new_is_right_on_every_kind_of_store(installation, store, tmp_path):
+    """A cookie session tells new from old, too."""
+
+    def new(request):
+        count(request)
+        return request.session.new
+
+    app = TestApp(install(installation, store_options(store, tmp_path), _views(new=new)))
+
+    assert [app.get("/new").text for _ in range(2)] == ["True", "False"]
+
+
+def test_a_nested_change_is_saved_after_changed(site):
+    """``changed()`` saves what was changed inside a value."""
+
+    def nest(request):
+        request.session["list"] = []
+
+    def change(request):
+        request.session["list"].append(1)
+        request.session.changed()
+
+    app = site({"nest": nest, "change": change}, detect_changes=False)
+    app.get("/nest")
+    app.get("/change")
+
+    assert app.get("/data").text == "[('list', [1])]"
+
+
+def test_flash(site):
+    """Messages wait in their queue until they are popped; duplicates only where they are allowed."""
+
+    def flash(request):
+        request.session.flash("one")
+        request.session.flash("one")
+        request.session.flash("one", allow_duplicate=False)
+        request.session.flash("other", queue="q")
+        return request.session.peek_flash()
+
+    def pop(request):
+        session = request.session
+        return session.pop_flash(), session.pop_flash("q"), session.pop_flash(), session.peek_flash("q")
+
+    app = site({"flash": flash, "pop": pop})
+
+    assert app.get("/flash").text == "['one', 'one']"
+    assert app.get("/pop").text == "(['one', 'one'], ['other'], [], [])"
+
+
+def test_csrf_token(site):
+    """The CSRF token stays until a new one is asked for."""
+
+    def token(request):
+        return request.session.get_csrf_token()
+
+    def new_token(request):
+        return request.session.new_csrf_token()
+
+    app = site({"token": token, "new": new_token})
+    first = app.get("/token").text
+    again = app.get("/token").text
+    renewed = app.get("/new").text
+
+    assert first == again
+    assert len(first) == 40
+    assert renewed != first
+    assert app.get("/token").text == renewed
+
+
+def test_constant_csrf_token(site):
+    """With ``constant_csrf_token`` every session has that token."""
+    app = site({"token": lambda request: request.session.get_csrf_token()}, constant_csrf_token="constant")
+
+    assert app.get("/token").text == "constant"
+
+
+def test_logout_deletes_the_record(site):
+    """After ``invalidate()`` the old cookie opens nothing."""
+    app = site({"logout": lambda request: request.session.invalidate()})
+    app.get("/count")
+    cookie = app.cookies["sid"]
+    answer = app.get("/logout")
+    app.reset()
+    app.set_cookie("sid", cookie)
+
+    assert "Max-Age=0" in answer.headers["Set-Cookie"]
+    assert app.get("/data").text == "[]"
+
+
+def test_delete_is_invalidate(site):
+    """``delete()`` deletes the record, and what is put there afterwards begins a new session."""
+
+    def begin_again(request):
+        request.session.delete()
+        request.session["again"] = True
+
+    app = site({"again": begin_again})
+    app.get("/count")
+    before = app.cookies["sid"]
+    app.get("/again")
+
+    assert app.cookies["sid"] != before
+    assert app.get("/data").text == "[('again', True)]"
+
+
+def test_login_moves_the_session(site):
+    """``regenerate_id()`` keeps the data under a new id, renews the CSRF token, and ends the old id."""
+
+    def login(request):
+        before = request.session.id, request.session.get_csrf_token()
+        request.session.regenerate_id()
+        return before[0] != request.session.id, before[1] != request.session.get_csrf_token()
+
+    app = site({"login": login})
+    app.get("/count")
+    before = app.cookies["sid"]
+
+    assert app.get("/login").text == "(True, True)"
+    assert app.get("/count").text == "2"
+    app.reset()
+    app.set_cookie("sid", before)
+    assert app.get("/data").text == "[]"
+
+
+def test_revert(site):
+    """``revert()`` returns to what was loaded."""
+
+    def revert(request):
+        request.session["count"] = 99
+        request.session.revert()
+        return request.session["count"]
+
+    app = site({"revert": revert})
+    app.get("/count")
+
+    assert app.get("/revert").text == "1"
+    assert app.get("/data").text == "[('count', 1)]"
+
+
+def test_save_stores_an_empty_new_session(site):
+    """``save()`` stores a new session that nothing was put into; without it there is none."""
+    app = site({"save": lambda request: request.session.save(), "touch": lambda request: len(request.session)})
+
+    assert "Set-Cookie" not in app.get("/touch").headers
+    assert "Set-Cookie" in app.get("/save").headers
+
+
+def test_last_accessed_and_id(site):
+    """``last_accessed`` is the time of the access before; ``id`` stays."""
+    times = iter([100.0, 100.0, 200.0, 200.0])
+
+    def facts(request):
+        request.session.setdefault("x", 1)
+        return json.dumps([request.session.last_accessed, request.session.id])
+
+    app = site({"facts": facts}, clock=lambda: next(times, 200.0))
+    first = json.loads(app.get("/facts").text)
+    second = json.loads(app.get("/facts").text)
+
+    assert (first[0], second[0]) == (None, 100.0)
+    assert first[1] == second[1]
+
+
+def test_beakers_attributes_are_there(site):
+    """What Beaker's session has besides, ``request.session`` has: ``timeout``, ``get_by_id``, ``domain``."""
+
+    def facts(request):
+        session = request.session
+        session["x"] = 1
+        session.domain, session.path = "example.com", "/app"
+        return json.dumps([session.timeout, session.domain, session.path, session.get_by_id("0" * 32)])
+
+    def other(request):
+        found = request.session.get_by_id(request.params["id"])
+        return found["x"], found.id == request.params["id"]
+
+    app = site({"facts": facts, "other": other, "id": lambda request: request.session.id}, timeout=300)
+    answer = app.get("/facts")
+
+    assert json.loads(answer.text) == [300, "example.com", "/app", None]
+    assert "Domain=example.com; Path=/app" in answer.headers["Set-Cookie"]
+
+
+def test_a_session_is_found_by_its_id(site):
+    """``get_by_id`` opens another stored session."""
+
+    def other(request):
+        found = request.session.get_by_id(request.params["id"])
+        return found["count"]
+
+    app = site({"other": other, "id": lambda request: request.session.id})
+    app.get("/count")
+    session_id = app.get("/id").text
+    app.reset()
+
+    assert app.get("/other", {"id": session_id}).text == "1"
+
+
+def test_a_private_name_is_not_looked_up_in_the_session(site):
+    """Python's own look-ups (copying, pickling) do not load the session."""
+    app = site({"private": lambda request: hasattr(request.session, "_sess")})
+
+    assert app.get("/private").text == "False"
+
+
+def test_exclusive(site):
+    """What is read, changed and written in ``exclusive()`` is committed at its end, whatever comes after."""
+
+    def step(request):
+        with request.session.exclusive():
+            request.session["count"] += 10
+        raise RuntimeError
+
+    app = site({"step": step}, cookie_on_exception="false")
+    app.get("/count")
+    with pytest.raises(RuntimeError):
+        app.get("/step")
+
+    assert app.get("/data").text == "[('count', 11)]"
+
+
+def test_remember_me(site):
+    """``set_expiry()`` gives one session a cookie with a lifetime."""
+
+    def remember(request):
+        request.session["user"] = "x"
+        request.session.set_expiry(3600)
+
+    app = site({"remember": remember})
+
+    assert "Max-Age=3600" in app.get("/remember").headers["Set-Cookie"]
+
+
+# -- Headers -----------------------------------------------------------------------------------------
+
+
+def test_headers_of_a_session_that_was_read(site):
+    """A response for which the session was read varies by the cookie; a read sends no cookie."""
+    app = site()
+    app.get("/count")
+    answer = app.get("/data")
+
+    assert answer.headers["Vary"] == "Cookie"
+    assert "Set-Cookie" not in answer.headers
+    assert "Cache-Control" not in answer.headers
+
+
+def test_headers_of_a_session_that_was_stored(site):
+    """A cookie is kept out of shared caches, unless the application has its own rule."""
+
+    def ruled(request):
+        count(request)
+        return _headed(("Cache-Control", "no-store"), ("Vary", "Accept"))
+
+    app = site({"ruled": ruled})
+    answer = app.get("/count")
+    app.reset()
+    own = app.get("/ruled")
+
+    assert answer.headers.getall("Cache-Control") == ['no-cache="Set-Cookie"']
+    assert len(answer.headers.getall("Set-Cookie")) == 1
+    assert own.headers.getall("Cache-Control") == ["no-store"]
+    assert own.headers.getall("Vary") == ["Accept, Cookie"]
+
+
+def test_headers_of_an_untouched_session(site):
+    """A request that does not touch its session has none of the session's headers."""
+    app = site({"plain": lambda request: "plain", "made": lambda request: bool(id(request.session))})
+    app.get("/count")
+
+    for path in ("/plain", "/made"):
+        assert not {"Vary", "Set-Cookie", "Cache-Control"} & set(app.get(path).headers)
+
+
+def test_a_public_page_with_a_session_cookie_is_logged_once(site, caplog, monkeypatch):
+    """A response that caches may share, and that carries a session cookie, is told once."""
+    monkeypatch.setattr("beaker_bridge.environ._told", set())
+
+    def public(request):
+        request.session.save()
+        return _headed(("Cache-Control", "public, max-age=60"))
+
+    app = site({"public": public})
+    for _ in range(2):
+        app.get("/public")
+        app.reset()
+
+    assert [record.message for record in caplog.records if "publicly cacheable" in record.message] == [
+        "a response that is publicly cacheable carries a session cookie: a cache may give it to others"
+    ]
+
+
+def test_secure_follows_the_scheme(site):
+    """``secure = auto`` marks the cookie where the request came over https."""
+    app = site()
+    plain = app.get("/count")
+    app.reset()
+    secure = app.get("/count", extra_environ={"wsgi.url_scheme": "https"})
+
+    assert "secure" not in plain.headers["Set-Cookie"].lower()
+    assert "secure" in secure.headers["Set-Cookie"].lower()
+    assert "HttpOnly; SameSite=Lax" in plain.headers["Set-Cookie"]
+
+
+# -- Late changes ------------------------------------------------------------------------------------
+
+
+def test_a_response_callback_is_still_saved(site):
+    """A response callback that changes the session is saved, also where it comes last."""
+
+    def late(request):
+        request.session["view"] = 1
+
+        def callback(request, response):
+            request.session["callback"] = 2
+            request.add_response_callback(last)
+
+        def last(request, response):
+            request.session["last"] = 3
+
+        request.add_response_callback(callback)
+
+    app = site({"late": late})
+    app.get("/late")
+
+    assert app.get("/data").text == "[('callback', 2), ('last', 3), ('view', 1)]"
+
+
+def test_a_first_touch_in_a_response_callback_is_saved(site):
+    """The session may be first touched in a response callback."""
+
+    def late(request):
+        request.add_response_callback(lambda request, response: request.session.__setitem__("callback", 1))
+
+    app = site({"late": late})
+    app.get("/late")
+
+    assert app.get("/data").text == "[('callback', 1)]"
+
+
+def test_a_subscriber_of_new_response_is_still_saved(site):
+    """A ``NewResponse`` subscriber that changes the session is saved."""
+
+    def configure(config):
+        _views(touch=lambda request: request.session.setdefault("view", 1))(config)
+        config.add_subscriber(
+            lambda event: event.request.path == "/touch" and event.request.session.update(event=2), NewResponse
+        )
+
+    app = site({"configure": configure})
+    app.get("/touch")
+
+    assert app.get("/data").text == "[('event', 2), ('view', 1)]"
+
+
+def test_a_first_touch_in_a_subscriber_of_new_response(installation, tmp_path, caplog):
+    """With the tween or a filter, the session may be first touched as late as in ``NewResponse``."""
+
+    def configure(config):
+        _views(plain=lambda request: "plain")(config)
+        config.add_subscriber(
+            lambda event: event.request.path == "/plain" and event.request.session.update(event=2), NewResponse
+        )
+
+    app = TestApp(install(installation, store_options("memory", tmp_path), configure))
+    app.get("/plain")
+    standalone = installation in ("settings_alone", "python_alone")
+
+    assert app.get("/data").text == ("[]" if standalone else "[('event', 2)]")
+    assert ("first touched after the response callbacks" in caplog.text) == standalone
+
+
+def test_a_failing_late_commit_is_logged(site, caplog):
+    """A failure after the exception views is logged, saves nothing and sends no cookie."""
+
+    def late(request):
+        request.add_response_callback(lambda request, response: request.session.__setitem__("bad", object()))
+
+    app = site({"late": late})
+    answer = app.get("/late")
+
+    assert "Set-Cookie" not in answer.headers
+    assert app.get("/data").text == "[]"
+    assert "session['bad'] cannot be stored" in caplog.text
+
+
+# -- Exceptions --------------------------------------------------------------------------------------
+
+
+def _failing_views(*, late=False):
+    def failing(request):
+        if late:
+            request.add_response_callback(lambda request, response: request.session.__setitem__("late", 1))
+        fail(request)
+
+    views = _views(failing=failing)
+    views.exception_views = {RuntimeError: _answering("sorry")}
+    return views
+
+
+@pytest.mark.parametrize("store", STORES)
+def test_cookie_on_exception_is_true_by_default(installation, store, tmp_path):
+    """What a view changed is kept when an exception view answers."""
+    app = TestApp(install(installation, store_options(store, tmp_path), _failing_views()))
+
+    assert app.get("/failing", status=500).text == "sorry"
+    assert app.get("/data").text == "[('failed', True)]"
+
+
+@pytest.mark.parametrize("store", STORES)
+def test_cookie_on_exception_false_leaves_no_trace(installation, store, tmp_path):
+    """With ``cookie_on_exception = false`` nothing is stored and no cookie sent, whatever comes later."""
+    options = {**store_options(store, tmp_path), "cookie_on_exception": "false"}
+    app = TestApp(install(installation, options, _failing_views(late=True)))
+    fresh = app.get("/failing", status=500)
+    app.get("/count")
+    known = app.get("/failing", status=500)
+
+    assert "Set-Cookie" not in fresh.headers
+    assert "Set-Cookie" not in known.headers
+    assert app.get("/data").text == "[('count', 1)]"
+
+
+def test_cookie_on_exception_false_is_told_by_the_policy_of_the_seed(site):
+    """With ``false`` a redirect that is raised loses its flash message, as with pyramid_beaker."""
+    app = site(cookie_on_exception=False)
+    app.get("/redirect", status=302)
+
+    assert app.get("/data").text == "[]"
+
+
+def test_cookie_on_exception_http_keeps_redirects(site):
+    """``http`` keeps a raised redirect's flash message."""
+    app = site(cookie_on_exception="http")
+    app.get("/redirect", status=302)
+
+    assert app.get("/data").text == "[('_f_', ['moved'])]"
+
+
+@pytest.mark.parametrize(("kept", "held"), [(True, "[('failed', True)]"), (False, "[]")])
+def test_cookie_on_exception_takes_a_function(installation, tmp_path, kept, held):
+    """A function of request and exception decides."""
+    asked = []
+
+    def policy(request, exception):
+        asked.append((request.path, type(exception)))
+        return kept
+
+    options = {**store_options("memory", tmp_path), "cookie_on_exception": policy}
+    app = TestApp(install(installation, options, _failing_views()))
+    app.get("/failing", status=500)
+
+    assert asked == [("/failing", RuntimeError)]
+    assert app.get("/data").text == held
+
+
+def test_an_unhandled_exception_saves_nothing(site):
+    """An exception that no view handles saves nothing."""
+    app = site()
+    app.get("/count")
+    with pytest.raises(RuntimeError):
+        app.get("/fail")
+
+    assert app.get("/data").text == "[('count', 1)]"
+
+
+@pytest.mark.parametrize("installation", WITH_TWEEN)
+def test_a_refused_value_reaches_the_exception_views(installation, tmp_path):
+    """A value that the serializer refuses becomes an exception view, and saves nothing."""
+    from beaker_bridge import SessionValueError
+
+    def refuse(request):
+        request.session.update(good=1, bad=object())
+
+    views = _views(refuse=refuse)
+    views.exception_views = {SessionValueError: lambda request: Response(str(request.exception), status=500)}
+    app = TestApp(install(installation, store_options("file", tmp_path), views))
+    answer = app.get("/refuse", status=500)
+
+    assert "session['bad'] cannot be stored" in answer.text
+    assert "Set-Cookie" not in answer.headers
+    assert app.get("/data").text == "[]"
+
+
+@pytest.mark.parametrize("installation", WITH_TWEEN)
+def test_too_large_a_cookie_session_reaches_the_exception_views(installation, tmp_path):
+    """A cookie session over the browser's limit names its size and its largest keys."""
+    from beaker_bridge import SessionTooLargeError
+
+    def grow(request):
+        request.session.update(small=1, large="".join(map(str, range(3000))))
+
+    views = _views(grow=grow)
+    views.exception_views = {SessionTooLargeError: lambda request: Response(str(request.exception), status=500)}
+    app = TestApp(install(installation, store_options("cookie", tmp_path), views))
+    answer = app.get("/grow", status=500)
+
+    assert "a browser holds 4096; the largest keys are 'large', 'small'" in answer.text
+    assert "Set-Cookie" not in answer.headers
+
+
+@pytest.mark.parametrize("installation", WITH_TWEEN)
+def test_a_refused_value_without_a_view_for_it_is_raised(installation, tmp_path):
+    """Where no exception view handles it, a failed commit is raised as it is."""
+    from beaker_bridge import SessionValueError
+
+    app = TestApp(
+        install(
+            installation,
+            store_options("memory", tmp_path),
+            _views(bad=lambda request: request.session.update(bad=object())),
+        )
+    )
+
+    with pytest.raises(SessionValueError):
+        app.get("/bad")
+
+
+@pytest.mark.parametrize("installation", ALONE)
+def test_without_the_tween_a_refused_value_is_logged(installation, tmp_path, caplog):
+    """The factory alone commits too late for an exception view: it logs."""
+    app = TestApp(
+        install(
+            installation,
+            store_options("memory", tmp_path),
+            _views(bad=lambda request: request.session.update(bad=object())),
+        )
+    )
+    app.get("/bad")
+
+    assert "session['bad'] cannot be stored" in caplog.text
+
+
+# -- Configuration -----------------------------------------------------------------------------------
+
+
+def test_no_configuration_at_all():
+    """Without a session in the environ and without options, the first use names the likely causes."""
+    app = TestApp(install("settings", {}, _views()))
+
+    with pytest.raises(SettingsError, match="session filter left out"):
+        app.get("/count")
+
+
+def test_a_functional_test_wraps_the_application():
+    """A functional test puts the middleware around the application, as the pipeline would."""
+    app = TestApp(SessionMiddleware(install("settings", {}, _views()), type="memory"))
+
+    assert [app.get("/count").text for _ in range(2)] == ["1", "2"]
+
+
+def test_a_filter_wins_over_the_settings(tmp_path, caplog):
+    """Where both configure a session, the filter's wins, and one warning names what differs."""
+    settings = {"type": "memory", "key": "ours", "timeout": "300", "secret": "s" * 32}
+    inner = install("settings", settings, _views())
+    app = TestApp(SessionMiddleware(inner, **store_options("file", tmp_path)))
+    for _ in range(2):
+        app.get("/count")
+
+    assert list(app.cookies) == ["sid"]
+    warned = [record.message for record in caplog.records if "a filter configures" in record.message]
+    assert len(warned) == 1
+    assert warned[0].endswith("differ: key, secret, timeout, type")
+
+
+def test_settings_that_agree_with_the_filter_are_not_warned_about(tmp_path, caplog):
+    """Settings that say the same as the filter are no cause for a warning."""
+    options = store_options("file", tmp_path)
+    app = TestApp(SessionMiddleware(install("settings", options, _views()), **options))
+    app.get("/count")
+
+    assert not [record for record in caplog.records if record.levelno >= logging.WARNING]
+
+
+@pytest.mark.parametrize("with_tween", [True, False])
+def test_the_settings_say_what_a_filter_leaves_open(with_tween, tmp_path):
+    """``cookie_on_exception`` and ``constant_csrf_token`` may stand in the settings beside a filter."""
+    views = _failing_views()
+    views.views["token"] = lambda request: request.session.get_csrf_token()
+    own = {"cookie_on_exception": "false", "constant_csrf_token": "constant"}
+    name = "settings" if with_tween else "settings_alone"
+    app = TestApp(SessionMiddleware(install(name, own, views), **store_options("memory", tmp_path)))
+    app.get("/failing", status=500)
+
+    assert app.get("/data").text == "[]"
+    assert app.get("/token").text == "constant"
+
+
+def test_a_session_that_other_middleware_has_loaded(tmp_path, caplog, monkeypatch):
+    """A session that other middleware loaded through Beaker is taken over, with what that changed."""
+    import beaker.middleware
+
+    monkeypatch.setattr("beaker_bridge.environ._told", set())
+    inner = install("settings", {}, _views())
+    early = iter([{"early": 1}, {"early": 2}, None, "invalidate"])
+
+    def other_middleware(environ, start_response):
+        change = next(early, None)
+        session = environ["beaker.session"]
+        if change == "invalidate":
+            session.invalidate()
+        elif change:
+            session.update(change)
+            session.save()
+        else:
+            assert session.id
+        return inner(environ, start_response)
+
+    options = {**store_options("file", tmp_path), "data_serializer": "json"}
+    app = TestApp(beaker.middleware.SessionMiddleware(other_middleware, **options))
+    texts = [app.get("/count").text for _ in range(2)]
+    held = app.get("/data").text
+    ended = app.get("/data").text
+
+    assert texts == ["1", "2"]
+    assert held == "[('count', 2), ('early', 2)]"
+    assert ended == "[]"
+    assert sum("loaded by other middleware" in record.message for record in caplog.records) == 1
+
+
+def test_something_else_in_the_environ(tmp_path):
+    """What is no Beaker session in the environ is told, not used."""
+    inner = install("settings", {}, _views())
+
+    def confused(environ, start_response):
+        environ["beaker.session"] = {}
+        return inner(environ, start_response)
+
+    with pytest.raises(SettingsError, match="must be a Beaker session, got a dict"):
+        TestApp(confused).get("/count")
+
+
+def test_faults_of_beakers_own_filter_are_told_at_the_first_request(tmp_path):
+    """Over Beaker's own filter nothing can be checked at start."""
+    import beaker.middleware
+
+    inner = install("settings", {}, _views())
+    app = TestApp(beaker.middleware.SessionMiddleware(inner, type="memory", tiemout="1"))
+
+    with pytest.raises(SettingsError, match="did you mean timeout"):
+        app.get("/count")
+
+
+def test_beakers_contract_in_the_environ(installation, tmp_path):
+    """Other WSGI code finds Beaker's ``SessionObject``, which is stored after ``save()`` only."""
+
+    def through_environ(request):
+        # Without the tween, Beaker's own filter makes Beaker's own session until request.session is used.
+        assert request.session is not None
+        session = request.environ["beaker.session"]
+        session["seen"] = session["_creation_time"] > 0
+        if "save" in request.params:
+            session.save()
+        return isinstance(session, BeakerSessionObject)
+
+    app = TestApp(install(installation, store_options("memory", tmp_path), _views(environ=through_environ)))
+    app.get("/environ")
+    unsaved = app.get("/data").text
+    app.get("/environ", {"save": "1"})
+
+    assert unsaved == "[]"
+    assert app.get("/data").text == "[('seen', True)]"

@@ -1,0 +1,127 @@
+"""Every example in README.rst is run."""
+
+import configparser
+import importlib
+import re
+import sys
+import textwrap
+from pathlib import Path
+
+import pytest
+from docutils import nodes
+from docutils.core import publish_doctree
+from paste.deploy import loadapp
+from webtest import TestApp
+
+from tests.installations import Views, data, install
+
+ROOT = Path(__file__).parent.parent
+README = (ROOT / "README.rst").read_text(encoding="utf-8")
+BLOCKS = {
+    name: textwrap.dedent(body)
+    for name, body in re.findall(r"\.\. code-block:: \w+\n   :name: (\w+)\n\n((?:   .*\n|\n)+)", README)
+}
+
+pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning:venusian")
+
+
+@pytest.fixture
+def load(tmp_path, monkeypatch):
+    """Return a function that writes a package ``myapp`` and an ``.ini`` file, and loads the application."""
+    monkeypatch.syspath_prepend(tmp_path)
+
+    def make(ini, **modules):
+        for name in [name for name in sys.modules if name.partition(".")[0] == "myapp"]:
+            del sys.modules[name]
+        (tmp_path / "myapp").mkdir()
+        for name, block in modules.items():
+            (tmp_path / "myapp" / f"{name}.py").write_text(BLOCKS[block])
+        importlib.invalidate_caches()
+        (tmp_path / "site.ini").write_text(BLOCKS[ini])
+        return TestApp(loadapp(f"config:{tmp_path / 'site.ini'}"))
+
+    return make
+
+
+def test_every_block_has_a_name():
+    """No example escapes the tests."""
+    assert README.count(".. code-block::") == len(BLOCKS) == 10
+
+
+def test_the_readme_is_sound():
+    """README.rst is reStructuredText without a fault."""
+    tree = publish_doctree(README, settings_overrides={"report_level": 5, "syntax_highlight": "none"})
+
+    assert [node.astext() for node in tree.findall(nodes.system_message)] == []
+
+
+def test_the_pipeline(load, tmp_path):
+    """The recommended installation counts visits, in files under ``data``."""
+    app = load("pipeline", __init__="view")
+
+    assert [app.get("/").text for _ in range(2)] == ["visit 1", "visit 2"]
+    assert list(app.cookies) == ["myapp"]
+    assert len(list((tmp_path / "data/sessions/container_file").rglob("*.cache"))) == 1
+
+
+def test_the_factory(load):
+    """The session factory alone does the same from the application's settings."""
+    app = load("settings", __init__="factory", views="view")
+
+    assert [app.get("/").text for _ in range(2)] == ["visit 1", "visit 2"]
+
+
+def test_a_functional_test(load):
+    """The functional test passes as it is printed."""
+    load("pipeline", __init__="view")
+
+    exec(BLOCKS["functional"], {})
+
+
+def test_the_tweens(tmp_path):
+    """The explicit list of tweens is accepted."""
+    parser = configparser.ConfigParser()
+    parser.read_string(BLOCKS["tweens"])
+    views = Views(data=data)
+    views.includes = ("pyramid_tm",)
+    app = TestApp(install("settings", {"type": "memory"}, views, **parser["app:main"]))
+
+    assert app.get("/data").text == "[]"
+
+
+def test_the_policy():
+    """The policy keeps the session after one exception, and not after another."""
+    names = {}
+    exec(BLOCKS["policy"], names)
+
+    def failing(request):
+        request.session["failed"] = request.params["with"]
+        raise {"key": KeyError, "value": ValueError}[request.params["with"]]
+
+    views = Views(data=data, failing=failing)
+    views.exception_views = {Exception: lambda request: "sorry"}
+    app = TestApp(install("settings", {"type": "memory", "cookie_on_exception": names["keep"]}, views))
+    app.get("/failing?with=value")
+    lost = app.get("/data").text
+    app.get("/failing?with=key")
+
+    assert lost == "[]"
+    assert app.get("/data").text == "[('failed', 'key')]"
+
+
+def test_what_is_its_own():
+    """``set_expiry()`` and ``exclusive()`` work as shown."""
+    names = {}
+    exec(BLOCKS["own"], names)
+    app = TestApp(install("settings", {"type": "memory"}, Views(login=names["login"], vote=names["vote"], data=data)))
+    answer = app.get("/login?user=me")
+    app.get("/vote")
+    app.get("/vote")
+
+    assert "Max-Age=2592000" in answer.headers["Set-Cookie"]
+    assert app.get("/data").text == "[('user', 'me'), ('votes', 2)]"
+
+
+def test_ci_calls_the_command_for_the_tests():
+    """``.ci/run`` runs the very command that the README prints."""
+    assert BLOCKS["tests"].strip() in (ROOT / ".ci" / "run").read_text(encoding="utf-8")
