@@ -1,0 +1,283 @@
+"""A live site: `pserve` as a process, and its visitors: a client with a cookie jar, and a browser."""
+
+from __future__ import annotations
+
+import json
+import os
+import queue
+import re
+import select
+import shutil
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from http.cookiejar import CookieJar
+from pathlib import Path
+from typing import Any, NamedTuple
+from urllib.parse import urlencode
+from urllib.request import HTTPCookieProcessor, HTTPErrorProcessor, ProxyHandler, Request, build_opener
+
+import pytest
+
+CHECKOUT = Path(__file__).resolve().parent.parent
+#: The longest wait for a process or an answer, in seconds.
+PATIENCE = 60
+
+
+def program(name: str) -> str:
+    """Return the path of a program that a test needs: without it, skip, and fail on CI."""
+    found = shutil.which(name)
+    if found is None:
+        reason = f"{name} is missing: apt-get install {name}"
+        (pytest.fail if os.environ.get("CI") else pytest.skip)(reason)
+    return found
+
+
+# -- The site ----------------------------------------------------------------------------------------
+
+
+def configured(directory: Path, **options: str) -> Path:
+    """Copy development.ini into a directory, where its data will be too, with some options changed."""
+    text = (CHECKOUT / "development.ini").read_text(encoding="utf-8")
+    for name, value in options.items():
+        text, count = re.subn(rf"(?m)^{name} = .*$", f"{name} = {value}", text)
+        assert count == 1, f"development.ini has {count} lines {name} = …"
+    ini = directory / "development.ini"
+    ini.write_text(text, encoding="utf-8")
+    return ini
+
+
+class Site:
+    """A running site.
+
+    Args:
+        url: its address.
+        log: the lines that it has logged, and goes on to log.
+    """
+
+    def __init__(self, url: str, log: list[str]) -> None:
+        self.url = url
+        self.log = log
+
+
+@contextmanager
+def serving(ini: Path) -> Iterator[Site]:
+    """Run pserve on an ini file, on a free port. The code comes from this checkout."""
+    process = subprocess.Popen(
+        [sys.executable, "-m", "pyramid.scripts.pserve", str(ini), "http_port=0"],
+        cwd=CHECKOUT,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        encoding="utf-8",
+    )
+    log: list[str] = []
+    addresses: queue.Queue[str | None] = queue.Queue()
+    reader = threading.Thread(target=_read_log, args=(process.stdout, log, addresses))
+    reader.start()
+    try:
+        url = addresses.get(timeout=PATIENCE)
+        assert url is not None, "".join(log)
+        yield Site(url, log)
+    finally:
+        _stop(process)
+        reader.join(PATIENCE)
+
+
+def _read_log(lines: Any, log: list[str], addresses: queue.Queue[str | None]) -> None:
+    with lines:
+        for line in lines:
+            log.append(line)
+            # waitress logs it when it listens.
+            if found := re.search(r"Serving on (http://\S+)", line):
+                addresses.put(found[1])
+    addresses.put(None)
+
+
+def _stop(process: subprocess.Popen[Any]) -> None:
+    process.terminate()
+    try:
+        process.wait(PATIENCE)
+    except subprocess.TimeoutExpired:
+        process.kill()
+        process.wait()
+        raise
+
+
+# -- A client ----------------------------------------------------------------------------------------
+
+
+class Page(NamedTuple):
+    """An answer."""
+
+    status: int
+    headers: Any
+    text: str
+
+
+class _AsItIs(HTTPErrorProcessor):
+    """Hand over each answer, also a redirect or an error."""
+
+    def http_response(self, request, response):
+        return response
+
+
+class Visitor:
+    """A client with a cookie jar, that follows a redirect when it is told to.
+
+    Args:
+        site: the site that it visits.
+    """
+
+    def __init__(self, site: Site) -> None:
+        self.site = site
+        self.jar = CookieJar()
+        self._opener = build_opener(ProxyHandler({}), HTTPCookieProcessor(self.jar), _AsItIs)
+
+    def get(self, path: str, **headers: str) -> Page:
+        return self._open(Request(self.site.url + path, headers=headers))
+
+    def post(self, path: str, **fields: str) -> Page:
+        return self._open(Request(self.site.url + path, data=urlencode(fields).encode("ascii")))
+
+    def submit(self, form: str, path: str, **fields: str) -> Page:
+        """Get the page with the form, and post fields with its CSRF token."""
+        return self.post(path, csrf_token=csrf_token(self.get(form)), **fields)
+
+    def follow(self, page: Page) -> Page:
+        location = page.headers["Location"]
+        assert page.status == 302
+        assert location.startswith(self.site.url), location
+        return self.get(location.removeprefix(self.site.url))
+
+    def log_in(self, name: str) -> Page:
+        return self.follow(self.submit("/login", "/login", name=name))
+
+    @property
+    def session(self) -> dict[str, Any]:
+        """What /session.json answers."""
+        return json.loads(self.get("/session.json").text)
+
+    @property
+    def cookie(self) -> str:
+        """The one cookie, as a header has it."""
+        (cookie,) = self.jar
+        return f"{cookie.name}={cookie.value}"
+
+    def _open(self, request: Request) -> Page:
+        with self._opener.open(request, timeout=PATIENCE) as response:
+            return Page(response.status, response.headers, response.read().decode("utf-8"))
+
+
+def csrf_token(page: Page) -> str:
+    found = re.search(r'name="csrf_token" value="(\w+)"', page.text)
+    assert found, page.text
+    return found[1]
+
+
+# -- A browser ---------------------------------------------------------------------------------------
+
+FLAGS = (
+    "--headless",
+    "--no-sandbox",
+    "--disable-gpu",
+    "--disable-quic",
+    "--no-first-run",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-sync",
+    "--disable-dev-shm-usage",
+    "--remote-debugging-pipe",
+)
+
+
+class Browser:
+    """A headless Chromium with one open page, told what to do over its DevTools pipe.
+
+    Args:
+        to_browser: the pipe's end to write to.
+        from_browser: the pipe's end to read from.
+    """
+
+    def __init__(self, to_browser: int, from_browser: int) -> None:
+        self._to, self._from = to_browser, from_browser
+        self._read = b""
+        self._calls = 0
+        self._target: dict[str, str] = {}
+        self._loaded = False
+        target = self.call("Target.createTarget", url="about:blank")["targetId"]
+        session = self.call("Target.attachToTarget", targetId=target, flatten=True)["sessionId"]
+        self._target = {"sessionId": session}
+        self.call("Page.enable")
+
+    def call(self, method: str, **params: Any) -> dict[str, Any]:
+        """Call a method of the DevTools protocol, and return its result."""
+        self._calls += 1
+        message = {"id": self._calls, "method": method, "params": params, **self._target}
+        os.write(self._to, json.dumps(message).encode("utf-8") + b"\0")
+        while (answer := self._next()).get("id") != self._calls:
+            pass
+        return answer["result"]
+
+    def open(self, url: str) -> None:
+        """Open a page, and wait until it is loaded."""
+        self._loaded = False
+        self.call("Page.navigate", url=url)
+        self._wait_until_loaded()
+
+    def leave_by(self, script: str) -> None:
+        """Run a script that leads to another page, and wait until that is loaded."""
+        self._loaded = False
+        self.run(script)
+        self._wait_until_loaded()
+
+    def run(self, script: str) -> Any:
+        """Run a script in the page, and return its value."""
+        answer = self.call("Runtime.evaluate", expression=script, returnByValue=True)
+        assert "exceptionDetails" not in answer, answer
+        return answer["result"].get("value")
+
+    def text(self, selector: str) -> str:
+        """Return the text of one element, as it is shown."""
+        return self.run(f"document.querySelector({json.dumps(selector)}).innerText")
+
+    def _wait_until_loaded(self) -> None:
+        while not self._loaded:
+            self._next()
+
+    def _next(self) -> dict[str, Any]:
+        while b"\0" not in self._read:
+            assert select.select([self._from], [], [], PATIENCE)[0], "the browser does not answer"
+            chunk = os.read(self._from, 1 << 16)
+            assert chunk, "the browser has ended"
+            self._read += chunk
+        raw, _, self._read = self._read.partition(b"\0")
+        message = json.loads(raw)
+        self._loaded = self._loaded or message.get("method") == "Page.loadEventFired"
+        return message
+
+
+@contextmanager
+def browsing(profile: Path) -> Iterator[Browser]:
+    """Run a browser with a new, empty profile."""
+    chromium = program("chromium")
+    for_browser, to_browser = os.pipe()
+    from_browser, of_browser = os.pipe()
+    # Chromium reads from 3 and writes to 4; only bash redirects descriptors over 9.
+    command = f'exec "$@" 3<&{for_browser} 4>&{of_browser}'
+    process = subprocess.Popen(
+        ["bash", "-c", command, "bash", chromium, *FLAGS, f"--user-data-dir={profile}"],
+        pass_fds=(for_browser, of_browser),
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+    )
+    os.close(for_browser)
+    os.close(of_browser)
+    try:
+        yield Browser(to_browser, from_browser)
+    finally:
+        _stop(process)
+        os.close(to_browser)
+        os.close(from_browser)
