@@ -18,6 +18,7 @@ from beaker_bridge.exceptions import (
 )
 from beaker_bridge.factory import BeakerSessionFactoryConfig, session_factory_from_settings
 from beaker_bridge.middleware import SessionMiddleware
+from beaker_bridge.regions import define_regions, set_cache_regions_from_settings
 from beaker_bridge.tween import NAME, OVER, UNDER, check_tween_order, session_tween_factory
 
 __all__ = [
@@ -37,6 +38,7 @@ __all__ = [
     "includeme",
     "session_factory_from_settings",
     "session_tween_factory",
+    "set_cache_regions_from_settings",
 ]
 
 
@@ -49,6 +51,8 @@ def includeme(config: Any) -> None:
       pyramid_tm, under the debug toolbar.
     - An explicit ``pyramid.tweens`` without that tween, or with it too low, stops the start.
     - The session's options are an introspectable, without secrets.
+    - Beaker's cache regions are set from the settings under ``cache.`` or ``beaker.cache.``; each is an
+      introspectable, without passwords.
 
     Raises:
         SettingsError: one or more options are wrong.
@@ -60,3 +64,9 @@ def includeme(config: Any) -> None:
     introspectable = config.introspectable("beaker_bridge", "session", "session options", "session options")
     introspectable["options"] = factory.options.shown() if factory.options else None
     config.action(("beaker_bridge", "session"), introspectables=(introspectable,))
+    for region in define_regions(config.get_settings(), config.root_package.__name__):
+        introspectable = config.introspectable(
+            "beaker_bridge cache regions", region.name, f"cache region {region.name}", "cache region"
+        )
+        introspectable.update(region.shown(), name=region.name)
+        config.action(("beaker_bridge", "cache region", region.name), introspectables=(introspectable,))

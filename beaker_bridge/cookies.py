@@ -5,9 +5,8 @@ from __future__ import annotations
 import hmac
 from collections.abc import Iterator, Sequence
 from datetime import datetime, timezone
-from typing import Any
 
-from webob.cookies import make_cookie
+from webob.cookies import Morsel
 
 from beaker_bridge.settings import SessionOptions
 
@@ -17,6 +16,8 @@ SIGNATURE_LENGTH = 40
 MAX_COOKIE_SIZE = 4096
 #: Beaker's 'never': the last second that 32 bits hold.
 NEVER = datetime.fromtimestamp(0x7FFFFFFF, timezone.utc)
+#: The longest lifetime of a cookie, in seconds: browsers hold none for longer than 400 days anyway.
+MAX_LIFETIME = 0x7FFFFFFF
 
 
 def cookie_values(header: str, name: str) -> Iterator[str]:
@@ -97,26 +98,29 @@ class CookieWriter:
             domain: the cookie's domain, instead of the option's.
             path: the cookie's path, instead of the option's.
         """
-        return self._cookie(value, self._max_age(now) if lifetime is None else lifetime, https, domain, path)
+        max_age = self._max_age(now) if lifetime is None else lifetime
+        morsel = self._morsel(value, https, domain, path)
+        if max_age is not None:
+            _limit(morsel, min(max_age, MAX_LIFETIME), now)
+        return str(morsel)
 
     def delete(self, *, https: bool, domain: str | None = None, path: str | None = None) -> str:
         """Return the value of a ``Set-Cookie`` header that makes the browser forget the cookie."""
-        return self._cookie(None, 0, https, domain, path)
+        morsel = self._morsel("", https, domain, path)
+        _limit(morsel, 0, 0)
+        return str(morsel)
 
-    def _cookie(self, value: str | None, max_age: int | None, https: bool, domain: str | None, path: str | None) -> str:
+    def _morsel(self, value: str, https: bool, domain: str | None, path: str | None) -> Morsel:
         options = self._options
-        secure = https if options.secure == "auto" else options.secure
-        cookie: Any = make_cookie(
-            options.key,
-            value,
-            max_age=max_age,
-            path=path or options.cookie_path,
-            domain=domain or options.cookie_domain,
-            secure=bool(secure),
-            httponly=options.httponly,
-            samesite=options.samesite,
-        )
-        return str(cookie)
+        morsel = Morsel(options.key, value)
+        morsel.path = (path or options.cookie_path).encode("utf-8")
+        domain = domain or options.cookie_domain
+        if domain:
+            morsel.domain = domain.encode("utf-8")
+        morsel.secure = https if options.secure == "auto" else options.secure
+        morsel.httponly = options.httponly
+        morsel.samesite = options.samesite
+        return morsel
 
     def _max_age(self, now: float) -> int | None:
         expires = self._options.cookie_expires
@@ -129,3 +133,10 @@ class CookieWriter:
             aware = expires if expires.tzinfo else expires.replace(tzinfo=timezone.utc)
             return max(0, int(aware.timestamp() - now))
         return int(expires)
+
+
+def _limit(morsel: Morsel, max_age: int, now: float) -> None:
+    """Limit a cookie's life to some seconds from now; told as a time, too, for browsers of old."""
+    # Not by webob.cookies.make_cookie: it takes the time from the clock, by a function that Python deprecates.
+    morsel.max_age = max_age
+    morsel.expires = datetime.fromtimestamp(now + max_age, timezone.utc)

@@ -6,17 +6,29 @@ what this request made of it. Ours is the later commit.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import pickle
+from collections import Counter
+from collections.abc import Hashable, Iterable, Mapping
 from typing import Any
+
+from beaker_bridge.exceptions import SessionValueError
 
 #: Beaker's key for the time of the last access: the later one counts.
 ACCESSED = "_accessed_time"
 
 _ABSENT: Any = object()
+_SCALARS = frozenset({str, int, float, bool, type(None)})
 
 
 def merge(base: Mapping[str, Any], ours: Mapping[str, Any], theirs: Mapping[str, Any]) -> dict[str, Any]:
     """Return the session that holds both changes.
+
+    - A key that one side changed has that side's value; a deletion is a change.
+    - Where both changed it, dicts merge key by key, at any depth.
+    - A list is theirs, less what ours removed from base, then what ours added. An item that both
+      removed is removed once, two equal items that both added are two.
+    - Absent counts as an empty dict or list, where the other value is a dict or a list.
+    - Of anything else ours wins; the access time is the later of the two.
 
     Args:
         base: the record as it was loaded.
@@ -24,12 +36,16 @@ def merge(base: Mapping[str, Any], ours: Mapping[str, Any], theirs: Mapping[str,
         theirs: what stands in the store.
 
     Returns:
-        A new dict. A key that one side changed has that side's value (a deletion is a change); where
-        both changed it, dicts merge key by key, lists keep the appended items of both and the
-        removals of both, and of anything else ours wins. None of the arguments is changed.
+        A new dict. None of the arguments is changed.
+
+    Raises:
+        SessionValueError: the values are nested too deeply to be compared.
     """
-    merged = _merge_dicts(base, ours, theirs)
-    if ACCESSED in ours and ACCESSED in theirs:
+    try:
+        merged = _merge_dicts(base, ours, theirs)
+    except RecursionError as error:
+        raise SessionValueError("the session is nested too deeply to be merged", original=error) from error
+    if isinstance(ours.get(ACCESSED), (int, float)) and isinstance(theirs.get(ACCESSED), (int, float)):
         merged[ACCESSED] = max(ours[ACCESSED], theirs[ACCESSED])
     return merged
 
@@ -45,9 +61,10 @@ def _merge_dicts(base: Mapping[Any, Any], ours: Mapping[Any, Any], theirs: Mappi
 
 
 def _merge_values(base: Any, ours: Any, theirs: Any) -> Any:
-    if _same(ours, base):
+    essence = _essence(base)
+    if _essence(ours) == essence:
         return theirs
-    if _same(theirs, base):
+    if _essence(theirs) == essence:
         return ours
     sides = [side for side in (ours, theirs) if side is not _ABSENT]
     for kind, merge_kind in ((dict, _merge_dicts), (list, _merge_lists)):
@@ -65,28 +82,49 @@ def _merge_containers(kind: type, merge_kind: Any, base: Any, ours: Any, theirs:
 
 
 def _merge_lists(base: list[Any], ours: list[Any], theirs: list[Any]) -> list[Any]:
-    """What both kept of base, then what theirs appended, then what ours appended."""
-    our_kept, our_tail = _align(base, ours)
-    their_kept, their_tail = _align(base, theirs)
-    return [base[index] for index in sorted(our_kept & their_kept)] + their_tail + our_tail
+    in_base, in_ours, in_theirs = (Counter(map(_essence, side)) for side in (base, ours, theirs))
+    # Of what base held, theirs may have removed some as well; of that, nothing is removed again.
+    removed = (in_base & in_theirs) - in_ours
+    return _without(theirs, removed) + _last(ours, in_ours - in_base)
 
 
-def _align(base: list[Any], changed: list[Any]) -> tuple[set[int], list[Any]]:
-    """Return which items of base lead the changed list, in base's order, and what follows them."""
-    kept: set[int] = set()
-    for index, item in enumerate(base):
-        if len(kept) < len(changed) and _same(changed[len(kept)], item):
-            kept.add(index)
-    return kept, changed[len(kept) :]
+def _without(items: Iterable[Any], removed: Counter[Hashable]) -> list[Any]:
+    """Return the items less those that were removed: the first ones, where there are equal ones."""
+    return [item for item in items if not _take(removed, _essence(item))]
 
 
-def _same(one: Any, other: Any) -> bool:
-    """Equality as their records have it: 1 is not True, and a NaN is itself."""
-    if type(one) is not type(other):
+def _last(items: list[Any], added: Counter[Hashable]) -> list[Any]:
+    """Return the items that were added: the last ones, where there are equal ones."""
+    return [item for item in reversed(items) if _take(added, _essence(item))][::-1]
+
+
+def _take(counter: Counter[Hashable], essence: Hashable) -> bool:
+    if counter[essence] < 1:
         return False
-    if isinstance(one, dict):
-        return one.keys() == other.keys() and all(_same(value, other[key]) for key, value in one.items())
-    if isinstance(one, (list, tuple)):
-        return len(one) == len(other) and all(map(_same, one, other))
-    both_nan = one != one and other != other  # noqa: PLR0124 -- only a NaN is not itself
-    return one is other or bool(one == other) or bool(both_nan)
+    counter[essence] -= 1
+    return True
+
+
+def _essence(value: Any) -> Hashable:
+    """Return what two values have in common if their records are the same: 1 is not True, a NaN is itself."""
+    kind = type(value)
+    if kind in _SCALARS:
+        # The one value that is not equal to itself is a NaN.
+        return kind, value if value == value else None  # noqa: PLR0124
+    if isinstance(value, dict):
+        return kind, frozenset((key, _essence(item)) for key, item in value.items())
+    if isinstance(value, (list, tuple)):
+        return kind, tuple(map(_essence, value))
+    if isinstance(value, (set, frozenset)):
+        return kind, frozenset(map(_essence, value))
+    return kind, _state(value)
+
+
+def _state(value: Any) -> Hashable:
+    """Return the state of an object: its class may not say when two of them are equal."""
+    try:
+        return pickle.dumps(value)
+    except RecursionError:
+        raise
+    except Exception:  # noqa: BLE001 -- an object's own code may raise anything
+        return id(value)

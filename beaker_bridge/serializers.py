@@ -9,23 +9,24 @@ bytes are what stands in the store. The formats are Beaker's: ``beaker/session.p
 from __future__ import annotations
 
 import base64
-import binascii
-import io
 import json
 import os
 import pickle
+import re
 import zlib
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from datetime import date, datetime, time, timedelta
 from decimal import Decimal
+from itertools import chain
 from typing import Any, Protocol
 from uuid import UUID
 
 from beaker.crypto import generateCryptoKeys, get_crypto_module, get_nonce_size
 
-from beaker_bridge.exceptions import DamagedRecordError, SessionValueError
+from beaker_bridge.exceptions import BeakerBridgeError, DamagedRecordError, SessionTooLargeError, SessionValueError
 
-#: A compressed record that is larger than this, in bytes, is damaged: it would be a bomb.
+#: The largest JSON, in bytes, that a record is compressed from. A larger one is refused when it is
+#: written, and damaged when it is read: it would be a bomb.
 MAX_PLAIN_SIZE = 16 * 1024 * 1024
 
 #: The key that marks a JSON object as one of the types below.
@@ -41,71 +42,116 @@ class Serializer(Protocol):
     def loads(self, plain: bytes) -> Any: ...
 
 
+class _UnreadableError(ValueError):
+    """Says in our own words why bytes are no record: others' words may quote them."""
+
+
 # -- JSON that holds what people store ---------------------------------------------------------------
 
-_SCALARS = frozenset({str, int, float, bool, type(None)})
-_JSON_TYPES = _SCALARS | {dict, list}
 _STR = {str}
+#: From this many items on, a list of rows is looked at as a whole.
+_MANY = 32
+#: A value that has more items than this at one depth may hold itself.
+_TOO_MANY = 1_000_000
 
-# Exact types first: a datetime is a date, and both are told by their own name.
+
+def _written_moment(moment: Any) -> Any:
+    """Return a datetime or time in ISO format; with its zone and fold, where that format drops them."""
+    zone = getattr(moment.tzinfo, "key", None)
+    if not (zone or moment.fold):
+        return moment.isoformat()
+    return [moment.replace(tzinfo=None if zone else moment.tzinfo, fold=0).isoformat(), moment.fold, zone]
+
+
+def _read_moment(kind: Any, content: Any) -> Any:
+    if isinstance(content, str):
+        return kind.fromisoformat(content)
+    text, fold, zone = content
+    moment = kind.fromisoformat(text).replace(fold=fold)
+    if zone is None:
+        return moment
+    from zoneinfo import ZoneInfo
+
+    return moment.replace(tzinfo=ZoneInfo(zone))
+
+
+# A datetime is a date: the narrower type stands first.
 _WRITERS: dict[type, tuple[str, Callable[[Any], Any]]] = {
-    datetime: ("datetime", datetime.isoformat),
+    datetime: ("datetime", _written_moment),
     date: ("date", date.isoformat),
-    time: ("time", time.isoformat),
+    time: ("time", _written_moment),
     timedelta: ("timedelta", lambda value: [value.days, value.seconds, value.microseconds]),
     Decimal: ("Decimal", str),
     UUID: ("UUID", lambda value: value.hex),
     bytes: ("bytes", lambda value: base64.b64encode(value).decode("ascii")),
-    tuple: ("tuple", lambda value: [_tagged(item) for item in value]),
-    set: ("set", lambda value: [_tagged(item) for item in value]),
+    # In one order, whatever the set's own is in this process.
+    set: ("set", lambda value: sorted(map(_tagged, value), key=repr)),
 }
 _READERS: dict[str, Callable[[Any], Any]] = {
-    "datetime": datetime.fromisoformat,
+    "datetime": lambda value: _read_moment(datetime, value),
     "date": date.fromisoformat,
-    "time": time.fromisoformat,
+    "time": lambda value: _read_moment(time, value),
     "timedelta": lambda value: timedelta(*value),
     "Decimal": Decimal,
     "UUID": UUID,
     "bytes": base64.b64decode,
     "tuple": tuple,
     "set": set,
-    # A dict of the application's that has our tag as its key.
+    # A dict of the application's that has our tag as a key.
     "dict": dict,
 }
+#: What JSON's encoder carries exactly, or hands to us. A tuple it would turn into a list, unasked.
+_LEAVES = frozenset({str, int, float, bool, type(None), *_WRITERS})
+_PLAIN = _LEAVES | {dict, list}
 
 
 def _is_plain(value: Any) -> bool:
-    """Say whether JSON carries a value exactly; the loops over its items run in C."""
+    """Say whether JSON's encoder does right by a value; the loops over its items run in C."""
     kind = type(value)
-    if kind in _SCALARS:
+    if kind in _LEAVES:
         return True
     if kind is dict:
         if TAG in value or (value and set(map(type, value)) != _STR):
             return False
-        items: Iterable[Any] = value.values()
+        items: Collection[Any] = value.values()
     elif kind is list:
         items = value
     else:
         return False
     kinds = set(map(type, items))
-    return kinds <= _SCALARS or (kinds <= _JSON_TYPES and all(map(_is_plain, items)))
+    if kinds <= _LEAVES:
+        return True
+    if len(items) > _MANY:
+        return kinds <= _PLAIN and _are_plain(items)
+    return kinds <= _PLAIN and all(map(_is_plain, items))
+
+
+def _are_plain(items: Collection[Any]) -> bool:
+    """Say the same of many values, all of them of plain types, at one go for each depth."""
+    dicts = [item for item in items if type(item) is dict]
+    keys = set(chain.from_iterable(dicts))
+    if TAG in keys or not set(map(type, keys)) <= _STR:
+        return False
+    lists = [item for item in items if type(item) is list]
+    inner = [*chain.from_iterable(map(dict.values, dicts)), *chain.from_iterable(lists)]
+    kinds = set(map(type, inner))
+    return kinds <= _LEAVES or (kinds <= _PLAIN and len(inner) < _TOO_MANY and _are_plain(inner))
 
 
 def _tagged(value: Any) -> Any:
-    """Return a value that JSON carries exactly, with each other type as an object that names it."""
-    if _is_plain(value):
+    """Return a value of which JSON's encoder makes what can be read back exactly.
+
+    Subclasses of what JSON has (Markup, IntEnum) become what JSON makes of them.
+    """
+    if type(value) in _LEAVES:
         return value
     if isinstance(value, dict):
         return _tagged_dict(value)
-    for kind, (name, write) in _WRITERS.items():
-        if isinstance(value, kind):
-            return {TAG: [name, write(value)]}
+    if isinstance(value, tuple):
+        return {TAG: ["tuple", list(map(_tagged, value))]}
     if isinstance(value, list):
-        return [_tagged(item) for item in value]
-    # Subclasses of what JSON has (Markup, IntEnum) become what JSON makes of them.
-    if isinstance(value, (str, int, float)):
-        return value
-    raise TypeError(f"a value of type {type(value).__name__} is not JSON")
+        return list(map(_tagged, value))
+    return value
 
 
 def _tagged_dict(value: dict[Any, Any]) -> dict[str, Any]:
@@ -116,30 +162,57 @@ def _tagged_dict(value: dict[Any, Any]) -> dict[str, Any]:
     return {TAG: ["dict", list(tagged.items())]} if TAG in tagged else tagged
 
 
+def _written(value: Any) -> dict[str, Any]:
+    """Return what stands for a value that JSON does not have."""
+    writer = _WRITERS.get(type(value)) or next((_WRITERS[kind] for kind in _WRITERS if isinstance(value, kind)), None)
+    if writer is None:
+        raise TypeError(f"a value of type {type(value).__name__} is not JSON")
+    name, write = writer
+    return {TAG: [name, write(value)]}
+
+
 def _untagged(value: dict[str, Any]) -> Any:
-    if value.keys() != {TAG}:
+    if len(value) != 1 or TAG not in value:
         return value
     name, content = value[TAG]
     return _READERS[name](content)
+
+
+# What holds itself is nested too deeply, too: no need to look for that apart.
+_ENCODER = json.JSONEncoder(separators=(",", ":"), default=_written, check_circular=False)
+_DECODER = json.JSONDecoder()
+_TAG_DECODER = json.JSONDecoder(object_hook=_untagged)
 
 
 class JSONSerializer:
     """Beaker's JSON record (zlib around JSON), with more types and a bound on its size."""
 
     def dumps(self, record: Any) -> bytes:
-        """Return a record as bytes; raises ``TypeError`` or ``ValueError`` for what is not JSON."""
-        return _compress(self.encode(record))
+        """Return a record as bytes.
+
+        Raises:
+            TypeError, ValueError: something in it is not JSON.
+            SessionTooLargeError: its JSON is over ``MAX_PLAIN_SIZE``.
+        """
+        text = self.encode(record)
+        if len(text) > MAX_PLAIN_SIZE:
+            raise SessionTooLargeError(
+                f"the session would have {len(text)} bytes as JSON, a record holds {MAX_PLAIN_SIZE}", value=len(text)
+            )
+        return _compress(text)
 
     def loads(self, plain: bytes) -> Any:
         """Return the record; raises ``ValueError`` or another error for bytes that are none."""
         text = _decompress(plain)
-        if _TAG_IN_JSON in text:
-            return json.loads(text, object_hook=_untagged)
-        return json.loads(text)
+        decoder = _TAG_DECODER if _TAG_IN_JSON in text else _DECODER
+        return decoder.decode(text.decode("utf-8"))
 
     def encode(self, value: Any) -> bytes:
-        """Return the JSON of one value, for the detection of changes."""
-        return json.dumps(_tagged(value), separators=(",", ":")).encode("ascii")
+        """Return the JSON of one value, for the detection of changes; raises as :meth:`dumps` does."""
+        try:
+            return _ENCODER.encode(value if _is_plain(value) else _tagged(value)).encode("ascii")
+        except RecursionError:
+            raise ValueError("it is nested too deeply, or holds itself") from None
 
 
 def _compress(data: bytes) -> bytes:
@@ -150,9 +223,11 @@ def _compress(data: bytes) -> bytes:
 
 def _decompress(data: bytes) -> bytes:
     decompressor = zlib.decompressobj()
-    text = decompressor.decompress(data, MAX_PLAIN_SIZE)
+    text = decompressor.decompress(data, MAX_PLAIN_SIZE + 1)
+    if len(text) > MAX_PLAIN_SIZE:
+        raise _UnreadableError(f"it would have over {MAX_PLAIN_SIZE} bytes")
     if not decompressor.eof or decompressor.unused_data:
-        raise ValueError(f"the record is cut, or over {MAX_PLAIN_SIZE} bytes")
+        raise _UnreadableError("it is cut, or something follows it")
     return text
 
 
@@ -170,19 +245,29 @@ class PickleSerializer:
 
 # -- The envelope of a backend -----------------------------------------------------------------------
 
+# Beaker pickles an envelope around a JSON session, too. It is read by its form, not by ``pickle``:
+# nothing in it can name any code, and eight bytes of it cannot ask for gigabytes, as a pickle's can.
+_HEAD = rb"(?:\x80[\x02-\x05](?:\x95.{8})?)?"
+_MEMO = rb"(?:\x94|q.)?"
+_SIZE = rb"(?:X(.{4})|\x8c(.))"
+_KEY = rb"(?:X\x07\0\0\0|\x8c\x07)session"
+_TEXT_OPENS = re.compile(_HEAD + _SIZE, re.DOTALL)
+_TEXT_CLOSES = re.compile(_MEMO + rb"\.", re.DOTALL)
+_DICT_OPENS = re.compile(_HEAD + rb"}" + _MEMO + _KEY + _MEMO + _SIZE, re.DOTALL)
+_DICT_CLOSES = re.compile(_MEMO + rb"s\.", re.DOTALL)
+_EMPTY_DICT = re.compile(_HEAD + rb"}" + _MEMO + rb"\.", re.DOTALL)
 
-class _PlainUnpickler(pickle.Unpickler):
-    """Beaker pickles an envelope around a JSON session, too: nothing in it may name any code."""
 
-    def find_class(self, module: str, name: str) -> Any:
-        raise pickle.UnpicklingError(f"the envelope names {module}.{name}")
-
-    def persistent_load(self, pid: Any) -> Any:
-        raise pickle.UnpicklingError("the envelope names a persistent object")
-
-
-def _unpickled(raw: bytes) -> Any:
-    return _PlainUnpickler(io.BytesIO(raw)).load()
+def _framed(raw: bytes, opens: re.Pattern[bytes], closes: re.Pattern[bytes]) -> str:
+    """Return the text between an opening, which ends with the text's size, and a closing."""
+    opening = opens.match(raw)
+    if opening is None:
+        raise _UnreadableError("its envelope is not Beaker's")
+    start = opening.end()
+    end = start + int.from_bytes(opening[1] or opening[2], "little")
+    if not closes.fullmatch(raw, end):
+        raise _UnreadableError("its envelope is cut, or holds more than a text")
+    return raw[start:end].decode("ascii")
 
 
 class BareEnvelope:
@@ -206,7 +291,7 @@ class PickledEnvelope:
 
     @staticmethod
     def unwrap(raw: bytes) -> Any:
-        return _unpickled(raw)
+        return _framed(raw, _TEXT_OPENS, _TEXT_CLOSES)
 
 
 class NamespaceEnvelope:
@@ -218,7 +303,7 @@ class NamespaceEnvelope:
 
     @staticmethod
     def unwrap(raw: bytes) -> Any:
-        return _unpickled(raw).get("session")
+        return None if _EMPTY_DICT.fullmatch(raw) else _framed(raw, _DICT_OPENS, _DICT_CLOSES)
 
 
 Envelope = type[BareEnvelope] | type[PickledEnvelope] | type[NamespaceEnvelope]
@@ -248,7 +333,11 @@ class Cipher:
         return nonce.encode("ascii") + base64.b64encode(ciphertext)
 
     def decrypt(self, text: bytes) -> tuple[bytes, bool]:
-        """Return the plain bytes, and whether a retired key was needed; raises if no key opens it."""
+        """Return the plain bytes, and whether a retired key was needed.
+
+        Raises:
+            ValueError: it is no such text, or no key opens it.
+        """
         nonce = text[: self._nonce_length].decode("ascii")
         ciphertext = base64.b64decode(text[self._nonce_length :], validate=True)
         for pair in self._pairs:
@@ -257,7 +346,7 @@ class Cipher:
             except Exception:  # noqa: BLE001, S112 -- each cipher library has its own error for a wrong key
                 continue
             return plain, pair is not self._pairs[0]
-        raise ValueError("no key opens it")
+        raise _UnreadableError("no key opens it")
 
     def _key(self, pair: tuple[str, str], nonce: str) -> bytes:
         encrypt_key, validate_key = pair
@@ -265,6 +354,26 @@ class Cipher:
 
 
 # -- All of it ---------------------------------------------------------------------------------------
+
+
+def _is_time(value: Any) -> bool:
+    # No NaN, no infinity, and nothing that overflows a float.
+    return isinstance(value, (int, float)) and abs(value) < 1e12  # noqa: PLR2004
+
+
+def _is_attribute(value: Any) -> bool:
+    return value is None or isinstance(value, str)
+
+
+#: What a record holds beside the application's keys is computed with: it must be what it is named.
+_OWN_VALUES: Mapping[str, Callable[[Any], bool]] = {
+    "_creation_time": _is_time,
+    "_accessed_time": _is_time,
+    "_bb_expiry": _is_time,
+    "_bb_moved": _is_time,
+    "_domain": _is_attribute,
+    "_path": _is_attribute,
+}
 
 
 class RecordCodec:
@@ -295,11 +404,17 @@ class RecordCodec:
 
         Raises:
             SessionValueError: a key or value is not what the serializer takes; it names the key.
+            SessionTooLargeError: its JSON is over ``MAX_PLAIN_SIZE``.
         """
         try:
-            return self.serializer.dumps(record)
+            plain = self.serializer.dumps(record)
+        except BeakerBridgeError:
+            raise
         except Exception as error:
             raise self._refusal(record, error) from error
+        if not isinstance(plain, bytes):
+            raise SessionValueError(f"data_serializer.dumps must return bytes, got a {type(plain).__name__}")
+        return plain
 
     def seal(self, plain: bytes) -> bytes:
         """Return the raw bytes of plain ones: encrypted where there is a key, in the envelope."""
@@ -318,9 +433,7 @@ class RecordCodec:
             text = self._envelope.unwrap(raw)
             if text is None:
                 return {}, False
-            if isinstance(text, str):
-                text = text.encode("ascii")
-            return self._open(text)
+            return self._open(text.encode("ascii") if isinstance(text, str) else text)
         except Exception as error:
             raise DamagedRecordError(
                 f"a record of {len(raw)} bytes cannot be read as a session: {_reason(error)}",
@@ -338,11 +451,16 @@ class RecordCodec:
         except Exception:
             if self._legacy is None:
                 if plain[:1] == b"\x80" and isinstance(self.serializer, JSONSerializer):
-                    raise ValueError("it is a pickle: set legacy_serializer = pickle to read it") from None
+                    raise _UnreadableError(
+                        "it is a pickle; legacy_serializer = pickle reads those in a store, never those in a cookie"
+                    ) from None
                 raise
             record, stale = self._legacy.loads(plain), True
         if not isinstance(record, dict):
-            raise TypeError(f"it holds a {type(record).__name__}, not a dict")
+            raise _UnreadableError(f"it holds a {type(record).__name__}, not a dict")
+        for key, is_right in _OWN_VALUES.items():
+            if key in record and not is_right(record[key]):
+                raise _UnreadableError(f"its {key} is none")
         return record, stale
 
     def _refusal(self, record: Mapping[str, Any], error: Exception) -> SessionValueError:
@@ -352,7 +470,7 @@ class RecordCodec:
                 self.serializer.dumps({key: value})
             except Exception as cause:  # noqa: BLE001 -- the serializer may be anybody's
                 return SessionValueError(
-                    f"session[{key!r}] cannot be stored: {cause} (a value of type {type(value).__name__})",
+                    f"session[{key!r}] cannot be stored: {cause} (it holds a {type(value).__name__})",
                     name=key,
                     original=cause,
                 )
@@ -360,7 +478,5 @@ class RecordCodec:
 
 
 def _reason(error: Exception) -> str:
-    # The bytes themselves stay out of the log: they may be a secret.
-    if isinstance(error, (binascii.Error, zlib.error, UnicodeError)):
-        return type(error).__name__
-    return f"{type(error).__name__}: {error}" if str(error) else type(error).__name__
+    # What others say may quote the record, which is no matter for a log.
+    return str(error) if isinstance(error, _UnreadableError) else type(error).__name__

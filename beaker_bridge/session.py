@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import logging
-import re
+import secrets
 import time
 from collections.abc import Generator, Iterable, Iterator
 from contextlib import AbstractContextManager, closing, contextmanager, nullcontext
+from itertools import islice
 from typing import Any
 
 from beaker_bridge.cookies import MAX_COOKIE_SIZE
@@ -20,8 +21,8 @@ from beaker_bridge.exceptions import (
 )
 from beaker_bridge.merge import ACCESSED, merge
 from beaker_bridge.profile import Binding
-from beaker_bridge.session_base import DOMAIN, ID, MOVED, PATH, SafeSession, shown
-from beaker_bridge.stores.base import Record, Store, Swap
+from beaker_bridge.session_base import CREATED, ID, MOVED, WRITER, SafeSession, is_stub, new_id, shown
+from beaker_bridge.stores.base import ID_FORM, Record, Store, Swap
 
 log = logging.getLogger(__name__)
 
@@ -31,8 +32,8 @@ MOVED_FOR = 60
 GRACE = 120
 #: A swap that was lost this often queues on the store's lock.
 FREE_TRIES = 3
-
-_ID_FORM = re.compile(r"[0-9a-f]{32}")
+#: How many cookies of our name are tried: a browser sends one for each domain and path that ever set one.
+MAX_COOKIES = 4
 
 
 class Session(SafeSession):
@@ -50,7 +51,12 @@ class Session(SafeSession):
     ) -> None:
         self._session_id = session_id
         #: The ids that this request leaves: their record, and whether it is deleted or marked as moved.
-        self._left: dict[str, tuple[Record, bool]] = {}
+        self._left: dict[str, tuple[Record | None, bool]] = {}
+        #: An id that could not be read, since the store was down.
+        self._unread: str | None = None
+        self._writer = secrets.token_hex(4)
+        #: What was to be written when the store's answer did not come: it may stand there.
+        self._unanswered: set[bytes] = set()
         self._locked = False
         super().__init__(request, binding=binding)
 
@@ -63,17 +69,18 @@ class Session(SafeSession):
     # -- Load ----------------------------------------------------------------------------------------
 
     def load(self) -> None:
-        for session_id, stale in self._ids():
-            # Before its form is checked, what a browser sent is no id: no path, no key, no SQL.
-            if _ID_FORM.fullmatch(session_id):
-                self._open(session_id, stale=stale)
+        # Before its form is checked, what a browser sent is no id: no path, no key, no SQL.
+        ids = (found for found in self._ids() if ID_FORM.fullmatch(found[0]))
+        for session_id, stale in islice(ids, MAX_COOKIES):
+            if self._open(session_id, stale=stale):
                 return
         self._start_new()
 
     def _ids(self) -> Iterable[tuple[str, bool]]:
         return [(self._session_id, False)] if self._session_id else self._cookie_values()
 
-    def _open(self, session_id: str, *, stale: bool) -> None:
+    def _open(self, session_id: str, *, stale: bool) -> bool:
+        """Begin what an id stands for; False where it stands for nothing."""
         try:
             record = self._store.read(session_id)
         except SessionStoreError as error:
@@ -81,28 +88,30 @@ class Session(SafeSession):
                 raise
             log.warning("session %s: %s; an empty session is served", shown(session_id), error)
             self._start_unsaved()
-            return
+            self._unread = session_id
+            return True
         try:
-            self._open_record(session_id, record, stale=stale)
+            return self._open_record(session_id, record, stale=stale)
         except DamagedRecordError as error:
-            self._damaged(error, session_id)
+            self._damaged(error, shown(session_id))
+            return False
 
-    def _open_record(self, session_id: str, record: Record | None, *, stale: bool) -> None:
+    def _open_record(self, session_id: str, record: Record | None, *, stale: bool) -> bool:
         while record is not None:
             content, stale_record = self._profile.codec.decode(record.raw)
-            if _is_stub(content):
+            if is_stub(content):
                 break
             if MOVED in content and self._now < content[MOVED]:
                 self._start_unsaved()
-                return
+                return True
             if MOVED not in content and not self._is_over(content):
                 self.id = session_id
                 self._record = record
                 self._send_cookie = stale
                 self._begin(content, stale=stale_record)
-                return
+                return True
             record = self._expire(session_id, record, content)
-        self._start_new()
+        return False
 
     def _expire(self, session_id: str, record: Record, content: dict[str, Any]) -> Record | None:
         """Delete a record whose time is over, unless another request has renewed it: return that."""
@@ -123,23 +132,45 @@ class Session(SafeSession):
     # -- Commit --------------------------------------------------------------------------------------
 
     @property
+    def _stored_id(self) -> str | None:
+        """The id under which the session stands in the store: before a new one is committed, the old one."""
+        if self._record is not None:
+            return self.id
+        return next((session_id for session_id, (_, deleted) in self._left.items() if not deleted), None)
+
+    @property
     def _exists(self) -> bool:
-        return self._record is not None or any(not deleted for _, deleted in self._left.values())
+        return self._stored_id is not None
+
+    @property
+    def _origin(self) -> Record | None:
+        return self._record or self._left.get(self._stored_id or "", (None,))[0]
 
     def _save(self) -> None:
-        """Write the session, merged with what other requests have written meanwhile."""
         fresh = self._record is None
         renewed = self._renewal_due and self._cookie_has_lifetime
         self._renew()
-        plain = self._profile.codec.serialize(self._as_record())
-        if plain != self._plain and self._write(plain) and (fresh or renewed or self._send_cookie):
-            self._cookie_out(self.id)
+        written = self._write()
+        if not self._unsaved and (self._send_cookie or (written and (fresh or renewed))):
+            self._send()
 
-    def _write(self, plain: bytes) -> bool:
-        """Swap until it is made; False where the record is gone: a session never comes back."""
+    def _send(self) -> None:
+        if self._profile.options.use_cookies:
+            self._cookie_out(self._cookie(self.id))
+
+    def _write(self) -> bool:
+        """Write the session, merged with what other requests have written meanwhile.
+
+        Returns:
+            False where that is done already, or where the record is gone: a session never comes back.
+        """
+        plain = self._serialized()
+        if plain == self._plain:
+            return False
         merged = False
         with closing(self._tries(self.id)) as tries:
-            for _ in tries:
+            while True:
+                next(tries)
                 swap = self._swap(self.id, self._record, plain)
                 if swap.made:
                     break
@@ -147,13 +178,19 @@ class Session(SafeSession):
                 if theirs is None:
                     self._end()
                     return False
-                self._take(merge(self._base(), self._as_record(), theirs))
-                self._record, merged = swap.found, True
-                plain = self._profile.codec.serialize(self._as_record())
+                # What an earlier try of ours has written is our base; nobody else changed it.
+                if swap.found is None or swap.found.raw not in self._unanswered:
+                    self._take(merge(self._base(), self._as_record(), theirs))
+                    plain, merged = self._serialized(), True
+                self._record = swap.found
         self._record, self._plain = swap.found, plain
         if merged:
             self._tell(SessionMerged, self.id, self._as_record())
         return True
+
+    def _serialized(self) -> bytes:
+        self._own[WRITER] = self._writer
+        return self._profile.codec.serialize(self._as_record())
 
     def _touch(self) -> None:
         record = self._base()
@@ -168,10 +205,15 @@ class Session(SafeSession):
         if swap.made:
             self._record = swap.found
             if self._cookie_has_lifetime or self._send_cookie:
-                self._cookie_out(self.id)
+                self._send()
 
     def _swap(self, session_id: str, record: Record | None, plain: bytes) -> Swap:
-        return self._store.swap(session_id, record, self._profile.codec.seal(plain), self._expires_in)
+        raw = self._profile.codec.seal(plain)
+        try:
+            return self._store.swap(session_id, record, raw, self._expires_in)
+        except SessionStoreError:
+            self._unanswered.add(raw)
+            raise
 
     @property
     def _expires_in(self) -> float | None:
@@ -204,7 +246,7 @@ class Session(SafeSession):
         except DamagedRecordError as error:
             log.warning("session %s: %s; nothing is written over it", shown(self.id), error)
             return None
-        return None if MOVED in content or _is_stub(content) else content
+        return None if MOVED in content or is_stub(content) else content
 
     def _end(self) -> None:
         """Take note that the session ended elsewhere: what this request changed is not saved."""
@@ -216,25 +258,28 @@ class Session(SafeSession):
 
     def _leave(self, *, deleted: bool) -> None:
         if deleted:
+            if self._unread is not None:
+                self._left[self._unread] = None, True
             self._left = {session_id: (record, True) for session_id, (record, _) in self._left.items()}
         if self._record is not None:
             self._left[self.id] = self._record, deleted
         self._record = self._plain = None
 
     def _leave_behind(self) -> None:
-        for session_id, (record, deleted) in self._left.items():
-            if deleted:
+        for session_id, (record, deleted) in list(self._left.items()):
+            if deleted or record is None:
                 self._delete(session_id, record)
             else:
                 self._mark_moved(session_id, record)
-        self._left.clear()
+            del self._left[session_id]
         if self.was_invalidated and self._record is None:
             self._forget_cookie()
 
     def _delete(self, session_id: str, record: Record | None) -> None:
         """Delete a record, whatever others have made of it meanwhile."""
         with closing(self._tries(session_id)) as tries:
-            for _ in tries:
+            while True:
+                next(tries)
                 swap = self._store.swap(session_id, record, None)
                 if swap.made:
                     break
@@ -249,22 +294,24 @@ class Session(SafeSession):
         The data stand under the new id already: a crash between leaves the old session, not none.
         """
         codec = self._profile.codec
-        marker = codec.seal(codec.serialize({MOVED: self._now + MOVED_FOR}))
+        now = self._profile.clock()
+        # With the times that Beaker, where it shares the store, looks for in each record.
+        marker = codec.seal(codec.serialize({CREATED: self.created, ACCESSED: now, MOVED: now + MOVED_FOR}))
         with closing(self._tries(session_id)) as tries:
-            for _ in tries:
+            while True:
+                next(tries)
                 swap = self._store.swap(session_id, record, marker, MOVED_FOR)
-                if swap.made:
-                    return
-                theirs = self._content(swap.found)
+                theirs = None if swap.made else self._content(swap.found)
                 if theirs is None:
                     break
+                self._take(merge(self._decoded(record), self._as_record(), theirs))
+                self._write()
+                self._tell(SessionMerged, self.id, self._as_record())
                 assert swap.found is not None
-                self._take(merge(codec.decode(record.raw)[0], self._as_record(), theirs))
-                self._write(codec.serialize(self._as_record()))
                 record = swap.found
-        if swap.found is None:
-            # A logout came first: the session must not live on under its new id.
-            self._delete(self.id, self._record)
+        if not swap.made and swap.found is None:
+            # A logout came first: the session must not live on under its new id, which nobody knows yet.
+            self._store.swap(self.id, self._record, None)
             self._end()
 
     # -- One step ------------------------------------------------------------------------------------
@@ -275,6 +322,7 @@ class Session(SafeSession):
 
         The block sees the session as it stands in the store, without what this request has changed
         before; what it changes is committed at its end, and stands whatever becomes of the request.
+        ``invalidate()`` and ``regenerate_id()`` are left to the request's own commit.
         Values that were taken out of the session before the block are not the session's any more.
         A new session is its request's alone: there the block is run as it is.
 
@@ -282,28 +330,35 @@ class Session(SafeSession):
             SessionConflictError: others held the lock for ``store_timeout`` seconds.
             SessionStoreError: the store cannot be reached.
         """
-        if self._record is None or self._unsaved or self._locked or self._binding.discarded:
+        session_id = self._stored_id
+        if session_id is None or self._unsaved or self._locked or self._binding.discarded:
             yield
             return
-        base, ours, dirty, forced = self._base(), self._as_record(), self._has_changed(), self._forced
-        with self._store.lock(self.id, self._profile.options.store_timeout):
+        with self._store.lock(session_id, self._profile.options.store_timeout):
+            record = self._store.read(session_id)
+            moved_to = self._step_back()
+            pending = self._base(), self._as_record(), self._has_changed(), self._forced
             self._locked = True
             try:
-                self._reload()
-                try:
-                    yield
-                    if self._has_changed() and not self._unsaved:
-                        self._write(self._profile.codec.serialize(self._as_record()))
-                finally:
-                    if not self._unsaved:
-                        self._take(merge(base, ours, self._base()))
-                        self._handed_out.clear()
-                        self._dirty, self._forced = dirty, forced
+                self._restart(record)
+                yield
+                moved_to = self._step_back() or moved_to
+                if self._record is not None and not self._unsaved and self._has_changed():
+                    self._write()
             finally:
                 self._locked = False
+                self._resume(*pending, self._step_back() or moved_to)
 
-    def _reload(self) -> None:
-        record = self._store.read(self.id)
+    def _step_back(self) -> str | None:
+        """Return to the id from before a new one that is not committed; return the new one."""
+        if self._record is not None or self._stored_id is None:
+            return None
+        moved_to, self.id = self.id, self._stored_id
+        self._record, _ = self._left.pop(self.id)
+        return moved_to
+
+    def _restart(self, record: Record | None) -> None:
+        """Start anew from what stands in the store."""
         content = self._content(record)
         if content is None:
             self._end()
@@ -314,10 +369,19 @@ class Session(SafeSession):
         self._handed_out.clear()
         self._dirty = self._forced = False
 
-
-def _is_stub(content: dict[str, Any]) -> bool:
-    """Say whether a record is what Beaker's ``delete()`` leaves: its own keys, and no session."""
-    return content.keys() <= {DOMAIN, PATH}
+    def _resume(
+        self, base: dict[str, Any], ours: dict[str, Any], dirty: bool, forced: bool, moved_to: str | None
+    ) -> None:
+        """Put what the request had changed before the block over what the block has committed."""
+        if self._record is None or self._unsaved:
+            # The block has invalidated it, or it ended elsewhere.
+            return
+        self._take(merge(base, ours, self._base()))
+        self._handed_out.clear()
+        self._dirty, self._forced = dirty or moved_to is not None, forced
+        if moved_to is not None:
+            self._left[self.id] = self._record, False
+            self.id, self._record, self._plain = moved_to, None, None
 
 
 class CookieSession(SafeSession):
@@ -325,29 +389,35 @@ class CookieSession(SafeSession):
 
     #: The id and the content that this request has invalidated.
     _left: tuple[str, dict[str, Any]] | None = None
+    _expired = False
 
     def load(self) -> None:
-        for value, stale in self._cookie_values():
+        verified = False
+        for value, stale in islice(self._cookie_values(), MAX_COOKIES):
+            verified = True
             try:
-                self._open(value, stale=stale)
+                if self._open(value, stale=stale):
+                    return
             except DamagedRecordError as error:
                 self._damaged(error, "in a cookie")
-            return
-        if self._had_cookie:
+        if self._had_cookie and not verified:
             self._damaged(DamagedRecordError("the cookie is not signed with a key of ours"), "in a cookie")
-            return
         self._start_new()
 
-    def _open(self, value: str, *, stale: bool) -> None:
+    def _open(self, value: str, *, stale: bool) -> bool:
+        """Begin what a cookie holds; False where its time is over."""
         record = Record(value.encode("ascii"))
         content, stale_record = self._profile.codec.decode(record.raw)
         if self._is_over(content):
             self._tell(SessionExpired, str(content.get(ID)), content)
-            self._start_new()
-            return
+            self._take(content)
+            self._expired = True
+            return False
         self._record = record
+        self._expired = False
         self._begin(content, stale=stale or stale_record)
-        self.id = str(self._own.get(ID))
+        self.id = str(self._own.get(ID) or new_id())
+        return True
 
     def _save(self) -> None:
         self._renew()
@@ -358,7 +428,10 @@ class CookieSession(SafeSession):
         record = self._base()
         if self._profile.options.save_accessed_time:
             record[ACCESSED] = self._own[ACCESSED] = self._now
-        self._send(record)
+        try:
+            self._send(record)
+        except BeakerBridgeError as error:
+            log.warning("session %s: its access time is not saved: %s", shown(self.id), error)
 
     def _send(self, record: dict[str, Any]) -> None:
         codec = self._profile.codec
@@ -366,10 +439,11 @@ class CookieSession(SafeSession):
         if plain == self._plain:
             return
         raw = codec.seal(plain)
-        self._cookie_out(raw.decode("ascii"))
-        size = len(self.request["cookie_out"] or "")
-        if size > MAX_COOKIE_SIZE:
-            raise self._too_large(size)
+        if self._profile.options.use_cookies:
+            cookie = self._cookie(raw.decode("ascii"))
+            if len(cookie) > MAX_COOKIE_SIZE:
+                raise self._too_large(len(cookie))
+            self._cookie_out(cookie)
         self._record, self._plain = Record(raw), plain
 
     def _too_large(self, size: int) -> SessionTooLargeError:
@@ -392,7 +466,8 @@ class CookieSession(SafeSession):
         if self._left is not None:
             self._tell(SessionInvalidated, *self._left)
             self._left = None
-        if self.was_invalidated and self._record is None:
+        # The browser would bring an expired one again, and it would be told of again.
+        if (self.was_invalidated or self._expired) and self._record is None:
             self._forget_cookie()
 
     def exclusive(self) -> AbstractContextManager[None]:

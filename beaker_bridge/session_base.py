@@ -20,6 +20,7 @@ from beaker_bridge.events import SessionEvent
 from beaker_bridge.exceptions import BeakerBridgeError, DamagedRecordError
 from beaker_bridge.merge import ACCESSED
 from beaker_bridge.profile import Binding
+from beaker_bridge.settings import SessionOptions
 from beaker_bridge.stores.base import Record
 
 log = logging.getLogger(__name__)
@@ -33,13 +34,36 @@ ID = "_id"
 EXPIRY = "_bb_expiry"
 #: Our own: the time until which an id that was regenerated is remembered.
 MOVED = "_bb_moved"
+#: Our own: which request wrote the record. Two that make the same change (two equal flash messages) must
+#: not write the same bytes: the second one's swap would find its record there already.
+WRITER = "_bb_writer"
 #: What a record holds beside the application's keys; none of them is a key of ``request.session``.
-OWN_KEYS = frozenset({CREATED, ACCESSED, DOMAIN, PATH, ID, "_expires", EXPIRY, MOVED})
+OWN_KEYS = frozenset({CREATED, ACCESSED, DOMAIN, PATH, ID, "_expires", EXPIRY, MOVED, WRITER})
 
 
 def new_id() -> str:
     """Return 128 random bits, in the form of Beaker's ids."""
     return secrets.token_hex(16)
+
+
+def is_over(record: dict[str, Any], options: SessionOptions, now: float) -> bool:
+    """Say whether the session of a record has expired.
+
+    Args:
+        record: what the store or the cookie holds.
+        options: the option table.
+        now: the time, in seconds.
+    """
+    idle = record.get(EXPIRY, options.timeout)
+    return bool(
+        (idle and now - record.get(ACCESSED, now) > idle)
+        or (options.absolute_timeout and now - record.get(CREATED, now) > options.absolute_timeout)
+    )
+
+
+def is_stub(record: dict[str, Any]) -> bool:
+    """Say whether a record is what Beaker's ``delete()`` leaves: its own keys, and no session."""
+    return record.keys() <= {DOMAIN, PATH}
 
 
 class SafeSession(BeakerSession):
@@ -71,6 +95,7 @@ class SafeSession(BeakerSession):
         self._plain: bytes | None = None
         self._dirty = False
         self._forced = False
+        self._rotated = False
         self._unsaved = False
         self._renewal_due = False
         self._send_cookie = False
@@ -171,13 +196,14 @@ class SafeSession(BeakerSession):
         self._unsaved = False
         self._leave(deleted=False)
         self.id = new_id()
-        self._dirty = True
+        self._dirty = self._rotated = True
 
     def revert(self) -> None:
-        """Return to the data as they were loaded, or last committed."""
-        self._take(self._base() if self._record else {CREATED: self.created, ACCESSED: self._own[ACCESSED]})
+        """Return to the data as they were loaded, or last committed. A new id stays."""
+        origin = self._origin
+        self._take(self._decoded(origin) if origin else {CREATED: self.created, ACCESSED: self._own[ACCESSED]})
         self._handed_out.clear()
-        self._dirty = self._forced = False
+        self._dirty, self._forced = self._rotated, False
 
     def changed(self) -> None:
         """Mark the session as changed."""
@@ -213,10 +239,17 @@ class SafeSession(BeakerSession):
             for key, before in self._handed_out.items()
         )
 
+    @property
+    def _origin(self) -> Record | None:
+        """The record that ours began from."""
+        return self._record
+
     def _base(self) -> dict[str, Any]:
-        """Return the record that ours began from, decoded anew: nobody has changed anything in it."""
-        assert self._record is not None
-        return self._profile.codec.decode(self._record.raw)[0]
+        """Return what stands under this session's id, decoded anew: nobody has changed anything in it."""
+        return self._decoded(self._record) if self._record else {}
+
+    def _decoded(self, record: Record) -> dict[str, Any]:
+        return self._profile.codec.decode(record.raw)[0]
 
     def _as_record(self) -> dict[str, Any]:
         return {**self, **self._own}
@@ -233,12 +266,14 @@ class SafeSession(BeakerSession):
         self.id = new_id()
         self.is_new = True
         self.last_accessed = None
-        self._renewal_due = self._send_cookie = False
-        self._take({CREATED: self._now, ACCESSED: self._now})
+        self._renewal_due = self._send_cookie = self._rotated = False
+        # The browser keeps a cookie for each domain and path: the next one replaces this one.
+        cookie = {key: self._own[key] for key in (DOMAIN, PATH) if key in self._own}
+        self._take({CREATED: self._now, ACCESSED: self._now, **cookie})
 
     def _settle(self) -> None:
         """Take what is now committed as the state from which further changes count."""
-        self._dirty = self._forced = self._renewal_due = False
+        self._dirty = self._forced = self._rotated = self._renewal_due = self._send_cookie = False
         if self._handed_out:
             fingerprint = self._profile.fingerprint
             self._handed_out = {key: _print_of(fingerprint, self[key]) for key in self._handed_out if key in self}
@@ -246,13 +281,7 @@ class SafeSession(BeakerSession):
     # -- Time ----------------------------------------------------------------------------------------
 
     def _is_over(self, record: dict[str, Any]) -> bool:
-        """Say whether the session of a record has expired."""
-        options = self._profile.options
-        idle = record.get(EXPIRY, options.timeout)
-        return bool(
-            (idle and self._now - record.get(ACCESSED, self._now) > idle)
-            or (options.absolute_timeout and self._now - record.get(CREATED, self._now) > options.absolute_timeout)
-        )
+        return is_over(record, self._profile.options, self._now)
 
     def _begin(self, record: dict[str, Any], *, stale: bool) -> None:
         """Begin a request on a session that exists."""
@@ -274,27 +303,29 @@ class SafeSession(BeakerSession):
 
     # -- The cookie ----------------------------------------------------------------------------------
 
-    def _cookie_out(self, value: str) -> None:
-        if self._profile.options.use_cookies:
-            self.request["cookie_out"] = self._profile.cookies.write(
-                self._profile.signer.sign(value),
-                https=self._binding.https,
-                now=self._now,
-                lifetime=self._own.get(EXPIRY),
-                domain=self.domain,
-                path=self.path,
-            )
-            self.request["set_cookie"] = True
+    def _cookie(self, value: str) -> str:
+        return self._profile.cookies.write(
+            self._profile.signer.sign(value),
+            https=self._binding.https,
+            now=self._now,
+            lifetime=self._own.get(EXPIRY),
+            domain=self.domain,
+            path=self.path,
+        )
+
+    def _cookie_out(self, cookie: str) -> None:
+        self.request["cookie_out"] = cookie
+        self.request["set_cookie"] = True
         self._send_cookie = False
 
     def _forget_cookie(self) -> None:
-        """Make the browser forget an id that no longer opens anything."""
+        """Make the browser forget an id that no longer opens anything, or never hear of it."""
+        self.request["set_cookie"] = False
         if self._had_cookie:
             self.request["cookie_out"] = self._profile.cookies.delete(
                 https=self._binding.https, domain=self.domain, path=self.path
             )
             self.request["set_cookie"] = True
-            self._had_cookie = False
 
     def _cookie_values(self) -> Iterator[tuple[str, bool]]:
         """Yield each verified value of our cookie, and whether a retired key signed it."""
@@ -321,8 +352,15 @@ class SafeSession(BeakerSession):
         Raises:
             BeakerBridgeError: the store, the serializer or a limit refuses it.
         """
-        if not (self._binding.discarded or self._unsaved):
+        if self._binding.discarded or self._unsaved:
+            return
+        try:
             self._commit()
+        except BaseException:
+            # No cookie for what is not committed; a second try sends it.
+            self._send_cookie |= self.request["set_cookie"]
+            self.request["set_cookie"] = False
+            raise
 
     def _commit(self) -> None:
         if self._has_changed():
@@ -357,12 +395,11 @@ class SafeSession(BeakerSession):
         """Deal with what was left, after the session itself is written."""
         raise NotImplementedError
 
-    def _damaged(self, error: DamagedRecordError, session_id: str) -> None:
-        """Start anew after a record or cookie that cannot be read, or raise."""
+    def _damaged(self, error: DamagedRecordError, session: str) -> None:
+        """Tell of a record or cookie that cannot be read, and stands for nothing; or raise."""
         if not self._profile.options.invalidate_corrupt:
             raise error
-        log.warning("session %s: %s; a new session is begun", shown(session_id), error)
-        self._start_new()
+        log.warning("session %s: %s; it opens nothing", session, error)
 
     def _tell(self, kind: type[SessionEvent], session_id: str, record: dict[str, Any]) -> None:
         if self._binding.notify is not None:

@@ -10,14 +10,15 @@ from __future__ import annotations
 import difflib
 import logging
 import re
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, fields
 from datetime import datetime, timedelta
+from types import MappingProxyType
 from typing import Any, NamedTuple
 
 from beaker.cache import clsmap
-from beaker.crypto import get_crypto_module
-from pyramid.settings import aslist, truthy
+from beaker.crypto import CRYPTO_MODULES, get_crypto_module
+from pyramid.settings import truthy
 from pyramid.util import DottedNameResolver
 
 from beaker_bridge.exceptions import SettingsError
@@ -32,8 +33,14 @@ PREFIXES = ("session.", "beaker.session.")
 COOKIE = "cookie"
 #: Beaker's nonce before its version 1.8, in bits: the smallest.
 MIN_NONCE_BITS = 48
+#: The longest time, in seconds: stores and browsers count in 32 bits.
+MAX_SECONDS = 0x7FFFFFFF
+#: Names under which Beaker registers some backends once more.
+ALIASES = {name: f"ext:{name}" for name in ("database", "google", "memcached", "sqla")}
 TRUE_WORDS = frozenset(truthy)
 FALSE_WORDS = frozenset({"f", "false", "n", "no", "off", "0"})
+#: Names of a cookie's attributes, which no cookie may have.
+ATTRIBUTES = frozenset({"comment", "domain", "expires", "httponly", "max-age", "path", "samesite", "secure", "version"})
 
 
 # -- Converters: each takes a string or a Python value, and raises ValueError or TypeError -----------
@@ -49,34 +56,50 @@ class Kind(NamedTuple):
 def _text(value: Any) -> str:
     if not isinstance(value, str) or not value.strip():
         raise ValueError
-    return value.strip()
+    return value
+
+
+def _backend(value: Any) -> str:
+    kind = _text(value)
+    return ALIASES.get(kind, kind)
 
 
 def _boolean(value: Any) -> bool:
-    if isinstance(value, bool):
-        return value
-    word = _text(value).lower()
+    word = str(int(value)) if isinstance(value, int) else _text(value).strip().lower()
     if word not in TRUE_WORDS | FALSE_WORDS:
         raise ValueError
     return word in TRUE_WORDS
 
 
-def _seconds(value: Any) -> int:
-    if isinstance(value, timedelta):
-        value = value.total_seconds()
-    if isinstance(value, bool) or int(value) != float(value) or int(value) < 1:
+def _whole(value: Any) -> int:
+    if isinstance(value, str) and not re.fullmatch(r"\s*[0-9]+\s*", value):
+        raise ValueError
+    if isinstance(value, bool) or int(value) != float(value):
         raise ValueError
     return int(value)
 
 
-def _duration(value: Any) -> float:
-    if isinstance(value, bool) or not 0 < float(value) < float("inf"):
+def _seconds(value: Any) -> int:
+    seconds = _whole(value.total_seconds() if isinstance(value, timedelta) else value)
+    if not 1 <= seconds <= MAX_SECONDS:
         raise ValueError
-    return float(value)
+    return seconds
+
+
+def _duration(value: Any) -> float:
+    seconds = value.total_seconds() if isinstance(value, timedelta) else value
+    if isinstance(seconds, bool) or not 0 < float(seconds) <= MAX_SECONDS:
+        raise ValueError
+    return float(seconds)
 
 
 def _texts(value: Any) -> tuple[str, ...]:
-    return tuple(_text(item) for item in (aslist(value.replace(",", " ")) if isinstance(value, str) else value))
+    # Only lines are parted: a part of a secret with a space or a comma in it would be a weak secret.
+    if isinstance(value, str):
+        value = [line.strip() for line in value.splitlines() if line.strip()]
+    if not isinstance(value, (list, tuple)):
+        raise TypeError
+    return tuple(map(_text, value))
 
 
 def _one_of(*words: str) -> Kind:
@@ -103,20 +126,21 @@ def _secure(value: Any) -> bool | str:
 
 def _dotted(value: Any) -> Any:
     """Return the object that a dotted name names; an object passes through."""
+    if not isinstance(value, str):
+        return value
     try:
-        return DottedNameResolver(None).maybe_resolve(value.strip() if isinstance(value, str) else value)
-    except ImportError as error:
-        raise ValueError(str(error)) from error
+        return DottedNameResolver(None).resolve(value.strip())
+    except Exception as error:
+        # Not only ImportError: the module is run, and may fail as it likes.
+        raise ValueError(f"{type(error).__name__}: {error}") from error
 
 
 def _policy(value: Any) -> Policy:
     if isinstance(value, str) and value.strip().lower() == "http":
         return "http"
     if isinstance(value, str) and re.search(r"[.:]", value):
-        value = _dotted(value)
-    if callable(value):
-        return value  # type: ignore[no-any-return]
-    return _boolean(value)
+        return _callable(_dotted(value))  # type: ignore[no-any-return]
+    return value if callable(value) else _boolean(value)
 
 
 def _serializer(value: Any) -> Any:
@@ -128,9 +152,16 @@ def _serializer(value: Any) -> Any:
 
 
 def _nonce_bits(value: Any) -> int:
-    if isinstance(value, bool) or int(value) < MIN_NONCE_BITS or int(value) % 8:
+    bits = _whole(value)
+    if bits < MIN_NONCE_BITS or bits % 8:
         raise ValueError
-    return int(value)
+    return bits
+
+
+def _crypto_type(value: Any) -> str:
+    if value not in {"default", "cryptography", "pycryptodome", "pycrypto", *CRYPTO_MODULES}:
+        raise ValueError
+    return str(value)
 
 
 def _callable(value: Any) -> Any:
@@ -139,16 +170,29 @@ def _callable(value: Any) -> Any:
     return value
 
 
-def _cookie_name(value: Any) -> str:
-    if not re.fullmatch(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+", _text(value)):
-        raise ValueError
+def _token(value: Any) -> str | None:
+    # pyramid_beaker's default is False; that word must not become everybody's token.
+    if value is False or _text(value).strip().lower() in FALSE_WORDS:
+        return None
     return _text(value)
+
+
+def _cookie_name(value: Any) -> str:
+    if not re.fullmatch(r"[!#%&'*+.^_`|~0-9A-Za-z-][!#$%&'*+.^_`|~0-9A-Za-z-]*", value) or value.lower() in ATTRIBUTES:
+        raise ValueError
+    return str(value)
 
 
 def _cookie_attribute(value: Any) -> str:
-    if re.search(r"[\x00-\x20;\x7f-\uffff]", _text(value)):
+    if not re.fullmatch(r"[\x21-\x3a\x3c-\x7e]+", value):
         raise ValueError
-    return _text(value)
+    return str(value)
+
+
+def _cookie_path(value: Any) -> str:
+    if not _cookie_attribute(value).startswith("/"):
+        raise ValueError
+    return str(value)
 
 
 def _mapping(value: Any) -> dict[str, Any]:
@@ -156,24 +200,21 @@ def _mapping(value: Any) -> dict[str, Any]:
 
 
 def _anything(value: Any) -> Any:
-    if isinstance(value, str):
-        return _text(value)
-    return value
+    return _text(value) if isinstance(value, str) else value
 
 
-TEXT = Kind("a text", _text)
+TEXT = Kind("a text that is not empty", _text)
 BOOLEAN = Kind("true or false", _boolean)
-SECONDS = Kind("a whole number of seconds, 1 or more", _seconds)
-DURATION = Kind("a number of seconds over 0", _duration)
-TEXTS = Kind("a list of texts, with commas or white space between them", _texts)
-ANYTHING = Kind("a text or an object", _anything)
+SECONDS = Kind("a whole number of seconds, 1 or more (68 years at most)", _seconds)
+DURATION = Kind("a number of seconds over 0 (68 years at most)", _duration)
+TEXTS = Kind("a list of texts; in an .ini one on each line", _texts)
+ANYTHING = Kind("a text that is not empty, or an object", _anything)
 DOTTED = Kind("a dotted name that can be imported, or an object", _dotted)
 SERIALIZER = Kind("json, pickle or an object with dumps and loads", _serializer)
-ATTRIBUTE = Kind("a text without white space, semicolons or characters over 126", _cookie_attribute)
 
 
 def _option(kind: Kind, default: Any, help: str, *, secret: bool = False) -> Any:  # noqa: A002
-    return field(default=default, metadata={"kind": kind, "help": help, "secret": secret})
+    return field(default=default, repr=not secret, metadata={"kind": kind, "help": help, "secret": secret})
 
 
 # -- The table ---------------------------------------------------------------------------------------
@@ -184,23 +225,36 @@ class SessionOptions:
     """The options of a session, converted and checked. A default of nothing means: not set."""
 
     # What keeps the session.
-    type: str | None = _option(
-        TEXT, None, "memory, file, dbm, cookie, ext:redis, … as Beaker's; else file with a data_dir, memory without"
+    type: str = _option(
+        Kind(TEXT.rule, _backend),
+        None,
+        "memory, file, dbm, cookie, ext:redis, … as Beaker's; else file with a data_dir, memory without",
+    )
+    namespace_class: Any = _option(
+        Kind("a dotted name that can be imported, or a class", lambda value: _callable(_dotted(value))),
+        None,
+        "a class that does what Beaker's NamespaceManager does, instead of the type's",
     )
     data_dir: str | None = _option(TEXT, None, "the directory for files, dbm files and lock files")
     file_dir: str | None = _option(TEXT, None, "the directory for files, instead of data_dir/container_file")
     dbm_dir: str | None = _option(TEXT, None, "the directory for dbm files, instead of data_dir/container_dbm")
     lock_dir: str | None = _option(TEXT, None, "the directory for lock files")
     dbmmodule: Any = _option(DOTTED, None, "the dbm module; Beaker takes dbm.gnu, else dbm.dumb")
-    url: Any = _option(ANYTHING, None, "the address of the store; in Python also a client or an engine")
+    # There may be a password in an address.
+    url: Any = _option(ANYTHING, None, "the address of the store; in Python also a client or an engine", secret=True)
     urls: Any = _option(
-        ANYTHING, None, "the addresses of a Redis Cluster, with commas between them; in Python also a client"
+        ANYTHING,
+        None,
+        "the addresses of a Redis Cluster, with commas between them; in Python also a client",
+        secret=True,
     )
+    username: str | None = _option(TEXT, None, "ext:rediscluster: the user, where urls name none")
+    password: str | None = _option(TEXT, None, "ext:rediscluster: the password, where urls hold none", secret=True)
     memcache_module: str | None = _option(TEXT, None, "accepted for Beaker's sake; sessions have a client of their own")
     table_name: str = _option(TEXT, "beaker_cache", "the SQL table")
     schema_name: str | None = _option(TEXT, None, "the SQL table's schema")
     sa_opts: Mapping[str, Any] | None = _option(
-        Kind("a dict", _mapping), None, "options for SQLAlchemy's engine_from_config; sa.* in an .ini"
+        Kind("a dict", _mapping), None, "options for SQLAlchemy's engine_from_config; sa.* in an .ini", secret=True
     )
     bind: Any = _option(DOTTED, None, "ext:sqla: the application's engine")
     table: Any = _option(DOTTED, None, "ext:sqla: the application's table")
@@ -239,7 +293,11 @@ class SessionOptions:
 
     # The cookie.
     use_cookies: bool = _option(BOOLEAN, True, "read and send a cookie")
-    key: str = _option(Kind("a cookie's name (RFC 6265)", _cookie_name), "beaker.session.id", "the cookie's name")
+    key: str = _option(
+        Kind("a cookie's name (RFC 6265), and none of its attributes'", _cookie_name),
+        "beaker.session.id",
+        "the cookie's name",
+    )
     secret: str | None = _option(TEXT, None, "signs the id in the cookie", secret=True)
     previous_secrets: tuple[str, ...] = _option(TEXTS, (), "retired secrets that are still accepted", secret=True)
     cookie_expires: Any = _option(
@@ -247,8 +305,14 @@ class SessionOptions:
         True,
         "true: until the browser closes; false: never; or seconds, a timedelta or a datetime",
     )
-    cookie_domain: str | None = _option(ATTRIBUTE, None, "the cookie's domain")
-    cookie_path: str = _option(ATTRIBUTE, "/", "the cookie's path")
+    cookie_domain: str | None = _option(
+        Kind("ASCII text without white space or semicolons", _cookie_attribute), None, "the cookie's domain"
+    )
+    cookie_path: str = _option(
+        Kind("a path that begins with /, in ASCII without white space or semicolons", _cookie_path),
+        "/",
+        "the cookie's path",
+    )
     secure: bool | str = _option(
         Kind("true, false or auto", _secure),
         "auto",
@@ -273,7 +337,11 @@ class SessionOptions:
     encrypt_nonce_bits: int = _option(
         Kind("a multiple of 8, 48 or more", _nonce_bits), 128, "the size of the nonce in bits; 48 before Beaker 1.8"
     )
-    crypto_type: str = _option(TEXT, "default", "Beaker's crypto module; stored sessions need cryptography")
+    crypto_type: str = _option(
+        Kind("default, cryptography, pycryptodome or a name that is registered with Beaker", _crypto_type),
+        "default",
+        "Beaker's crypto module; stored sessions, and retired keys, need cryptography",
+    )
 
     # The request.
     cookie_on_exception: Policy = _option(
@@ -281,21 +349,35 @@ class SessionOptions:
         True,
         "keep the session and its cookie when an exception view answers",
     )
-    constant_csrf_token: str | None = _option(TEXT, None, "the CSRF token of each session, for tests")
+    constant_csrf_token: str | None = _option(
+        Kind("a text that is not empty, or false", _token),
+        None,
+        "the CSRF token of each session, for tests",
+        secret=True,
+    )
     webtest_varname: str | None = _option(TEXT, None, "the name of the session among paste.testing_variables")
     log_file: str | None = _option(TEXT, None, "accepted for Beaker's sake; Beaker ignores it")
     clock: Any = _option(
         Kind("a callable", _callable), None, "what returns the time in seconds, for tests; in Python only"
     )
 
-    # What an unknown backend is given, unchecked.
-    backend_arguments: Mapping[str, Any] = field(default_factory=dict)
+    # What an unknown backend is given, unchecked; there may be secrets in it.
+    backend_arguments: Mapping[str, Any] = field(default_factory=dict, repr=False)
     # Which of them were given; the others are defaults.
     given: frozenset[str] = frozenset()
 
+    def __post_init__(self) -> None:
+        # As Beaker has it; and nobody changes what all of an application's sessions share.
+        for name, value in (
+            ("type", self.type or ("file" if self.data_dir else "memory")),
+            ("sa_opts", None if self.sa_opts is None else MappingProxyType(dict(self.sa_opts))),
+            ("backend_arguments", MappingProxyType(dict(self.backend_arguments))),
+        ):
+            object.__setattr__(self, name, value)
+
     def shown(self) -> dict[str, Any]:
         """Return the options that were given, without the secrets."""
-        return {name: "…" if TABLE[name].metadata["secret"] else getattr(self, name) for name in sorted(self.given)}
+        return {name: "…" if _is_secret(name) else getattr(self, name) for name in sorted(self.given)}
 
     @property
     def renewal(self) -> float:
@@ -314,6 +396,32 @@ class SessionOptions:
 
 TABLE = {entry.name: entry for entry in fields(SessionOptions) if entry.metadata}
 
+
+class OptionRow(NamedTuple):
+    """One option as the documentation tells it."""
+
+    name: str
+    default: str
+    rule: str
+    help: str
+
+
+def option_rows() -> list[OptionRow]:
+    """Return the table for the documentation, in its order."""
+    return [
+        OptionRow(name, _default_text(entry.default), entry.metadata["kind"].rule, entry.metadata["help"])
+        for name, entry in TABLE.items()
+    ]
+
+
+def _default_text(default: Any) -> str:
+    if default is None or default == ():
+        return "none"
+    if isinstance(default, bool):
+        return str(default).lower()
+    return f"{default:g}" if isinstance(default, float) else str(default)
+
+
 #: The address or directory that a type needs: one of these options.
 _NEEDED = {
     "file": (("data_dir", "file_dir"), ("data_dir", "lock_dir")),
@@ -321,7 +429,7 @@ _NEEDED = {
     "ext:redis": (("url",),),
     "ext:rediscluster": (("urls",),),
     "ext:memcached": (("url",),),
-    "ext:database": (("url", "sa_opts"),),
+    "ext:database": (("url", "sa.url"),),
     "ext:sqla": (("bind", "url"), ("table",)),
     "ext:mongodb": (("url",),),
 }
@@ -338,29 +446,41 @@ class Given(NamedTuple):
     label: str
     value: Any
     strict: bool = True
+    #: The same option, given under another prefix, too.
+    also: Given | None = None
+
+    def __repr__(self) -> str:
+        # The value may be a secret.
+        return f"Given({self.label!r}, …)"
 
 
 def prefixed(settings: Mapping[str, Any]) -> dict[str, Given]:
-    """Return the options that stand in an application's settings, by their names without prefix.
-
-    Raises:
-        SettingsError: an option is given under both prefixes, with different values.
-    """
+    """Return the options that stand in an application's settings, by their names without prefix."""
     found: dict[str, Given] = {}
     for label, value in settings.items():
-        for prefix in PREFIXES:
-            if isinstance(label, str) and label.startswith(prefix):
-                name = label[len(prefix) :]
-                if name in found and found[name].value != value:
-                    raise SettingsError(f"{found[name].label} and {label} must not differ", name=name)
-                found[name] = Given(label, value, strict=prefix != PREFIXES[0])
+        name, prefix = _parted(label) if isinstance(label, str) else ("", "")
+        if prefix:
+            also = found.get(name)
+            strict = prefix != PREFIXES[0] or (also is not None and also.strict)
+            found[name] = Given(label, value, strict, also)
     return found
 
 
 def given(options: Mapping[str, Any]) -> dict[str, Given]:
     """Return options that were given in Python, or in a filter's section, with or without prefix."""
-    found = {label: Given(label, value) for label, value in options.items() if not label.startswith(PREFIXES)}
-    return found | {name: option._replace(strict=True) for name, option in prefixed(options).items()}
+    found: dict[str, Given] = {}
+    for label, value in options.items():
+        name, _ = _parted(label)
+        found[name] = Given(label, value, also=found.get(name))
+    return found
+
+
+def _parted(label: str) -> tuple[str, str]:
+    """Return an option's name without its prefix, and the prefix, if it has one of ours."""
+    for prefix in PREFIXES:
+        if label.startswith(prefix):
+            return label[len(prefix) :], prefix
+    return label, ""
 
 
 def read_options(options: Mapping[str, Given]) -> SessionOptions:
@@ -375,59 +495,91 @@ def read_options(options: Mapping[str, Given]) -> SessionOptions:
     Raises:
         SettingsError: one or more of them are wrong; its ``errors`` are all of the faults.
     """
-    values: dict[str, Any] = {}
-    rest: dict[str, Given] = {}
-    errors: list[SettingsError] = []
-    for name, option in options.items():
-        if name in TABLE:
-            try:
-                values[name] = _converted(name, option)
-            except SettingsError as error:
-                errors.append(error)
-        else:
-            rest[name] = option
-    values["given"] = frozenset(name for name in values if options[name].value is not None)
-    values["sa_opts"] = {**(values.get("sa_opts") or {}), **_taken(rest, "sa.")} or None
-    values.setdefault("type", None)
-    if values["type"] is None:
-        values["type"] = "file" if values.get("data_dir") else "memory"
-    if values["type"] in KNOWN_TYPES:
-        errors.extend(_unknown(rest))
-    else:
-        values["backend_arguments"] = {name: option.value for name, option in rest.items()}
-    checked = SessionOptions(**values)
-    errors.extend(_faults(checked, {error.name for error in errors}))
+    values, errors = _converted({name: option for name, option in options.items() if name in TABLE})
+    rest = {name: option for name, option in options.items() if name not in TABLE}
+    errors.extend(_clashes(rest))
+    engine = {name: rest.pop(name).value for name in list(rest) if name.startswith("sa.")}
+    if engine:
+        values["sa_opts"] = {**(values.get("sa_opts") or {}), **engine}
+    known = _knows_its_arguments(values)
+    checked = SessionOptions(
+        **values,
+        backend_arguments={} if known else {name: option.value for name, option in rest.items()},
+        given=frozenset(name for name in values if name not in options or _is_given(name, options[name])),
+    )
+    errors.extend(_unknown(rest) if known else ())
+    errors.extend(_faults(checked, options, {error.name for error in errors}))
     if errors:
         raise SettingsError.of(errors)
     return checked
 
 
-def _converted(name: str, option: Given) -> Any:
-    entry = TABLE[name]
-    # Nothing, as Python's and Beaker's defaults have it, is what the table's default says.
-    if option.value is None and name != "samesite":
-        return entry.default
-    kind: Kind = entry.metadata["kind"]
+def _knows_its_arguments(values: Mapping[str, Any]) -> bool:
+    """Say whether the table holds all options of the backend; of one that does not exist nobody knows more."""
+    kind = values.get("type") or "memory"
+    return not values.get("namespace_class") and (kind in KNOWN_TYPES or not _backend_exists(kind))
+
+
+def _is_given(name: str, option: Given) -> bool:
+    """Say whether an option was given: nothing, as Python's and Beaker's defaults have it, is none."""
+    return option.value is not None or name == "samesite"
+
+
+def _converted(options: Mapping[str, Given]) -> tuple[dict[str, Any], list[SettingsError]]:
+    """Return the options' values, and what is wrong with the others."""
+    values: dict[str, Any] = {}
+    errors: list[SettingsError] = []
+    for name, option in options.items():
+        try:
+            values[name] = _value(name, option)
+        except SettingsError as error:
+            errors.append(error)
+    return values, errors
+
+
+def _value(name: str, option: Given) -> Any:
+    value = _convert(name, option) if _is_given(name, option) else TABLE[name].default
+    # By what they mean: Beaker's own middleware hands over both, one of them converted.
+    if option.also is not None and _value(name, option.also) != value:
+        raise _clash(name, option, option.also)
+    return value
+
+
+def _convert(name: str, option: Given) -> Any:
+    kind: Kind = TABLE[name].metadata["kind"]
     try:
         return kind.convert(option.value)
     except (ValueError, TypeError, OverflowError) as error:
-        shown = "a value that is not shown" if entry.metadata["secret"] else repr(option.value)
-        raise SettingsError(
-            f"{option.label} must be {kind.rule}, got {shown}",
-            name=name,
-            value=None if entry.metadata["secret"] else option.value,
-        ) from error
+        reason = error
+    # Outside of the except block, since an error that is handled there would be the new one's context:
+    # what a converter says may quote a secret.
+    raise _error(option.label, name, kind.rule, option.value) from None if _is_secret(name) else reason
 
 
-def _taken(rest: dict[str, Given], prefix: str) -> dict[str, Any]:
-    """Take the options that stand under a prefix of a backend's own (``sa.``)."""
-    return {name: rest.pop(name).value for name in list(rest) if name.startswith(prefix)}
+def _is_secret(name: str) -> bool:
+    return bool(TABLE[name].metadata["secret"])
+
+
+def _error(label: str, name: str, rule: str, value: object) -> SettingsError:
+    hidden = _is_secret(name)
+    shown = "nothing" if value is None else "a value that is not shown" if hidden else repr(value)
+    return SettingsError(f"{label} must be {rule}, got {shown}", name=name, value=None if hidden else value)
+
+
+def _clashes(rest: Mapping[str, Given]) -> Iterator[SettingsError]:
+    for name, option in rest.items():
+        if option.also is not None and option.also.value != option.value:
+            yield _clash(name, option, option.also)
+
+
+def _clash(name: str, option: Given, also: Given) -> SettingsError:
+    return SettingsError(f"{also.label} and {option.label} must not differ", name=name)
 
 
 def _unknown(rest: Mapping[str, Given]) -> Iterator[SettingsError]:
     for name, option in rest.items():
-        nearest = difflib.get_close_matches(name, TABLE, n=1, cutoff=0.8)
-        hint = f"; did you mean {option.label[: -len(name)]}{nearest[0]}?" if nearest else ""
+        nearest = difflib.get_close_matches(name.lower(), TABLE, n=1, cutoff=0.8)
+        hint = f"; did you mean {option.label.removesuffix(name)}{nearest[0]}?" if nearest else ""
         message = f"{option.label} is no option that beaker_bridge knows{hint}"
         if option.strict or nearest:
             yield SettingsError(message, name=name)
@@ -447,33 +599,51 @@ def _warn_once(message: str) -> None:
 # -- Rules between options ---------------------------------------------------------------------------
 
 
-def _faults(options: SessionOptions, known: Iterable[str | None]) -> Iterator[SettingsError]:
+class Fault(NamedTuple):
+    """An option that breaks a rule, and the other options that the rule is about."""
+
+    name: str
+    rule: str
+    others: tuple[str, ...] = ()
+
+
+def _faults(checked: SessionOptions, options: Mapping[str, Given], wrong: set[str | None]) -> Iterator[SettingsError]:
     """Yield the faults between options, save those about an option that is wrong by itself."""
-    for check in (_type_faults, _time_faults, _cookie_faults, _key_faults):
-        for error in check(options):
-            if error.name not in known:
-                yield error
+    # An option that was not given would stand where the type does, or else the first one.
+    first = next((options[name] for name in ("type", *options) if name in options), Given("", None))
+    prefix = _parted(first.label)[1]
+    for rules in (_type_faults, _time_faults, _cookie_faults, _key_faults):
+        for fault in rules(checked):
+            if wrong.isdisjoint((fault.name, *fault.others)):
+                label = options[fault.name].label if fault.name in options else prefix + fault.name
+                yield _error(label, fault.name, fault.rule, getattr(checked, fault.name))
 
 
-def _fault(name: str, rule: str, value: object) -> SettingsError:
-    return SettingsError(f"{name} must be {rule}, got {value!r}", name=name, value=value)
-
-
-def _type_faults(options: SessionOptions) -> Iterator[SettingsError]:
-    kind = str(options.type)
+def _type_faults(options: SessionOptions) -> Iterator[Fault]:
+    kind = options.type
     if kind != COOKIE and not _backend_exists(kind):
-        known = [*KNOWN_TYPES, "ext:mongodb"]
-        nearest = difflib.get_close_matches(kind, known, n=1)
-        rule = f"one of {', '.join(sorted(known))} or another backend of Beaker's"
-        yield _fault("type", rule + (f" (did you mean {nearest[0]}?)" if nearest else ""), kind)
+        yield Fault("type", f"one of {', '.join(sorted(_all_types()))} or another backend of Beaker's{_meant(kind)}")
+    engine = options.sa_opts or {}
+    missing: set[str] = set()
     for names in _NEEDED.get(kind, ()):
-        if not any(getattr(options, name) for name in names):
-            yield SettingsError(
-                f"type = {kind} needs {' or '.join(names)}, got neither"
-                if len(names) > 1
-                else f"type = {kind} needs {names[0]}, got none",
-                name=names[-1],
-            )
+        # Not by its truth: an SQLAlchemy Table has none.
+        found = [engine.get(name) if name in engine else getattr(options, name, None) for name in names]
+        is_given = any(value is not None and value != "" for value in found)
+        if not is_given and missing.isdisjoint(names):
+            missing.update(names)
+            instead = "".join(f", or {name}" for name in names[1:])
+            yield Fault(names[0], f"given where type = {kind}{instead}", ("type", *names[1:]))
+
+
+def _all_types() -> frozenset[str]:
+    return KNOWN_TYPES | frozenset(_NEEDED)
+
+
+def _meant(kind: str) -> str:
+    """Return the nearest type, as a hint: 'redis' is meant to be 'ext:redis'."""
+    names = {name.removeprefix("ext:"): name for name in _all_types()} | {name: name for name in _all_types()}
+    nearest = difflib.get_close_matches(kind.lower(), names, n=1)
+    return f" (did you mean {names[nearest[0]]}?)" if nearest else ""
 
 
 def _backend_exists(kind: str) -> bool:
@@ -483,49 +653,64 @@ def _backend_exists(kind: str) -> bool:
         return False
 
 
-def _time_faults(options: SessionOptions) -> Iterator[SettingsError]:
+def _time_faults(options: SessionOptions) -> Iterator[Fault]:
     if options.timeout and not options.save_accessed_time:
-        yield _fault("save_accessed_time", "true where a timeout is set", False)
+        yield Fault("save_accessed_time", "true where a timeout is set", ("timeout",))
     for name, seconds in (("timeout", options.timeout), ("cookie_expires", options.cookie_lifetime)):
         if seconds and options.reissue_time and options.reissue_time >= seconds:
-            yield _fault("reissue_time", f"less than {name} ({seconds} seconds)", options.reissue_time)
+            yield Fault("reissue_time", f"less than {name} ({seconds} seconds)", (name,))
 
 
-def _cookie_faults(options: SessionOptions) -> Iterator[SettingsError]:
+def _cookie_faults(options: SessionOptions) -> Iterator[Fault]:
     if options.samesite == "None" and options.secure is not True:
-        yield _fault("samesite", "Lax or Strict unless secure = true", "None")
-    if options.key.startswith(("__Secure-", "__Host-")) and options.secure is not True:
-        yield _fault("secure", f"true for a cookie named {options.key}", options.secure)
-    if options.key.startswith("__Host-") and options.cookie_domain:
-        yield _fault("cookie_domain", f"absent for a cookie named {options.key}", options.cookie_domain)
-    if options.key.startswith("__Host-") and options.cookie_path != "/":
-        yield _fault("cookie_path", f"/ for a cookie named {options.key}", options.cookie_path)
+        yield Fault("samesite", "Lax or Strict unless secure = true", ("secure",))
+    key = options.key.lower()
+    if key.startswith(("__secure-", "__host-")) and options.secure is not True:
+        yield Fault("secure", f"true for a cookie named {options.key}", ("key",))
+    if key.startswith("__host-") and options.cookie_domain:
+        yield Fault("cookie_domain", f"absent for a cookie named {options.key}", ("key",))
+    if key.startswith("__host-") and options.cookie_path != "/":
+        yield Fault("cookie_path", f"/ for a cookie named {options.key}", ("key",))
 
 
-def _key_faults(options: SessionOptions) -> Iterator[SettingsError]:
+def _key_faults(options: SessionOptions) -> Iterator[Fault]:
     if options.type == COOKIE and not options.validate_key:
-        yield SettingsError("type = cookie needs validate_key, which signs the cookie, got none", name="validate_key")
-    if not options.encrypt_key:
-        return
-    if not options.validate_key:
-        yield SettingsError("encrypt_key needs validate_key, got none", name="validate_key")
+        yield Fault("validate_key", "given where type = cookie, which it signs", ("type",))
+    for retired, current in (
+        ("previous_secrets", "secret"),
+        ("previous_validate_keys", "validate_key"),
+        ("previous_encrypt_keys", "encrypt_key"),
+    ):
+        if getattr(options, retired) and not getattr(options, current):
+            yield Fault(current, f"given where {retired} are", (retired,))
+    if options.encrypt_key:
+        yield from _encryption_faults(options)
+
+
+def _encryption_faults(options: SessionOptions) -> Iterator[Fault]:
+    if not options.validate_key and options.type != COOKIE:
+        yield Fault("validate_key", "given where encrypt_key is", ("encrypt_key",))
+    for name in ("encrypt_key", "validate_key", "previous_encrypt_keys", "previous_validate_keys"):
+        # Beaker makes the cipher's key of them, and takes nothing else.
+        if not "".join(getattr(options, name) or ()).isascii():
+            yield Fault(name, "in ASCII where encrypt_key is given", ("encrypt_key",))
     try:
-        module = get_crypto_module(options.crypto_type)
-    except Exception as error:  # noqa: BLE001 -- Beaker raises its own, ImportError or what a broken library raises
-        yield SettingsError(
-            f"crypto_type must be a cipher that can be loaded, got {options.crypto_type!r} ({error})",
-            name="crypto_type",
-            value=options.crypto_type,
-        )
-        return
-    if not module.has_aes:
-        yield SettingsError("encrypt_key needs a cipher, got none: pip install cryptography", name="crypto_type")
-    elif options.type != COOKIE and module.__name__ != "beaker.crypto.pyca_cryptography":
-        yield _fault(
-            "crypto_type",
-            "cryptography for stored sessions (another cipher does not authenticate the record)",
-            options.crypto_type,
-        )
+        module: Any = get_crypto_module(options.crypto_type)
+    except Exception:  # noqa: BLE001 -- Beaker raises ImportError, or what a broken library raises
+        module = None
+    if not getattr(module, "has_aes", False):
+        rule = "a cipher that can be loaded where encrypt_key is given (pip install cryptography)"
+        yield Fault("crypto_type", rule, ("encrypt_key",))
+    elif getattr(module, "__name__", "") != "beaker.crypto.pyca_cryptography":
+        yield from _unauthenticated_faults(options)
+
+
+def _unauthenticated_faults(options: SessionOptions) -> Iterator[Fault]:
+    """A cipher that does not notice a wrong key or another's bytes is good enough for a signed cookie."""
+    if options.type != COOKIE:
+        yield Fault("crypto_type", "cryptography for stored sessions (another cipher does not authenticate the record)")
+    elif options.previous_encrypt_keys or options.previous_validate_keys:
+        yield Fault("crypto_type", "cryptography where keys are retired (another cipher does not notice a wrong one)")
 
 
 def differing(used: SessionOptions, ignored: SessionOptions) -> list[str]:

@@ -4,15 +4,16 @@ from __future__ import annotations
 
 from importlib import import_module
 
+from beaker_bridge.exceptions import SettingsError
 from beaker_bridge.settings import SessionOptions
 from beaker_bridge.stores.base import Store
 
-#: The stores by the backend's name. A store's module is imported when it is used: its client is not
-#: everybody's.
+#: What opens a store, by the backend's name. A store's module is imported when it is used: its client
+#: is not everybody's.
 _STORES = {
     "memory": "memory:MemoryStore",
     "file": "file:FileStore",
-    "dbm": "dbm:DbmStore",
+    "dbm": "dbm:open_dbm",
     "ext:redis": "redis:RedisStore",
     "ext:rediscluster": "redis:RedisClusterStore",
     "ext:memcached": "memcached:MemcachedStore",
@@ -26,7 +27,14 @@ def open_store(options: SessionOptions) -> Store:
 
     Args:
         options: the option table.
+
+    Raises:
+        SettingsError: the store's client is not installed, or refuses the options.
     """
     module, _, name = _STORES.get(str(options.type), "beaker:BeakerStore").partition(":")
-    store: Store = getattr(import_module(f"beaker_bridge.stores.{module}"), name)(options)
+    try:
+        opening = getattr(import_module(f"beaker_bridge.stores.{module}"), name)
+    except ImportError as error:
+        raise SettingsError(f"type = {options.type} needs a package that is missing: {error}", name="type") from error
+    store: Store = opening(options)
     return store

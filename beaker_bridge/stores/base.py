@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from contextlib import AbstractContextManager
@@ -9,6 +10,9 @@ from typing import Any, ClassVar, NamedTuple
 
 from beaker_bridge.exceptions import SessionConflictError, SessionStoreError
 from beaker_bridge.serializers import Envelope
+
+#: The form of an id. What else stands in a store is not a session's: a cache region's, say.
+ID_FORM = re.compile(r"[0-9a-f]{32}")
 
 
 class Record(NamedTuple):
@@ -32,7 +36,7 @@ class Store(ABC):
     """
 
     #: The name of the backend, as the option ``type`` has it.
-    kind: ClassVar[str]
+    kind: str
     #: What Beaker's backend puts around a record's text.
     envelope: ClassVar[Envelope]
 
@@ -71,6 +75,19 @@ class Store(ABC):
         """Yield the id of each record, for a purge; none where the server expires records itself."""
         return iter(())
 
+    def sweep(self, before: float) -> int:
+        """Remove what killed writers have left of records that never came to stand.
+
+        Nothing waits for it, and nothing reads it: it only takes room.
+
+        Args:
+            before: what was last written before this time, in seconds since the epoch, is removed.
+
+        Returns:
+            How many files were removed.
+        """
+        return 0
+
     def close(self) -> None:
         """Close the connections that the store itself has opened; a later use opens new ones."""
         return
@@ -106,7 +123,8 @@ class LockingStore(Store):
 
 def unreachable(kind: str, error: BaseException) -> SessionStoreError:
     """Return the error for a store that cannot be reached."""
-    return SessionStoreError(f"the session store {kind} cannot be reached: {error!r}", name=kind, original=error)
+    reason = f"{type(error).__name__}: {error}" if str(error) else type(error).__name__
+    return SessionStoreError(f"the session store {kind} cannot be reached: {reason}", name=kind, original=error)
 
 
 def lock_timed_out(kind: str, timeout: float) -> SessionConflictError:

@@ -1,25 +1,82 @@
-"""Sessions in dbm files, one each, where Beaker keeps them."""
+"""Sessions in dbm files, one each, where Beaker keeps them.
+
+What makes a swap whole depends on the dbm module. Beside these two kinds of files, with another module
+(``dbm.sqlite3``, an ``ndbm`` that makes two files), sessions go through Beaker's own interface.
+"""
 
 from __future__ import annotations
 
-import ast
+import errno
 import os
+import re
 import secrets
-from collections.abc import Callable
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterator
 from contextlib import suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 from beaker._compat import anydbm
+from beaker.synchronization import file_synchronizer
 
 from beaker_bridge.serializers import PickledEnvelope
 from beaker_bridge.settings import SessionOptions
-from beaker_bridge.stores.base import Record, unreachable
-from beaker_bridge.stores.file import TEMPORARY, DirectoryStore, replace
+from beaker_bridge.stores.base import ID_FORM, Record, Store, unreachable
+from beaker_bridge.stores.beaker import BeakerStore
+from beaker_bridge.stores.file import TEMPORARY, DirectoryStore, remove_old, replace, session_path
 
 _KEY = "session"
 #: The block size of ``dbm.dumb``, in bytes: Beaker's own writes there expect values on its bounds.
 _BLOCK = 512
+#: The errors of a dbm module that tell of the file's content. Others tell of the machine.
+_DAMAGED = frozenset({None, 0, errno.EINVAL})
+
+
+def open_dbm(options: SessionOptions) -> Store:
+    """Return the store of dbm sessions for the module that the options name.
+
+    Args:
+        options: the option table.
+    """
+    module = options.dbmmodule or anydbm
+    name = getattr(module, "__name__", "")
+    if name == "dbm.dumb":
+        return DbmStore(options, _DumbFormat())
+    # GNU's ndbm makes two files, which no one rename replaces.
+    if name in {"dbm.gnu", "_gdbm"} or (name in {"dbm.ndbm", "_dbm"} and module.library != "GNU gdbm"):
+        return DbmStore(options, _SingleFileFormat(module))
+    return _OtherDbmStore(options)
+
+
+def _directory(options: SessionOptions) -> str:
+    return options.dbm_dir or f"{options.data_dir}/container_dbm"
+
+
+def _lock_directory(options: SessionOptions) -> str:
+    return options.lock_dir or f"{options.data_dir}/container_dbm_lock"
+
+
+class _Format(ABC):
+    """The files of a dbm module."""
+
+    #: What follows a database's path in the names of the files by which one sees that it exists.
+    marks: ClassVar[frozenset[str]]
+
+    @abstractmethod
+    def read(self, path: str) -> bytes | None:
+        """Return the session's value; what cannot be read as the module's files is the damaged value."""
+
+    @abstractmethod
+    def write(self, path: str, raw: bytes) -> None:
+        """Replace the session's value: readers see the old one or the new one."""
+
+    @abstractmethod
+    def remove(self, path: str) -> None:
+        """Remove the database."""
+
+    def sweep(self, path: str, before: float) -> int:
+        """Remove, as :meth:`Store.sweep`, what a writer left that was killed before the database was one."""
+        return 0
 
 
 class DbmStore(DirectoryStore):
@@ -27,20 +84,16 @@ class DbmStore(DirectoryStore):
 
     Args:
         options: the option table.
+        files: the module's files.
     """
 
     kind = "dbm"
     envelope = PickledEnvelope
     suffix = ".dbm"
 
-    def __init__(self, options: SessionOptions) -> None:
-        super().__init__(
-            options.dbm_dir or f"{options.data_dir}/container_dbm",
-            options.lock_dir or f"{options.data_dir}/container_dbm_lock",
-            options.store_timeout,
-        )
-        module = options.dbmmodule or anydbm
-        self._format = _DumbFormat() if module.__name__ == "dbm.dumb" else _SingleFileFormat(module)
+    def __init__(self, options: SessionOptions, files: _Format) -> None:
+        super().__init__(_directory(options), _lock_directory(options), options.store_timeout)
+        self._format = files
 
     def read(self, session_id: str) -> Record | None:
         try:
@@ -49,23 +102,41 @@ class DbmStore(DirectoryStore):
             raise unreachable(self.kind, error) from error
         return None if raw is None else Record(raw)
 
-    def ids(self) -> Any:
-        seen = set()
-        for name in self._names():
-            session_id, dbm, _rest = name.partition(self.suffix)
-            if dbm and TEMPORARY not in name and session_id not in seen:
-                seen.add(session_id)
+    def ids(self) -> Iterator[str]:
+        for session_id, rest in self._parts():
+            if rest in self._format.marks:
                 yield session_id
+
+    def sweep(self, before: float) -> int:
+        removed = super().sweep(before)
+        for session_id in {session_id for session_id, _rest in self._parts()}:
+            with self._guard(session_id):
+                removed += self._format.sweep(self._path(session_id), before)
+        return removed
+
+    def _parts(self) -> Iterator[tuple[str, str]]:
+        """Yield the id, and what follows the database's path, in the name of each session's file."""
+        for _folder, name in self._files():
+            session_id, _suffix, rest = name.partition(self.suffix)
+            if ID_FORM.fullmatch(session_id):
+                yield session_id, rest
 
     def _write(self, session_id: str, raw: bytes, expires_in: float | None) -> None:
         self._format.write(self._path(session_id), raw)
 
     def _remove(self, session_id: str) -> None:
         self._format.remove(self._path(session_id))
+        self._locks.forget(session_id)
 
 
-class _SingleFileFormat:
-    """A dbm module that keeps each database in one file (gdbm; ndbm's ``.db``): replaced by a rename."""
+class _SingleFileFormat(_Format):
+    """A dbm module that keeps each database in one file (gdbm; ndbm's ``.db``): replaced by a rename.
+
+    Args:
+        module: the module.
+    """
+
+    marks = frozenset({"", ".db"})
 
     def __init__(self, module: Any) -> None:
         self._module = module
@@ -75,9 +146,11 @@ class _SingleFileFormat:
             with self._module.open(path, "r") as database:
                 return database.get(_KEY.encode("ascii"))  # type: ignore[no-any-return]
         except self._module.error as error:
-            if _files(path):
-                raise OSError(f"{path} cannot be opened: {error}") from error
-            return None
+            if error.errno == errno.ENOENT:
+                return None
+            if error.errno not in _DAMAGED:
+                raise
+        return b"".join(Path(file).read_bytes() for file in _files(path))
 
     def write(self, path: str, raw: bytes) -> None:
         temporary = f"{path}.{secrets.token_hex(8)}{TEMPORARY}"
@@ -102,10 +175,12 @@ def _files(path: str) -> list[str]:
     return [file for file in (path, path + ".db") if os.path.exists(file)]
 
 
-class _DumbFormat:
+class _DumbFormat(_Format):
     """``dbm.dumb``: ``.dir`` says where in ``.dat`` the value is. Two files cannot be replaced by one
     rename, so a value is written where ``.dir`` does not point, and a new ``.dir`` is renamed there.
     """
+
+    marks = frozenset({".dir"})
 
     def read(self, path: str) -> bytes | None:
         while True:
@@ -122,7 +197,7 @@ class _DumbFormat:
     def write(self, path: str, raw: bytes) -> None:
         position = self._free(path, len(raw))
         Path(path).parent.mkdir(parents=True, exist_ok=True)
-        descriptor = os.open(path + ".dat", os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        descriptor = os.open(path + ".dat", os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, 0o666)
         with open(descriptor, "wb", buffering=0) as data:
             data.seek(position)
             _write_all(data.write, raw)
@@ -134,37 +209,101 @@ class _DumbFormat:
             with suppress(FileNotFoundError):
                 os.unlink(path + suffix)
 
+    def sweep(self, path: str, before: float) -> int:
+        if os.path.exists(path + ".dir"):
+            return 0
+        return remove_old(path + ".dat", before) + remove_old(path + ".bak", before)
+
     def _value(self, path: str, directory: bytes) -> bytes | None:
-        place = _place(directory)
+        try:
+            place = _place(directory)
+        except ValueError:
+            return directory
         if place is None:
             return None
         position, size = place
-        with open(path + ".dat", "rb", buffering=0) as data:
-            data.seek(position)
-            return data.read(size)
+        try:
+            with open(path + ".dat", "rb", buffering=0) as data:
+                data.seek(position)
+                # No more than there is: a damaged size may be beyond any memory.
+                return data.read(min(size, os.fstat(data.fileno()).st_size))
+        except FileNotFoundError:
+            # Gone with .dir, as the caller sees; or the record has lost it.
+            return b""
 
     def _free(self, path: str, size: int) -> int:
         """Return the first block where a value fits without touching the one that stands."""
-        with suppress(FileNotFoundError):
+        # Nothing to spare where .dir is damaged: the value that it led to cannot be found again.
+        with suppress(FileNotFoundError, ValueError):
             place = _place(Path(path + ".dir").read_bytes())
             if place is not None and size > place[0]:
                 return -(-(place[0] + place[1]) // _BLOCK) * _BLOCK
         return 0
 
 
+_LINE = re.compile(rb"""(?P<key>'.*'|".*"), \((?P<position>[0-9]{1,15}), (?P<size>[0-9]{1,15})\)""")
+
+
 def _place(directory: bytes) -> tuple[int, int] | None:
-    """Return position and size of the session's value, as the lines of a ``.dir`` file say."""
-    for line in directory.decode("latin-1").splitlines():
-        try:
-            key, (position, size) = ast.literal_eval(line)
-        except (ValueError, SyntaxError, TypeError):
-            continue
-        if key == _KEY:
-            return int(position), int(size)
-    return None
+    """Return position and size of the session's value, as the lines of a ``.dir`` file say.
+
+    Raises:
+        ValueError: they are not lines of a ``.dir`` file.
+    """
+    place = None
+    for line in directory.splitlines():
+        match = _LINE.fullmatch(line.strip())
+        if match is None:
+            raise ValueError(f"a line of {len(line)} bytes is not dbm.dumb's")
+        if match["key"] == repr(_KEY).encode("ascii"):
+            place = int(match["position"]), int(match["size"])
+    return place
 
 
 def _write_all(write: Callable[[memoryview], int], content: bytes) -> None:
     view = memoryview(content)
     while view:
         view = view[write(view) :]
+
+
+class _OtherDbmStore(BeakerStore):
+    """Beaker's ``dbm`` with another module, of which we do not know what makes a write whole.
+
+    Beaker's namespace makes an empty database when it is constructed, and takes no lock for that: here
+    it is constructed under its lock, and for a reader only where there is a database.
+
+    Args:
+        options: the option table.
+    """
+
+    def __init__(self, options: SessionOptions) -> None:
+        super().__init__(options)
+        self._root = _directory(options)
+        self._lock_dir = _lock_directory(options)
+
+    def read(self, session_id: str) -> Record | None:
+        lock = self._synchronizer(session_id)
+        with self._translated():
+            lock.acquire_read_lock()
+            try:
+                path = session_path(self._root, session_id, DbmStore.suffix)
+                if any(os.path.exists(path + rest) for rest in ("", ".db", ".dat", ".dir", ".pag")):
+                    return super().read(session_id)
+                return None
+            finally:
+                lock.release_read_lock()
+
+    def _write(self, session_id: str, raw: bytes, expires_in: float | None) -> None:
+        lock = self._synchronizer(session_id)
+        lock.acquire_write_lock()
+        try:
+            super()._write(session_id, raw, expires_in)
+        finally:
+            lock.release_write_lock()
+
+    def _creation_lock(self, session_id: str, key: str) -> Any:
+        return self._synchronizer(f"dbmcontainer/funclock/{session_id}/{key}")
+
+    def _synchronizer(self, identifier: str) -> Any:
+        # The same object as the namespace's own, which each thread may acquire again.
+        return file_synchronizer(identifier, lock_dir=self._lock_dir)

@@ -5,13 +5,13 @@ from __future__ import annotations
 import os
 import secrets
 from collections.abc import Iterator
-from contextlib import AbstractContextManager, contextmanager, suppress
+from contextlib import AbstractContextManager, ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import BinaryIO, ClassVar
 
 from beaker_bridge.serializers import NamespaceEnvelope
 from beaker_bridge.settings import SessionOptions
-from beaker_bridge.stores.base import LockingStore, Record, lock_timed_out, unreachable
+from beaker_bridge.stores.base import ID_FORM, LockingStore, Record, lock_timed_out, unreachable
 from beaker_bridge.stores.locks import FileLocks, LockTimeoutError
 
 #: What a file is called while it is written; a purge removes what a killed process left of it.
@@ -37,21 +37,33 @@ class DirectoryStore(LockingStore):
 
     @contextmanager
     def lock(self, session_id: str, timeout: float) -> Iterator[None]:
-        with self._translated():
-            try:
-                with self._locks.queue(session_id, timeout):
-                    yield
-            except LockTimeoutError:
-                raise lock_timed_out(self.kind, timeout) from None
+        with ExitStack() as held:
+            # Only the lock's own errors are the store's: the block may have some, too.
+            with self._translated():
+                try:
+                    held.enter_context(self._locks.queue(session_id, timeout))
+                except LockTimeoutError:
+                    raise lock_timed_out(self.kind, timeout) from None
+            yield
 
     def ids(self) -> Iterator[str]:
-        for name in self._names():
-            if name.endswith(self.suffix):
-                yield name.removesuffix(self.suffix)
+        for _folder, name in self._files():
+            session_id = name.removesuffix(self.suffix)
+            # Beaker's cache regions may keep files in the same directories.
+            if name.endswith(self.suffix) and ID_FORM.fullmatch(session_id):
+                yield session_id
 
-    def _names(self) -> Iterator[str]:
-        for _directory, _directories, names in os.walk(self._root):
-            yield from names
+    def sweep(self, before: float) -> int:
+        with self._translated():
+            left = [os.path.join(folder, name) for folder, name in self._files() if TEMPORARY in name]
+            return sum(remove_old(path, before) for path in left)
+
+    def _files(self) -> Iterator[tuple[str, str]]:
+        """Yield the directory and the name of each file."""
+        with self._translated():
+            for folder, _folders, names in os.walk(self._root, onerror=_raise_unless_gone):
+                for name in names:
+                    yield folder, name
 
     def _guard(self, session_id: str) -> AbstractContextManager[None]:
         return self._guarded(session_id)
@@ -73,8 +85,26 @@ class DirectoryStore(LockingStore):
             raise unreachable(self.kind, error) from error
 
     def _path(self, session_id: str) -> str:
-        # As Beaker's encoded_path has it, without a digest.
-        return f"{self._root}/{session_id[:1]}/{session_id[:2]}/{session_id}{self.suffix}"
+        return session_path(self._root, session_id, self.suffix)
+
+
+def session_path(root: str, session_id: str, suffix: str) -> str:
+    """Return the path of a session's file, as Beaker's ``encoded_path`` has it, without a digest."""
+    return f"{root}/{session_id[:1]}/{session_id[:2]}/{session_id}{suffix}"
+
+
+def _raise_unless_gone(error: OSError) -> None:
+    if not isinstance(error, FileNotFoundError):
+        raise error
+
+
+def remove_old(path: str, before: float) -> int:
+    """Remove a file that was last written before a time, and return how many that were."""
+    with suppress(FileNotFoundError):
+        if os.stat(path).st_mtime < before:
+            os.unlink(path)
+            return 1
+    return 0
 
 
 def replace(path: str, content: bytes) -> None:
@@ -129,4 +159,6 @@ class FileStore(DirectoryStore):
         replace(self._path(session_id), raw)
 
     def _remove(self, session_id: str) -> None:
-        os.unlink(self._path(session_id))
+        with suppress(FileNotFoundError):
+            os.unlink(self._path(session_id))
+        self._locks.forget(session_id)

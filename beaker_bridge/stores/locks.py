@@ -34,6 +34,10 @@ class FileLocks:
 
     def __init__(self, directory: str) -> None:
         self._directory = Path(directory)
+        self._renew()
+
+    def _renew(self) -> None:
+        self._process = os.getpid()
         self._threads = [threading.Lock() for _ in range(2 * SLOTS)]
 
     @contextmanager
@@ -53,8 +57,16 @@ class FileLocks:
         with self._slot("queue", session_id, time.monotonic() + timeout):
             yield
 
+    def forget(self, session_id: str) -> None:
+        """Remove the lock file that Beaker made for an id, by whoever holds the guard and deletes the record."""
+        with suppress(FileNotFoundError):
+            os.unlink(self._beakers(session_id))
+
     @contextmanager
     def _slot(self, use: str, session_id: str, deadline: float) -> Iterator[None]:
+        if self._process != os.getpid():
+            # A fork has copied the locks of threads that do not run here, and would never release them.
+            self._renew()
         number = int(session_id[:4], 16) % SLOTS
         # The threads of one process queue here, without polling a file.
         thread_lock = self._threads[number + SLOTS * (use == "queue")]
@@ -83,23 +95,28 @@ def _file_lock(path: Path, deadline: float, *, create: bool) -> Iterator[None]:
             if time.monotonic() > deadline:
                 raise LockTimeoutError
             time.sleep(POLL)
-        yield
+        try:
+            yield
+        finally:
+            # To close it is not enough: a child that was forked meanwhile has the file open, too.
+            fcntl.flock(descriptor, fcntl.LOCK_UN)
     finally:
         os.close(descriptor)
 
 
 def _opened(path: Path, *, create: bool) -> int | None:
     # A descriptor of its own each time: a forked child that shared one would share the lock, too.
+    # The mode is Beaker's: the umask says which other users may share the sessions.
     flags = os.O_RDWR | os.O_CLOEXEC
     if not create:
         with suppress(FileNotFoundError):
             return os.open(path, flags)
         return None
     try:
-        return os.open(path, flags | os.O_CREAT, 0o600)
+        return os.open(path, flags | os.O_CREAT, 0o666)
     except FileNotFoundError:
         path.parent.mkdir(parents=True, exist_ok=True)
-        return os.open(path, flags | os.O_CREAT, 0o600)
+        return os.open(path, flags | os.O_CREAT, 0o666)
 
 
 def _locked(descriptor: int) -> bool:

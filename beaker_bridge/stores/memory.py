@@ -11,7 +11,7 @@ from beaker.container import MemoryNamespaceManager
 
 from beaker_bridge.serializers import BareEnvelope
 from beaker_bridge.settings import SessionOptions
-from beaker_bridge.stores.base import LockingStore, Record, lock_timed_out
+from beaker_bridge.stores.base import ID_FORM, LockingStore, Record, lock_timed_out
 
 # One of each for the process, as Beaker's namespaces are: every application shares them.
 _guard = threading.Lock()
@@ -58,14 +58,17 @@ class MemoryStore(LockingStore):
                 _queues[session_id] = queue, waiting - 1
 
     def ids(self) -> Iterator[str]:
-        with _guard:
-            return iter(list(self._namespaces))
+        # Beaker's cache regions keep their namespaces in the same dict.
+        for name, namespace in list(self._namespaces.items()):
+            if ID_FORM.fullmatch(name) and "session" in namespace:
+                yield name
 
     def _guard(self, session_id: str) -> threading.Lock:
         return _guard
 
     def _write(self, session_id: str, raw: bytes, expires_in: float | None) -> None:
-        self._namespaces[session_id] = {"session": raw.decode("ascii")}
+        # The same dict: a session of Beaker's own that is open in this process holds on to it.
+        self._namespaces.setdefault(session_id, {})["session"] = raw.decode("ascii")
 
     def _remove(self, session_id: str) -> None:
-        del self._namespaces[session_id]
+        self._namespaces.pop(session_id).clear()

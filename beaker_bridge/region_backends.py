@@ -1,0 +1,546 @@
+"""What keeps the values of a cache region: a namespace manager of Beaker's kind, over Beaker's backends.
+
+Beaker's decorators work with it as with Beaker's own. It adds what these lack:
+
+- An expired value stays where it is while one caller computes a new one, on every backend.
+- A store that fails costs no page: the value is computed.
+- Each value has a name of its own, made of the region, the namespace and the whole key. So two regions
+  share nothing, a session's id is no value's name, and no backend's own way to join, cut or compare
+  names lets two keys meet.
+- To clear a namespace touches nothing else.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+import pickle
+import re
+import secrets
+import threading
+import time
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Mapping
+from functools import cached_property
+from math import ceil
+from typing import Any, NamedTuple, TypeVar
+
+from beaker.cache import clsmap
+from beaker.container import NamespaceManager
+
+from beaker_bridge.exceptions import (
+    BeakerBridgeError,
+    DamagedRecordError,
+    SessionStoreError,
+    SessionTooLargeError,
+)
+from beaker_bridge.region_locks import AWAY, CreationLock, FileLease
+from beaker_bridge.settings import SessionOptions
+from beaker_bridge.stores import open_store
+from beaker_bridge.stores.base import Record, Store, Swap
+
+log = logging.getLogger(__name__)
+
+T = TypeVar("T")
+
+#: Seconds for which a server that could not be reached is left alone.
+PAUSE = 5
+#: Seconds between two warnings of one kind about one region.
+QUIET = 60
+#: What is in the place of a value where nobody can say which, or whether there is one.
+UNKNOWN = object()
+#: The options of a region that a store on a server is opened with.
+_STORE_OPTIONS = ("url", "urls", "table_name", "schema_name", "sa_opts", "bind", "table")
+#: A lease: a word of its holder's own, and the time at which it ends.
+_LEASE = re.compile(rb"[0-9a-f]{32} ([0-9.]+)")
+
+UNUSABLE = "its store cannot be used, so values are computed"
+LOST = "its store cannot be used, so a value that was invalidated is served until it expires"
+DAMAGED = "a value in its store cannot be read, so it is computed"
+
+
+class CacheStoreError(BeakerBridgeError):
+    """The store of a cache region cannot be used, and its ``store_error`` is ``raise``.
+
+    ``name`` is the region, ``original`` what the store or its client raised.
+    """
+
+
+class Terms(NamedTuple):
+    """What a region's namespace manager goes by, beside what Beaker hands over."""
+
+    name: str
+    kind: str
+    store_timeout: float
+    lock_timeout: float
+    store_error: str
+
+
+# -- When a store fails ------------------------------------------------------------------------------
+
+
+class Troubles:
+    """Tells what is wrong with a region's store: in the log, once a minute, or by an exception.
+
+    Args:
+        terms: the region's.
+    """
+
+    def __init__(self, terms: Terms) -> None:
+        self._terms = terms
+        self._guard = threading.Lock()
+        self._quiet_until: dict[str, float] = {}
+
+    def tell(self, trouble: str, error: Exception) -> None:
+        """Tell of an error.
+
+        Raises:
+            CacheStoreError: the store cannot be used, and the region's ``store_error`` is ``raise``.
+        """
+        message = f"cache region {self._terms.name} ({self._terms.kind}): {trouble}: {_reason(error)}"
+        if self._terms.store_error == "raise" and trouble != DAMAGED:
+            raise CacheStoreError(message, name=self._terms.name, original=error) from error
+        with self._guard:
+            now = time.monotonic()
+            told = now < self._quiet_until.get(trouble, now)
+            if not told:
+                self._quiet_until[trouble] = now + QUIET
+        if not told:
+            log.warning("%s", message)
+
+
+def _reason(error: BaseException) -> str:
+    """Return an error as a line without statements, values or passwords in it."""
+    if isinstance(error, SessionTooLargeError):
+        return f"{error.value} bytes are too many for it"
+    if isinstance(error, SessionStoreError) and error.original is not None:
+        error = error.original
+    text = str(error).strip().partition("\n")[0]
+    return f"{type(error).__name__}: {text}" if text else type(error).__name__
+
+
+class _Server:
+    """A store on a server, which is left alone for a while when it could not be reached.
+
+    Each call would cost its timeout otherwise, and a page makes many.
+
+    Args:
+        store: the store.
+    """
+
+    def __init__(self, store: Store) -> None:
+        self._store = store
+        self._error: SessionStoreError | None = None
+        self._rests_until = 0.0
+
+    def read(self, name: str, *, urgent: bool = False) -> Record | None:
+        """Return a record, as :meth:`Store.read` does; ask in any case, if it is urgent."""
+        return self._ask(urgent, self._store.read, name)
+
+    def swap(
+        self,
+        name: str,
+        record: Record | None,
+        new: bytes | None,
+        expires_in: float | None = None,
+        *,
+        urgent: bool = False,
+    ) -> Swap:
+        """Replace a record, as :meth:`Store.swap` does; ask in any case, if it is urgent."""
+        return self._ask(urgent, self._store.swap, name, record, new, expires_in)
+
+    def close(self) -> None:
+        """Close its connections."""
+        self._store.close()
+
+    def _ask(self, urgent: bool, method: Callable[..., T], *arguments: Any) -> T:
+        error, now = self._error, time.monotonic()
+        if error is not None and not urgent:
+            if now < self._rests_until:
+                raise SessionStoreError(str(error), name=error.name, original=error.original)
+            # One finds out; the others wait for what it finds.
+            self._rests_until = now + PAUSE
+        try:
+            answer = method(*arguments)
+        except SessionStoreError as failure:
+            self._error, self._rests_until = failure, time.monotonic() + PAUSE
+            raise
+        self._error = None
+        return answer
+
+
+_servers: list[tuple[SessionOptions, _Server]] = []
+_servers_guard = threading.Lock()
+
+
+def open_servers(kind: str, arguments: Mapping[str, Any], timeout: float) -> tuple[_Server, ...]:
+    """Return the servers that a region's arguments name; each is opened once, for all regions.
+
+    Args:
+        kind: the name of the backend.
+        arguments: the region's options.
+        timeout: the longest that one step may take, in seconds.
+
+    Raises:
+        SettingsError: the arguments name no server, or its client is not installed.
+    """
+    given = {name: arguments[name] for name in _STORE_OPTIONS if arguments.get(name) is not None}
+    options = SessionOptions(**{"type": kind, "store_timeout": timeout, **given})
+    if kind != "ext:memcached" or not isinstance(options.url, str):
+        return (_server(options),)
+    # Each by itself: where one of them is down, the others still do their part.
+    addresses = [address for address in options.url.split(";") if address.strip()]
+    return tuple(_server(SessionOptions(type=kind, url=address, store_timeout=timeout)) for address in addresses)
+
+
+def _server(options: SessionOptions) -> _Server:
+    with _servers_guard:
+        for known, server in _servers:
+            if known == options:
+                return server
+        server = _Server(open_store(options))
+        _servers.append((options, server))
+        return server
+
+
+def close_servers() -> None:
+    """Close the connections to all servers, and forget them."""
+    with _servers_guard:
+        for _, server in _servers:
+            server.close()
+        _servers.clear()
+
+
+# -- Where the values are ----------------------------------------------------------------------------
+
+
+class Backend(ABC):
+    """The values of one namespace of a region, by the digests of their keys.
+
+    Each method raises what its store or its client raises.
+    """
+
+    @staticmethod
+    def pack(value: Any) -> Any:
+        """Return a value as the backend keeps it."""
+        return pickle.dumps(value)
+
+    @staticmethod
+    def unpack(content: Any) -> Any:
+        """Return the value that was packed."""
+        return pickle.loads(content)  # noqa: S301 -- a cache holds any value, as Beaker's does
+
+    @abstractmethod
+    def read(self, key: str) -> Any:
+        """Return a packed value, or nothing."""
+
+    @abstractmethod
+    def write(self, key: str, content: Any, seconds: float | None) -> None:
+        """Keep a packed value for so many seconds at least."""
+
+    @abstractmethod
+    def delete(self, key: str) -> None:
+        """Remove a value."""
+
+    @abstractmethod
+    def clear(self) -> None:
+        """Remove all values of the namespace, and no others."""
+
+    @abstractmethod
+    def take(self, key: str, seconds: float) -> Any:
+        """Take the lease for computing a value, for so many seconds; nothing where it is taken."""
+
+    @abstractmethod
+    def end(self, key: str, lease: Any) -> None:
+        """End a lease."""
+
+
+class BeakerBackend(Backend):
+    """What Beaker's own namespace manager keeps, whichever it is.
+
+    Args:
+        kind: the name of the backend.
+        name: the name of the namespace.
+        arguments: what Beaker hands to a namespace manager.
+    """
+
+    def __init__(self, kind: str, name: str, arguments: Mapping[str, Any]) -> None:
+        self._kind = kind
+        self._name = name
+        self._arguments = arguments
+
+    @cached_property
+    def _manager(self) -> Any:
+        # Made at the first use, since some connect: that may fail.
+        return clsmap[self._kind](self._name, **self._arguments)
+
+    def read(self, key: str) -> Any:
+        manager = self._manager
+        manager.acquire_read_lock()
+        try:
+            return manager[key]
+        except KeyError:
+            return None
+        finally:
+            manager.release_read_lock()
+
+    def write(self, key: str, content: Any, seconds: float | None) -> None:
+        manager = self._manager
+        manager.acquire_write_lock()
+        try:
+            manager.set_value(key, content, expiretime=seconds)
+        finally:
+            manager.release_write_lock()
+
+    def delete(self, key: str) -> None:
+        manager = self._manager
+        manager.acquire_write_lock()
+        try:
+            if key in manager:
+                del manager[key]
+        finally:
+            manager.release_write_lock()
+
+    def clear(self) -> None:
+        self._manager.remove()
+
+    def take(self, key: str, seconds: float) -> Any:
+        lock = self._manager.get_creation_lock(key)
+        return lock if lock.acquire(wait=False) else None
+
+    def end(self, key: str, lease: Any) -> None:
+        lease.release()
+
+
+class MemoryBackend(BeakerBackend):
+    """Beaker's ``memory``: the values themselves, which need no lease beside the process's own lock."""
+
+    @staticmethod
+    def pack(value: Any) -> Any:
+        return value
+
+    @staticmethod
+    def unpack(content: Any) -> Any:
+        return content
+
+    def take(self, key: str, seconds: float) -> Any:
+        return True
+
+    def end(self, key: str, lease: Any) -> None:
+        return
+
+
+class FileBackend(BeakerBackend):
+    """Beaker's ``file`` and ``dbm``: one file for all values of a namespace."""
+
+    def read(self, key: str) -> Any:
+        try:
+            return super().read(key)
+        except OSError:
+            raise
+        except Exception as error:
+            # Beaker would read it again and again, and never write to it.
+            self._manager.remove()
+            raise DamagedRecordError(f"a damaged file is removed: {error!r}") from error
+
+    def take(self, key: str, seconds: float) -> Any:
+        lease = FileLease(f"{self._manager.lock_dir}/{self._name}.{key}.lock")
+        return lease if lease.take() else None
+
+    def end(self, key: str, lease: Any) -> None:
+        lease.end()
+
+
+class ServerBackend(Backend):
+    """Redis, Redis Cluster, memcached and SQL: one record a value, in the stores that sessions use, too.
+
+    A value begins with the namespace's generation, which is a record beside it. To clear the
+    namespace is to change that: no server needs to look for what is cleared.
+
+    Args:
+        name: the name of the namespace.
+        servers: the servers; each value is on one of them.
+    """
+
+    def __init__(self, name: str, servers: tuple[_Server, ...]) -> None:
+        self._name = name
+        self._generation = f"{name}.generation"
+        self._servers = servers
+
+    def read(self, key: str) -> Any:
+        server, name = self._place(key)
+        record = server.read(name)
+        generation = server.read(self._generation) if record else None
+        # Without a generation (evicted, say) nobody knows what was cleared.
+        if record is None or generation is None or not record.raw.startswith(generation.raw):
+            return None
+        return record.raw[len(generation.raw) :]
+
+    def write(self, key: str, content: Any, seconds: float | None) -> None:
+        server, name = self._place(key)
+        found = server.read(self._generation) or server.swap(self._generation, None, _word()).found
+        if found is not None:  # pragma: no branch -- it is there, unless it is deleted at this moment
+            # One who writes at the same time has computed it at the same time.
+            server.swap(name, server.read(name), found.raw + content, seconds)
+
+    def delete(self, key: str) -> None:
+        server, name = self._place(key)
+        record = server.read(name, urgent=True)
+        while record is not None:
+            record = server.swap(name, record, None, urgent=True).found
+
+    def clear(self) -> None:
+        errors = []
+        for server in self._servers:
+            try:
+                self._change_generation(server)
+            except SessionStoreError as error:
+                errors.append(error)
+        if errors:
+            raise errors[0]
+
+    def _change_generation(self, server: _Server) -> None:
+        record, new = server.read(self._generation, urgent=True), _word()
+        while not (swap := server.swap(self._generation, record, new, urgent=True)).made:
+            record = swap.found
+
+    def take(self, key: str, seconds: float) -> Any:
+        server, name = self._place(f"{key}.lease")
+        found, now = server.read(name), time.time()
+        if found is not None and now < _end_of(found.raw):
+            return None
+        lease = _word() + f" {now + seconds:.3f}".encode("ascii")
+        return lease if server.swap(name, found, lease, seconds).made else None
+
+    def end(self, key: str, lease: Any) -> None:
+        server, name = self._place(f"{key}.lease")
+        server.swap(name, Record(lease), None)
+
+    def _place(self, key: str) -> tuple[_Server, str]:
+        return self._servers[int(key[:8], 16) % len(self._servers)], f"{self._name}.{key}"
+
+
+def _word() -> bytes:
+    return secrets.token_hex(16).encode("ascii")
+
+
+def _end_of(lease: bytes) -> float:
+    """Return the time at which a lease ends; one that cannot be read has ended."""
+    words = _LEASE.fullmatch(lease)
+    return float(words[1]) if words else 0
+
+
+#: The backends that have more than Beaker's own way; an unknown one has that.
+_BACKENDS: dict[str, type[BeakerBackend]] = {"memory": MemoryBackend, "file": FileBackend, "dbm": FileBackend}
+#: The backends that are servers.
+SERVER_KINDS = frozenset({"ext:redis", "ext:rediscluster", "ext:memcached", "ext:database", "ext:sqla"})
+
+
+def _backend(terms: Terms, name: str, arguments: Mapping[str, Any]) -> Backend:
+    if terms.kind in SERVER_KINDS:
+        return ServerBackend(name, open_servers(terms.kind, arguments, terms.store_timeout))
+    return _BACKENDS.get(terms.kind, BeakerBackend)(terms.kind, name, arguments)
+
+
+# -- What Beaker sees --------------------------------------------------------------------------------
+
+
+class RegionNamespace(NamespaceManager):
+    """A namespace of a region: the values of one cached function.
+
+    Each step is whole by itself, so that the locks around them, which Beaker takes, are none here.
+
+    Args:
+        terms: the region's.
+        troubles: where to tell what goes wrong.
+        namespace: the namespace, as Beaker names it.
+        arguments: the region's options, as Beaker hands them over.
+    """
+
+    def __init__(self, terms: Terms, troubles: Troubles, namespace: str, **arguments: Any) -> None:
+        super().__init__(namespace)
+        self._terms = terms
+        self._troubles = troubles
+        # Operators shall see whose it is; the digest makes it unique.
+        readable = re.sub(r"[^0-9a-z_]", "-", terms.name.lower())[:40]
+        self._name = f"region.{readable}.{_digest(repr((terms.name, namespace)).encode())}"
+        self._backend = _backend(terms, self._name, arguments)
+        self._seen = threading.local()
+
+    # -- Reading -------------------------------------------------------------------------------------
+
+    def __contains__(self, key: Any) -> bool:
+        # Beaker asks this right before it takes the value: the store is asked once for both.
+        value = self._read(key)
+        self._seen.value = key, value
+        # Nobody can say: then there is something to delete, and nothing to be had.
+        return value is not None
+
+    def __getitem__(self, key: Any) -> Any:
+        seen, value = getattr(self._seen, "value", (None, None))
+        self._seen.value = None, None
+        if seen != key:
+            value = self._read(key)
+        if value is None or value is UNKNOWN:
+            raise KeyError(key)
+        return value
+
+    def _read(self, key: Any) -> Any:
+        """Return the value, nothing if there is none, or ``UNKNOWN``."""
+        content = self._attempt(UNUSABLE, UNKNOWN, self._backend.read, _digest(key))
+        if content is None or content is UNKNOWN:
+            return content
+        try:
+            return self._backend.unpack(content)
+        except Exception as error:  # noqa: BLE001 -- a class may be gone or changed, and say so as it likes
+            self._troubles.tell(DAMAGED, error)
+            return UNKNOWN
+
+    # -- Writing -------------------------------------------------------------------------------------
+
+    def set_value(self, key: Any, value: Any, expiretime: float | None = None) -> None:
+        # Not one of the store's troubles: a value that cannot be pickled is the application's.
+        content = self._backend.pack(value)
+        self._attempt(UNUSABLE, None, self._backend.write, _digest(key), content, self._kept(expiretime))
+
+    def __setitem__(self, key: Any, value: Any) -> None:
+        self.set_value(key, value)
+
+    def __delitem__(self, key: Any) -> None:
+        self._attempt(LOST, None, self._backend.delete, _digest(key))
+
+    def do_remove(self) -> None:
+        self._attempt(LOST, None, self._backend.clear)
+
+    def _kept(self, expiretime: float | None) -> int | None:
+        """Return how long the server keeps a value: the old one is served while a new one is computed."""
+        return None if expiretime is None else ceil(expiretime + max(expiretime, self._terms.lock_timeout))
+
+    # -- Computing -----------------------------------------------------------------------------------
+
+    def get_creation_lock(self, key: Any) -> CreationLock:
+        """Return the lock for computing a value."""
+        digest, patience = _digest(key), self._terms.lock_timeout
+
+        def take() -> Any:
+            return self._attempt(UNUSABLE, AWAY, self._backend.take, digest, patience)
+
+        def end(lease: Any) -> None:
+            try:
+                self._backend.end(digest, lease)
+            except Exception as error:  # noqa: BLE001 -- as in _attempt; and the value is there: nobody needs an error
+                log.debug("cache region %s: a lease ends by itself: %s", self._terms.name, _reason(error))
+
+        return CreationLock(f"{self._name}.{digest}", patience, take, end)
+
+    def _attempt(self, trouble: str, otherwise: Any, step: Callable[..., Any], *arguments: Any) -> Any:
+        try:
+            return step(*arguments)
+        except Exception as error:  # noqa: BLE001 -- each store and each client has errors of its own
+            self._troubles.tell(DAMAGED if isinstance(error, DamagedRecordError) else trouble, error)
+            return otherwise
+
+
+def _digest(key: Any) -> str:
+    content = key if isinstance(key, bytes) else str(key).encode("utf-8", "surrogatepass")
+    return hashlib.sha256(content).hexdigest()[:40]

@@ -1,0 +1,187 @@
+"""Who computes a value of a cache region, while the others wait or take the old one."""
+
+from __future__ import annotations
+
+import os
+import threading
+import time
+from collections.abc import Callable
+from contextlib import ExitStack, suppress
+from pathlib import Path
+from typing import Any
+
+try:
+    import fcntl
+except ImportError:  # pragma: no cover -- Windows: regions in files lock within the process
+    fcntl = None  # type: ignore[assignment]
+
+#: Seconds between two looks at a lease that another process has.
+POLL = 0.02
+#: What is had instead of a lease where the store that keeps it is away.
+AWAY = object()
+
+
+class CreationLock:
+    """What Beaker's ``Value`` takes before it computes: first among this process's threads, then a lease.
+
+    One that dies, or hangs, holds the others up for ``patience`` seconds; after that another one takes
+    its place. Nobody waits longer than twice that, whatever happens.
+
+    Args:
+        name: what is computed: no two values share a name.
+        patience: seconds.
+        take: takes the lease, by which other processes see that somebody computes: it returns what
+            :meth:`end` is to be given, nothing where another process has it, or ``AWAY``.
+        end: ends the lease.
+    """
+
+    def __init__(
+        self, name: str, patience: float, take: Callable[[], Any], end: Callable[[Any], None] = lambda _: None
+    ) -> None:
+        self._name = name
+        self._patience = patience
+        self._take, self._end = take, end
+        self._turn: _Turn | None = None
+        self._lease: Any = None
+
+    def acquire(self, wait: bool = True) -> bool:
+        """Take the lock.
+
+        Args:
+            wait: whether to wait for who has it.
+
+        Returns:
+            Whether to compute. Who has waited computes in any case, as Beaker has it.
+        """
+        began = time.monotonic()
+        self._turn = _turns.take(self._name, self._patience, wait)
+        if self._turn is None:
+            return wait
+        try:
+            self._lease = self._taken_lease(began + self._patience if wait else began)
+        except BaseException:
+            self.release()
+            raise
+        if self._lease is None and not wait:
+            self.release()
+            return False
+        if self._lease is AWAY:
+            # What one computes now is kept nowhere: the others need not wait for it.
+            self.release()
+        else:
+            self._turn.until = time.monotonic() + self._patience
+        return True
+
+    def release(self) -> None:
+        """Give the lock back, if it still is ours."""
+        turn, lease = self._turn, self._lease
+        self._turn = self._lease = None
+        if turn is not None and _turns.end(turn) and lease is not None and lease is not AWAY:
+            self._end(lease)
+
+    def _taken_lease(self, deadline: float) -> Any:
+        while (lease := self._take()) is None and time.monotonic() < deadline:
+            time.sleep(POLL)
+        return lease
+
+
+class _Turn:
+    """A thread's turn to compute a value, until it is done, or its time is over."""
+
+    __slots__ = ("done", "name", "thread", "until")
+
+    def __init__(self, name: str, until: float) -> None:
+        self.name = name
+        self.until = until
+        self.thread = threading.get_ident()
+        self.done = threading.Event()
+
+
+class _Turns:
+    """The turns of this process's threads."""
+
+    def __init__(self) -> None:
+        self.renew()
+
+    def renew(self) -> None:
+        self._guard = threading.Lock()
+        self._turns: dict[str, _Turn] = {}
+
+    def take(self, name: str, patience: float, wait: bool) -> _Turn | None:
+        """Return a new turn; nothing where it is another's, or where this thread has it already."""
+        deadline = time.monotonic() + 2 * patience
+        while True:
+            now = time.monotonic()
+            # Before its own time begins, it may wait for another process's lease.
+            turn = _Turn(name, now + 2 * patience)
+            other = self._turn_before(turn, now)
+            if other is None:
+                return turn
+            if not wait or other.thread == turn.thread or now >= deadline:
+                return None
+            other.done.wait(min(other.until, deadline) - now)
+
+    def _turn_before(self, turn: _Turn, now: float) -> _Turn | None:
+        """Return whose turn it is; nothing, when it now is this one's."""
+        with self._guard:
+            other = self._turns.get(turn.name)
+            if other is not None and now < other.until:
+                return other
+            self._turns[turn.name] = turn
+            return None
+
+    def end(self, turn: _Turn) -> bool:
+        """End a turn; say whether nobody had taken its place."""
+        with self._guard:
+            ours = self._turns.get(turn.name) is turn
+            if ours:
+                del self._turns[turn.name]
+        turn.done.set()
+        return ours
+
+
+_turns = _Turns()
+# A fork copies the turns of threads that do not run there. Windows has no fork.
+_register: Callable[..., Any] = getattr(os, "register_at_fork", lambda **_: None)
+_register(after_in_child=_turns.renew)
+
+
+class FileLease:
+    """A lock on a file that is there only while it is held: a lock file for each value would use up inodes.
+
+    Args:
+        path: the file.
+    """
+
+    def __init__(self, path: str) -> None:
+        self._path = path
+        self._held = ExitStack()
+
+    def take(self) -> bool:
+        """Take the lock, if nobody has it. It falls when its process ends."""
+        with ExitStack() as opened, suppress(BlockingIOError, FileNotFoundError):
+            descriptor = self._opened()
+            opened.callback(os.close, descriptor)
+            if fcntl:  # pragma: no branch -- Windows has none
+                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                # To close it is not enough: a child that was forked meanwhile has the file open, too.
+                opened.callback(fcntl.flock, descriptor, fcntl.LOCK_UN)
+            # Who had it before may have removed the file meanwhile: then others may hold a new one.
+            if os.path.samestat(os.fstat(descriptor), os.stat(self._path)):
+                self._held = opened.pop_all()
+                return True
+        return False
+
+    def end(self) -> None:
+        """Give the lock back."""
+        with self._held, suppress(FileNotFoundError):
+            os.unlink(self._path)
+
+    def _opened(self) -> int:
+        # The mode is Beaker's: the umask says which other users may share the cache.
+        flags = os.O_RDWR | os.O_CREAT | os.O_CLOEXEC
+        try:
+            return os.open(self._path, flags, 0o666)
+        except FileNotFoundError:
+            Path(self._path).parent.mkdir(parents=True, exist_ok=True)
+            return os.open(self._path, flags, 0o666)

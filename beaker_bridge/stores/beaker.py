@@ -1,0 +1,153 @@
+"""Sessions behind any other backend of Beaker's, through Beaker's own interface."""
+
+from __future__ import annotations
+
+import pickle
+import time
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, ExitStack, contextmanager, suppress
+from math import ceil
+from typing import Any
+
+from beaker.cache import clsmap
+
+from beaker_bridge.exceptions import BeakerBridgeError
+from beaker_bridge.serializers import BareEnvelope
+from beaker_bridge.settings import SessionOptions
+from beaker_bridge.stores.base import LockingStore, Record, lock_timed_out, unreachable
+
+_KEY = "session"
+#: The name of our lock beside Beaker's, which the swap takes.
+_QUEUE = "beaker_bridge_lock"
+#: Seconds between two tries for a lock that somebody holds.
+POLL = 0.005
+#: The options that Beaker hands to a backend as they are.
+_BACKENDS_OWN = (
+    *("url", "urls", "lock_dir", "file_dir", "dbm_dir", "dbmmodule", "memcache_module"),
+    *("table_name", "schema_name", "sa_opts", "bind", "table"),
+)
+#: Seconds that Beaker adds to a session's timeout for the backend.
+_GRACE = 120
+
+
+class BeakerStore(LockingStore):
+    """``ext:mongodb``, and each backend that we do not know: Beaker's namespace manager does the work.
+
+    What holds here, and what does not:
+
+    - A swap reads, compares and writes under the creation lock of Beaker's backend. It is atomic among
+      our processes as far as that lock is a lock: on one machine for locks in files, everywhere for
+      MongoDB's, not at all for a backend whose lock is a ``null_synchronizer``.
+    - A lock whose holder was killed stays as long as the backend keeps it (MongoDB: 15 minutes).
+    - A reader waits where the backend's own read lock makes it wait.
+    - ``store_timeout`` bounds the wait for locks; how long a hanging server is waited for is the
+      backend's and its client's affair. Any error of theirs is taken for a store that cannot be reached.
+    - The backend pickles what it stores: who can write into the store can run code, with JSON, too.
+    - Records are not listed: a purge finds none, and expiry is the backend's affair. So are its lock
+      files: Beaker makes one for each session, and removes none.
+
+    Args:
+        options: the option table.
+    """
+
+    envelope = BareEnvelope
+
+    def __init__(self, options: SessionOptions) -> None:
+        self.kind = str(options.type)
+        self._timeout = options.store_timeout
+        self._namespace_class = clsmap[self.kind]
+        own = {name: getattr(options, name) for name in _BACKENDS_OWN if name in options.given}
+        if options.timeout:
+            own["timeout"] = options.timeout + _GRACE
+        self._arguments = {"data_dir": options.data_dir, **own, **options.backend_arguments}
+
+    def read(self, session_id: str) -> Record | None:
+        with self._translated():
+            return _record(self._namespace(session_id))
+
+    @contextmanager
+    def lock(self, session_id: str, timeout: float) -> Iterator[None]:
+        with ExitStack() as held:
+            # Only the lock's own errors are the store's: the block may have some, too.
+            with self._translated():
+                lock = self._creation_lock(session_id, _QUEUE)
+                if not _acquired(lock, timeout):
+                    raise lock_timed_out(self.kind, timeout)
+            held.callback(self._release, lock)
+            yield
+
+    def _guard(self, session_id: str) -> AbstractContextManager[None]:
+        return self._guarded(session_id)
+
+    @contextmanager
+    def _guarded(self, session_id: str) -> Iterator[None]:
+        with self._translated(), ExitStack() as held:
+            lock = self._creation_lock(session_id, _KEY)
+            if not _acquired(lock, self._timeout):
+                raise TimeoutError(f"another request held Beaker's lock for {self._timeout:g} seconds")
+            held.callback(self._release, lock)
+            yield
+
+    def _release(self, lock: Any) -> None:
+        with self._translated():
+            lock.release()
+
+    def _write(self, session_id: str, raw: bytes, expires_in: float | None) -> None:
+        namespace = self._namespace(session_id)
+        namespace.acquire_write_lock(replace=True)
+        try:
+            expires = None if expires_in is None else ceil(expires_in)
+            namespace.set_value(_KEY, raw.decode("ascii"), expiretime=expires)
+        finally:
+            namespace.release_write_lock()
+
+    def _remove(self, session_id: str) -> None:
+        namespace = self._namespace(session_id)
+        namespace.acquire_write_lock()
+        try:
+            del namespace[_KEY]
+        finally:
+            namespace.release_write_lock()
+        # Not every backend can remove what is left of a namespace, or has anything left.
+        with suppress(NotImplementedError):
+            namespace.remove()
+
+    def _creation_lock(self, session_id: str, key: str) -> Any:
+        return self._namespace(session_id).get_creation_lock(key)
+
+    def _namespace(self, session_id: str) -> Any:
+        return self._namespace_class(session_id, digest_filenames=False, **self._arguments)
+
+    @contextmanager
+    def _translated(self) -> Iterator[None]:
+        try:
+            yield
+        except BeakerBridgeError:
+            raise
+        except Exception as error:
+            raise unreachable(self.kind, error) from error
+
+
+def _record(namespace: Any) -> Record | None:
+    namespace.acquire_read_lock()
+    try:
+        value = namespace[_KEY]
+    except KeyError:
+        return None
+    except (pickle.UnpicklingError, EOFError) as error:
+        # No text of a session's: it will be told as damaged.
+        return Record(repr(error).encode("ascii", "backslashreplace"))
+    finally:
+        namespace.release_read_lock()
+    if value is None:
+        return None
+    return Record(value if isinstance(value, bytes) else str(value).encode("ascii", "backslashreplace"))
+
+
+def _acquired(lock: Any, timeout: float) -> bool:
+    deadline = time.monotonic() + timeout
+    while not lock.acquire(wait=False):
+        if time.monotonic() > deadline:
+            return False
+        time.sleep(POLL)
+    return True

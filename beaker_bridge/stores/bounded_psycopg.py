@@ -1,0 +1,54 @@
+"""Connections to PostgreSQL by psycopg 3 whose statements end in time, whatever the server does."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Generator
+from typing import Any
+
+import psycopg
+
+
+class BoundedConnection(psycopg.Connection[Any]):
+    """A connection that is closed when the server does not answer in time.
+
+    The server's own ``statement_timeout`` would not do: poolers refuse it, or hand it to others, and a
+    server that hangs does not heed it.
+    """
+
+    #: The longest wait for a statement, in seconds.
+    seconds: float = 0
+
+    def wait(self, gen: Generator[Any, Any, Any], *args: Any, **kwargs: Any) -> Any:
+        """Wait for a statement; raises ``psycopg.OperationalError`` when its time is over."""
+        try:
+            return super().wait(_within(self.seconds, gen), *args, **kwargs)
+        except TimeoutError:
+            self.close()
+            raise psycopg.OperationalError(f"no answer within {self.seconds:g} seconds") from None
+
+
+def _within(seconds: float, steps: Generator[Any, Any, Any]) -> Generator[Any, Any, Any]:
+    """Pass on a statement's steps; psycopg resumes them now and then, also while nothing has come."""
+    deadline = time.monotonic() + seconds
+    ready = None
+    try:
+        while True:
+            ready = yield steps.send(ready)
+            if not ready and time.monotonic() > deadline:
+                raise TimeoutError
+    except StopIteration as end:
+        return end.value
+
+
+def connect(seconds: float, *args: Any, **kwargs: Any) -> BoundedConnection:
+    """Return a connection.
+
+    Args:
+        seconds: the longest wait for each of its statements.
+        args: as ``psycopg.connect`` takes them.
+        kwargs: as ``psycopg.connect`` takes them.
+    """
+    connection = BoundedConnection.connect(*args, **kwargs)
+    connection.seconds = seconds
+    return connection

@@ -1,0 +1,231 @@
+"""Sessions in Redis and in a Redis Cluster, under Beaker's keys."""
+
+from __future__ import annotations
+
+import hashlib
+import re
+import secrets
+import threading
+from typing import Any, NamedTuple
+from urllib.parse import unquote
+
+import redis
+from redis.backoff import NoBackoff
+from redis.exceptions import NoScriptError, RedisClusterException, RedisError
+from redis.retry import Retry
+
+from beaker_bridge.exceptions import SettingsError
+from beaker_bridge.serializers import PickledEnvelope
+from beaker_bridge.settings import SessionOptions
+from beaker_bridge.stores.base import Record, Swap, unreachable
+from beaker_bridge.stores.servers import ServerStore
+
+#: redis-py, without its types: some of what is used here has none.
+_redis: Any = redis
+
+
+class _Script(NamedTuple):
+    """A Lua script, and the digest by which Redis knows it once it was sent."""
+
+    text: bytes
+    digest: str
+
+    @classmethod
+    def of(cls, text: bytes) -> _Script:
+        return cls(text, hashlib.sha1(text, usedforsecurity=False).hexdigest())
+
+
+#: ``redis+sentinel://name:password@host:port,host:port/service/db``, which redis-py does not know.
+_SENTINEL = re.compile(
+    r"redis\+sentinel://(?:(?P<username>[^:@/]*):(?P<password>[^@/]*)@)?"
+    r"(?P<hosts>[^:@/,]+:[0-9]+(?:,[^:@/,]+:[0-9]+)*)/(?P<service>[^/?]+)(?:/(?P<db>[0-9]+))?"
+)
+
+# A value is sent as two arguments: '1' and the value, or '0' and nothing. To write again what stands
+# there already does no harm, and gives it the expiry that was asked for.
+_SWAP = _Script.of(b"""
+local found = redis.call('GET', KEYS[1])
+local old = ARGV[1] == '1' and ARGV[2]
+local new = ARGV[3] == '1' and ARGV[4]
+if found ~= old and found ~= new then return {0, found} end
+if not new then redis.call('DEL', KEYS[1])
+elseif ARGV[5] == '' then redis.call('SET', KEYS[1], new)
+else redis.call('SET', KEYS[1], new, 'PX', ARGV[5]) end
+return {1}
+""")
+_RELEASE = _Script.of(b"""
+if redis.call('GET', KEYS[1]) == ARGV[1] then return redis.call('DEL', KEYS[1]) end
+return 0
+""")
+
+
+class RedisStore(ServerStore):
+    """Beaker's ``ext:redis``; ``url`` is an address, or in Python a client that the application has.
+
+    A client that is given keeps its own timeouts and retries: ``store_timeout`` bounds only ours.
+
+    Args:
+        options: the option table.
+
+    Raises:
+        SettingsError: the address is none.
+    """
+
+    kind = "ext:redis"
+    envelope = PickledEnvelope
+
+    def __init__(self, options: SessionOptions) -> None:
+        super().__init__()
+        self._timeout = options.store_timeout
+        self._client: Any = None
+        self._connecting = threading.Lock()
+        self._address = self._checked_address(options)
+        if not isinstance(self._address, str):
+            self._client = self._address
+
+    # -- The contract --------------------------------------------------------------------------------
+
+    def read(self, session_id: str) -> Record | None:
+        raw = self._call("GET", _key(session_id))
+        return None if raw is None else Record(raw)
+
+    def swap(self, session_id: str, record: Record | None, new: bytes | None, expires_in: float | None = None) -> Swap:
+        milliseconds = "" if expires_in is None else max(1, int(expires_in * 1000))
+        old = record.raw if record else None
+        made, *found = self._run(_SWAP, _key(session_id), *_argument(old), *_argument(new), milliseconds)
+        stands = new if made else found[0]
+        return Swap(bool(made), None if stands is None else Record(stands))
+
+    def close(self) -> None:
+        if isinstance(self._address, str) and self._client is not None:
+            client, self._client = self._client, None
+            client.close()
+
+    def forget(self) -> None:
+        super().forget()
+        # The client's pools see a fork themselves.
+        self._connecting = threading.Lock()
+
+    # -- How -----------------------------------------------------------------------------------------
+
+    def _take_lease(self, session_id: str, lasts: float) -> bytes | None:
+        lease = secrets.token_hex(16).encode("ascii")
+        made = self._call("SET", _lock(session_id), lease, "NX", "PX", int(lasts * 1000))
+        return lease if made else None
+
+    def _end_lease(self, session_id: str, lease: bytes) -> None:
+        self._run(_RELEASE, _lock(session_id), lease)
+
+    def _run(self, script: _Script, key: str, *arguments: Any) -> Any:
+        try:
+            return self._call("EVALSHA", script.digest, 1, key, *arguments)
+        except NoScriptError:
+            # A server that was restarted, or told to forget its scripts.
+            return self._call("EVAL", script.text, 1, key, *arguments)
+
+    def _call(self, *command: Any) -> Any:
+        try:
+            # Records are bytes, whatever the application's own client decodes its responses to.
+            return self._connected().execute_command(*command, NEVER_DECODE=[])
+        except NoScriptError:
+            raise
+        except (RedisError, RedisClusterException, OSError) as error:
+            raise unreachable(self.kind, error) from error
+
+    def _connected(self) -> Any:
+        client = self._client
+        if client is None:
+            with self._connecting:
+                client = self._client = self._client or self._connect()
+        return client
+
+    # -- The client ----------------------------------------------------------------------------------
+
+    def _checked_address(self, options: SessionOptions) -> Any:
+        """Return the client that was given, or an address that can be connected to."""
+        address = options.url
+        if isinstance(address, str) and not _SENTINEL.fullmatch(address):
+            _parsed(address, "url")
+        return address
+
+    def _connect(self) -> Any:
+        sentinel = _SENTINEL.fullmatch(self._address)
+        if sentinel:
+            return _master(sentinel, self._timeout)
+        # Left to itself, redis-py may repeat a refused connection for seconds.
+        return _redis.Redis.from_url(self._address, retry=Retry(NoBackoff(), 0), **_bounded(self._timeout))
+
+
+class RedisClusterStore(RedisStore):
+    """Beaker's ``ext:rediscluster``; ``urls`` are addresses, with commas between them, or a client.
+
+    A user name, a password and the like are taken from the first address.
+
+    Args:
+        options: the option table.
+
+    Raises:
+        SettingsError: one of the addresses is none.
+    """
+
+    kind = "ext:rediscluster"
+
+    def _checked_address(self, options: SessionOptions) -> Any:
+        addresses = options.urls
+        if isinstance(addresses, str):
+            for address in addresses.split(","):
+                _parsed(address.strip(), "urls")
+        return addresses
+
+    def _connect(self) -> Any:
+        first, *others = [address.strip() for address in self._address.split(",")]
+        nodes = [_parsed(address, "urls") for address in others]
+        return _redis.RedisCluster.from_url(
+            first,
+            startup_nodes=[_redis.cluster.ClusterNode(node["host"], node["port"]) for node in nodes],
+            # One more try: a slot that a failover has moved to another node is known only then.
+            retry=Retry(NoBackoff(), 1),
+            **_bounded(self._timeout / 2),
+        )
+
+
+def _key(session_id: str) -> str:
+    # Beaker's.
+    return f"beaker_cache:{session_id}:session"
+
+
+def _lock(session_id: str) -> str:
+    # Not Beaker's: its lock on a session is for as long as a cached value is made.
+    return f"beaker_bridge_lock:{session_id}"
+
+
+def _argument(value: bytes | None) -> tuple[str, bytes]:
+    return ("0", b"") if value is None else ("1", value)
+
+
+def _bounded(timeout: float) -> dict[str, float]:
+    return {"socket_timeout": timeout, "socket_connect_timeout": timeout}
+
+
+def _parsed(address: str, option: str) -> dict[str, Any]:
+    try:
+        return {"host": "localhost", "port": 6379, **_redis.connection.parse_url(address)}
+    except ValueError as error:
+        # The address itself stays untold: there may be a password in it.
+        raise SettingsError(f"{option} must be the address of a Redis: {error}", name=option) from error
+
+
+def _master(address: re.Match[str], timeout: float) -> Any:
+    """Return a client that asks the sentinels for the master whenever it connects."""
+    hosts = [host.rsplit(":", 1) for host in address["hosts"].split(",")]
+    login = {name: unquote(address[name]) for name in ("username", "password") if address[name]}
+    sentinel = _redis.sentinel.Sentinel(
+        [(host, int(port)) for host, port in hosts],
+        # They are asked one after the other; all of them together may cost the timeout.
+        sentinel_kwargs={"retry": Retry(NoBackoff(), 0), **_bounded(timeout / len(hosts))},
+        retry=Retry(NoBackoff(), 0),
+        db=int(address["db"] or 0),
+        **login,
+        **_bounded(timeout),
+    )
+    return sentinel.master_for(address["service"])

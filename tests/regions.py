@@ -1,0 +1,115 @@
+"""What the tests of cache regions share: regions that leave nothing behind, on every backend."""
+
+from __future__ import annotations
+
+import secrets
+from contextlib import contextmanager
+from types import SimpleNamespace
+
+import beaker.cache
+import beaker.container
+import sqlalchemy as sa
+from beaker.container import MemoryNamespaceManager
+from beaker.ext.sqla import SqlaNamespaceManager, make_cache_table
+
+from beaker_bridge import regions, set_cache_regions_from_settings
+from beaker_bridge.region_backends import close_servers
+
+#: The backends that a region may be on.
+KINDS = (
+    *("memory", "file", "dbm", "redis", "rediscluster", "memcached"),
+    *("sqlite", "sqla", "postgresql", "mariadb"),
+)
+#: Those that are servers, or work as one.
+SERVER_KINDS = KINDS[3:]
+
+
+@contextmanager
+def no_region_left():
+    """Leave Beaker's regions, and what was opened for ours, as they were."""
+    before = dict(beaker.cache.cache_regions)
+    try:
+        yield
+    finally:
+        beaker.cache.cache_regions.clear()
+        beaker.cache.cache_regions.update(before)
+        beaker.cache.cache_managers.clear()
+        for name in [name for name in MemoryNamespaceManager.namespaces.dict if name.startswith("region.")]:
+            del MemoryNamespaceManager.namespaces.dict[name]
+        close_servers()
+        regions._warned.clear()
+
+
+def options_for(kind, request, tmp_path):
+    """Return the options of a region on a backend; its server is started when it is first asked for."""
+    if kind == "memory":
+        return {"type": "memory"}
+    if kind in ("file", "dbm"):
+        return {"type": kind, "data_dir": str(tmp_path / "cache")}
+    # Fifty threads on two processors: a store that is slow is not a store that fails.
+    patient = {"store_timeout": 60}
+    if kind == "rediscluster":
+        return {"type": "ext:rediscluster", "urls": request.getfixturevalue("redis_cluster").url, **patient}
+    if kind in ("redis", "memcached"):
+        return {"type": f"ext:{kind}", "url": request.getfixturevalue(f"{kind}_server").url, **patient}
+    if kind == "sqla":
+        return {"type": "ext:sqla", **sqla_arguments(request, tmp_path), **patient}
+    url = f"sqlite:///{tmp_path}/cache.db" if kind == "sqlite" else request.getfixturevalue(f"{kind}_server").url
+    return {"type": "ext:database", "url": url, **patient}
+
+
+def sqla_arguments(request, tmp_path):
+    """Return an application's engine, and its table."""
+    engine = sa.create_engine(f"sqlite:///{tmp_path}/application.db", connect_args={"timeout": 60})
+    request.addfinalizer(engine.dispose)
+    # Beaker imports SQLAlchemy when its backend is first used.
+    SqlaNamespaceManager._init_dependencies()
+    table = make_cache_table(sa.MetaData())
+    table.create(engine)
+    return {"bind": engine, "table": table}
+
+
+def define(options, **regions_options):
+    """Define regions of fresh names, all with the options, and each with some of its own; return the names.
+
+    Servers are shared by the tests, and functions are told apart by file and name: a region of a name
+    that is used once has nothing in it.
+    """
+    names = {name: f"{name}_{secrets.token_hex(8)}" for name in regions_options or ("region",)}
+    settings = {f"cache.{option}": value for option, value in options.items()}
+    for name, own in regions_options.items():
+        settings |= {f"cache.{names[name]}.{option}": value for option, value in own.items()}
+    set_cache_regions_from_settings({"cache.regions": [*names.values()], **settings})
+    return [*names.values()] if len(names) > 1 else names.popitem()[1]
+
+
+class Clock:
+    """The time of day, as the tests set it."""
+
+    def __init__(self, now=1_000_000_000.0):
+        self.now = now
+
+    def __call__(self):
+        return self.now
+
+
+def beakers_clock(monkeypatch):
+    """Return the clock by which Beaker says when a value was stored, and whether it has expired."""
+    clock = Clock()
+    monkeypatch.setattr(beaker.container, "time", SimpleNamespace(time=clock))
+    return clock
+
+
+class Counted:
+    """A function's calls, and what it answers: how many there were."""
+
+    def __init__(self):
+        self.calls = []
+
+    def __call__(self, *arguments):
+        self.calls.append(arguments)
+        return len(self.calls)
+
+    @property
+    def count(self):
+        return len(self.calls)

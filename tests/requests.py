@@ -1,0 +1,217 @@
+"""A request, as these tests drive it step by step: its session is loaded, changed, and committed.
+
+No server and no threads: two requests overlap where one is begun before the other has ended.
+"""
+
+from __future__ import annotations
+
+import dbm.dumb
+from contextlib import contextmanager
+
+from webob.cookies import parse_cookie
+
+from beaker_bridge.environ import SessionObject, binding_of, commit, discard, with_session_headers
+from beaker_bridge.factory import PyramidSession
+from beaker_bridge.profile import SessionProfile
+from beaker_bridge.session_base import OWN_KEYS, SafeSession
+from beaker_bridge.settings import given, read_options
+from beaker_bridge.stores.base import Record, Store, Swap
+
+#: When the tests' clocks begin, in seconds since the epoch.
+START = 1_700_000_000.0
+NAME = "beaker.session.id"
+
+#: Every store, by the fixture of the server that it needs.
+STORES = {
+    "memory": None,
+    "file": None,
+    "dbm": None,
+    "sqlite": None,
+    "redis": "redis_server",
+    "rediscluster": "redis_cluster",
+    "memcached": "memcached_server",
+    "postgresql": "postgresql_server",
+    "mariadb": "mariadb_server",
+}
+
+
+def store_options(name: str, folder: object, url: str | None = None) -> dict[str, object]:
+    """Return the session options of a store.
+
+    Args:
+        name: one of :data:`STORES`.
+        folder: a directory for the stores that keep files.
+        url: the server's address.
+    """
+    if name in ("memory", "file"):
+        return {"type": name, "data_dir": str(folder)}
+    if name == "dbm":
+        return {"type": name, "data_dir": str(folder), "dbmmodule": dbm.dumb}
+    if name in ("redis", "memcached"):
+        return {"type": f"ext:{name}", "url": url}
+    if name == "rediscluster":
+        return {"type": "ext:rediscluster", "urls": url}
+    return {"type": "ext:database", "url": url or f"sqlite:///{folder}/sessions.db"}
+
+
+def options_of(request, folder) -> dict[str, object]:
+    """Return the session options of the store that a test's fixture is parametrized with."""
+    fixture = STORES[request.param]
+    return store_options(request.param, folder, request.getfixturevalue(fixture).url if fixture else None)
+
+
+class Clock:
+    """A clock that the test moves."""
+
+    def __init__(self) -> None:
+        self.now = START
+
+    def __call__(self) -> float:
+        return self.now
+
+
+def profile_of(**options: object) -> SessionProfile:
+    """Return the profile of session options, in memory if they name no store."""
+    return SessionProfile(read_options(given(options)))
+
+
+class Request:
+    """A request: it loads its session at once, as the first touch does.
+
+    Args:
+        profile: the configuration.
+        cookie: the ``Cookie`` header.
+        scheme: the URL's scheme.
+    """
+
+    def __init__(self, profile: SessionProfile, cookie: str = "", *, scheme: str = "http") -> None:
+        self.environ = {"wsgi.url_scheme": scheme, "HTTP_COOKIE": cookie}
+        self.object = SessionObject(self.environ, profile)
+        self.events: list = []
+        binding_of(self.object).notify = self.events.append
+        self.session = PyramidSession(self.object)
+        self.loaded: SafeSession = self.object._session()
+
+    def commit(self) -> Request:
+        """End the request's work on its session, and return the request."""
+        commit(self.object)
+        return self
+
+    def discard(self) -> None:
+        """Let the request leave no trace."""
+        discard(self.object)
+
+    @property
+    def set_cookie(self) -> str | None:
+        """The response's ``Set-Cookie`` header."""
+        return dict(with_session_headers(self.object, [])).get("Set-Cookie")
+
+    @property
+    def told(self) -> list[tuple[str, dict]]:
+        """The events so far, by name, with their data."""
+        return [(type(event).__name__, dict(event.data)) for event in self.events]
+
+
+class Browser:
+    """A cookie jar for one cookie."""
+
+    def __init__(self, profile: SessionProfile) -> None:
+        self.profile = profile
+        self.cookie = ""
+
+    def begin(self, profile: SessionProfile | None = None, **options: object) -> Request:
+        """Begin a request with the cookie that the browser has now, perhaps under a changed configuration."""
+        return Request(profile or self.profile, self.cookie, **options)
+
+    def end(self, request: Request) -> Request:
+        """Commit a request and keep the cookie of its response."""
+        return self.receive(request.commit())
+
+    def receive(self, request: Request) -> Request:
+        """Keep the cookie of a request's response."""
+        if request.set_cookie is not None:
+            value, *attributes = request.set_cookie.split("; ")
+            self.cookie = "" if "Max-Age=0" in attributes else value
+        return request
+
+    def write(self, **values: object) -> Request:
+        """Make a request that sets keys."""
+        request = self.begin()
+        request.session.update(values)
+        return self.end(request)
+
+    def read(self) -> dict:
+        """Make a request that reads the session."""
+        return dict(self.end(self.begin()).session)
+
+    @property
+    def id(self) -> str:
+        """The id in the cookie; only for a configuration without ``secret``."""
+        return dict(parse_cookie(self.cookie)).get(NAME.encode(), b"").decode()
+
+
+def stored(profile: SessionProfile, session_id: str) -> dict | None:
+    """Return what stands in the store under an id, or nothing."""
+    record = profile.store.read(session_id)
+    return None if record is None else profile.codec.decode(record.raw)[0]
+
+
+def content(record: dict | None) -> dict | None:
+    """Return what the application put into a record."""
+    return None if record is None else {key: value for key, value in record.items() if key not in OWN_KEYS}
+
+
+class WatchedStore(Store):
+    """A store that counts its operations, and lets a test step in before or after one of them.
+
+    Args:
+        store: the store to be watched.
+    """
+
+    def __init__(self, store: Store) -> None:
+        self._store = store
+        self.kind, self.envelope = store.kind, store.envelope
+        self.calls: list[str] = []
+        #: What each swap allowed the server to forget, in seconds.
+        self.expiries: list[float | None] = []
+        #: What is done once before the n-th swap from now, or after it: ``{n: action}``.
+        self.before_swap: dict[int, object] = {}
+        self.after_swap: dict[int, object] = {}
+
+    def read(self, session_id: str) -> Record | None:
+        self.calls.append("read")
+        return self._store.read(session_id)
+
+    def swap(self, session_id: str, record: Record | None, new: bytes | None, expires_in: float | None = None) -> Swap:
+        self.calls.append("swap")
+        self.expiries.append(expires_in)
+        number = self.calls.count("swap")
+        self.before_swap.pop(number, _nothing)()
+        swap = self._store.swap(session_id, record, new, expires_in)
+        self.after_swap.pop(number, _nothing)()
+        return swap
+
+    @contextmanager
+    def lock(self, session_id: str, timeout: float):
+        self.calls.append("lock")
+        with self._store.lock(session_id, timeout):
+            yield
+
+    def ids(self):
+        return self._store.ids()
+
+    def sweep(self, before: float) -> int:
+        return self._store.sweep(before)
+
+    def close(self) -> None:
+        self._store.close()
+
+
+def _nothing() -> None:
+    """Do nothing."""
+
+
+def watched(profile: SessionProfile) -> WatchedStore:
+    """Watch a profile's store from now on."""
+    profile.store = WatchedStore(profile.store)
+    return profile.store

@@ -1,0 +1,87 @@
+"""A proxy before a server, which counts what is asked and can lose an answer."""
+
+from __future__ import annotations
+
+import socket
+import threading
+from contextlib import suppress
+
+
+class Proxy:
+    """Passes bytes on between its own port and a server's.
+
+    Args:
+        port: the server's, on the loopback interface.
+    """
+
+    def __init__(self, port: int) -> None:
+        self._server = ("127.0.0.1", port)
+        self._listener = socket.create_server(("127.0.0.1", 0))
+        self.port: int = self._listener.getsockname()[1]
+        self._pairs: list[tuple[socket.socket, socket.socket]] = []
+        self._threads = [threading.Thread(target=self._accept)]
+        #: How many bytes of the next answer are let through before the connection is closed.
+        self._passing: int | None = None
+        #: How many connections were made.
+        self.connections = 0
+        #: How many times somebody asked.
+        self.asked = 0
+
+    def __enter__(self):
+        self._threads[0].start()
+        return self
+
+    def __exit__(self, *_exc_info) -> None:
+        # A listener that is only closed leaves its thread waiting.
+        self._listener.shutdown(socket.SHUT_RDWR)
+        self._listener.close()
+        self.cut()
+        for thread in self._threads:
+            thread.join()
+        for pair in self._pairs:
+            for one in pair:
+                one.close()
+
+    def lose_next_answer(self, passing: int = 0) -> None:
+        """Pass the next request on, but of the answer only the first bytes; then close the connection."""
+        self._passing = passing
+
+    def cut(self) -> None:
+        """Close every connection."""
+        for pair in self._pairs:
+            _end(*pair)
+
+    def _accept(self) -> None:
+        with suppress(OSError):
+            while True:
+                client, _ = self._listener.accept()
+                self.connections += 1
+                server = socket.create_connection(self._server)
+                self._pairs.append((client, server))
+                for target in (self._ask, self._answer):
+                    self._threads.append(threading.Thread(target=target, args=(client, server)))
+                    self._threads[-1].start()
+
+    def _ask(self, client: socket.socket, server: socket.socket) -> None:
+        with suppress(OSError):
+            while request := client.recv(65536):
+                self.asked += 1
+                server.sendall(request)
+        _end(client, server)
+
+    def _answer(self, client: socket.socket, server: socket.socket) -> None:
+        with suppress(OSError):
+            while answer := server.recv(65536):
+                if self._passing is not None:
+                    passing, self._passing = self._passing, None
+                    client.sendall(answer[:passing])
+                    break
+                client.sendall(answer)
+        _end(client, server)
+
+
+def _end(*sockets: socket.socket) -> None:
+    # Closing would not wake the thread that reads there.
+    for one in sockets:
+        with suppress(OSError):
+            one.shutdown(socket.SHUT_RDWR)

@@ -1,0 +1,170 @@
+"""Sixty-four threads in eight processes, on real stores: nothing is lost, and nobody gives up.
+
+The processes run this module as a program (``python -m tests.test_load``).
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import subprocess
+import sys
+import threading
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
+from pathlib import Path
+
+import pytest
+
+from beaker_bridge.profile import SessionProfile
+from tests.requests import NAME, Browser, content, options_of, profile_of, stored
+
+PROCESSES = 8
+THREADS = 8
+WORKERS = PROCESSES * THREADS
+#: Changes of one session that each worker makes, and the same for a long run.
+WRITES, MANY_WRITES = 25, 200
+COUNTS, MANY_COUNTS = 5, 50
+SESSIONS = 10_000
+#: How many workers write to each of many sessions.
+SHARERS = 2
+#: Seconds after which a test is given up: a bound, not a measure.
+PATIENCE = 1200
+
+
+@pytest.fixture(params=["file", "redis", "memcached", "postgresql"])
+def options(request, tmp_path):
+    """Return the options of the stores that many processes use."""
+    return {**options_of(request, tmp_path), "store_timeout": 60}
+
+
+@pytest.fixture
+def browser(options):
+    """Return a browser with a session that all workers share."""
+    browser = Browser(profile_of(**options))
+    browser.write(name="base")
+    yield browser
+    browser.profile.store.close()
+
+
+def run(task: str, options: dict, **arguments: object) -> None:
+    """Have every worker do a task at once, and see that none of them fails."""
+    root = Path(__file__).parent.parent
+    with ExitStack() as stack:
+        processes = []
+        for number in range(PROCESSES):
+            order = json.dumps({"task": task, "number": number, "options": options, "arguments": arguments})
+            command = [sys.executable, "-m", "tests.test_load", order]
+            pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
+            process = subprocess.Popen(command, cwd=root, text=True, **pipes)
+            processes.append(stack.enter_context(process))
+            stack.callback(process.kill)
+        assert [process.stdout.readline() for process in processes] == ["ready\n"] * PROCESSES
+        with ThreadPoolExecutor(PROCESSES) as pool:
+            done = list(pool.map(lambda process: process.communicate("go\n", PATIENCE), processes))
+
+    assert [errors for _output, errors in done] == [""] * PROCESSES
+    assert [process.returncode for process in processes] == [0] * PROCESSES
+
+
+@pytest.mark.parametrize("writes", [WRITES, pytest.param(MANY_WRITES, marks=pytest.mark.soak)])
+def test_one_session_loses_no_key(options, browser, writes):
+    """Of distinct keys that all workers write to one session, every one is there, and no other."""
+    run("write", options, cookie=browser.cookie, writes=writes)
+
+    keys = {f"{worker}.{nth}" for worker in range(WORKERS) for nth in range(writes)}
+    session = browser.read()
+    log = session.pop("log")
+    assert session == {"name": "base"} | dict.fromkeys(keys, True)
+    assert sorted(log) == sorted(keys)
+
+
+@pytest.mark.parametrize("counts", [COUNTS, pytest.param(MANY_COUNTS, marks=pytest.mark.soak)])
+def test_a_counter_is_exact(options, browser, counts):
+    """What all workers count under exclusive() is as much as they have counted."""
+    run("count", options, cookie=browser.cookie, counts=counts)
+
+    assert browser.read() == {"name": "base", "count": WORKERS * counts}
+
+
+def test_many_sessions_are_not_mixed_up(options, browser):
+    """Ten thousand sessions, each shared by some workers, have what was written to them, and nothing else."""
+    run("spread", options, salt=browser.id, sessions=SESSIONS)
+
+    for session in range(SESSIONS):
+        record = content(stored(browser.profile, id_of(browser.id, session)))
+        assert record == {"session": session} | {str(worker): session for worker in sharers(session)}
+
+
+def id_of(salt: str, session: int) -> str:
+    return hashlib.md5(f"{salt} {session}".encode()).hexdigest()
+
+
+def sharers(session: int) -> list[int]:
+    return [(session + nth) % WORKERS for nth in range(SHARERS)]
+
+
+# -- The program -------------------------------------------------------------------------------------
+
+
+def write(profile: SessionProfile, worker: int, cookie: str, writes: int) -> None:
+    """Write distinct keys to the one session, and append each to one list."""
+    browser = Browser(profile)
+    browser.cookie = cookie
+    for nth in range(writes):
+        request = browser.begin()
+        request.session[f"{worker}.{nth}"] = True
+        request.session.setdefault("log", []).append(f"{worker}.{nth}")
+        request.commit()
+
+
+def count(profile: SessionProfile, worker: int, cookie: str, counts: int) -> None:
+    """Count in the one session."""
+    browser = Browser(profile)
+    browser.cookie = cookie
+    for _ in range(counts):
+        request = browser.begin()
+        with request.session.exclusive():
+            request.session["count"] = request.session.get("count", 0) + 1
+        request.commit()
+
+
+def spread(profile: SessionProfile, worker: int, salt: str, sessions: int) -> None:
+    """Write to this worker's share of many sessions."""
+    browser = Browser(profile)
+    for session in range(sessions):
+        if worker in sharers(session):
+            browser.cookie = f"{NAME}={id_of(salt, session)}"
+            browser.write(**{str(worker): session})
+
+
+def begin_sessions(profile: SessionProfile, number: int, salt: str, sessions: int) -> None:
+    """Store this process's share of new sessions."""
+    for session in range(number, sessions, PROCESSES):
+        raw = profile.codec.seal(profile.codec.serialize({"session": session}))
+        profile.store.swap(id_of(salt, session), None, raw)
+
+
+def main(order: str) -> None:
+    """Do a process's share of a task: its workers begin when the test says so."""
+    order = json.loads(order)
+    profile = profile_of(**order["options"])
+    task, number, arguments = globals()[order["task"]], order["number"], order["arguments"]
+    if task is spread:
+        begin_sessions(profile, number, **arguments)
+    print("ready", flush=True)  # noqa: T201 -- the test waits for it
+    sys.stdin.readline()
+    barrier = threading.Barrier(THREADS)
+
+    def work(thread: int) -> None:
+        barrier.wait(PATIENCE)
+        task(profile, number * THREADS + thread, **arguments)
+
+    with ThreadPoolExecutor(THREADS) as pool:
+        for future in [pool.submit(work, thread) for thread in range(THREADS)]:
+            future.result(PATIENCE)
+    profile.store.close()
+
+
+if __name__ == "__main__":
+    main(sys.argv[1])

@@ -1,0 +1,762 @@
+"""Records to bytes and back: JSON, pickle, the envelopes of Beaker's backends, and encryption."""
+
+import base64
+import io
+import json
+import os
+import pickle
+import tracemalloc
+import zlib
+from collections import OrderedDict, namedtuple
+from datetime import date, datetime, time, timedelta, timezone
+from decimal import Decimal
+from enum import Enum, IntEnum
+from uuid import UUID
+from zoneinfo import ZoneInfo
+
+import pytest
+from beaker.container import DBMNamespaceManager, FileNamespaceManager
+from beaker.session import Session as BeakerSession
+from beaker.util import JsonSerializer as BeakerJSONSerializer
+from beaker.util import PickleSerializer as BeakerPickleSerializer
+from hypothesis import example, given, settings
+from hypothesis import strategies as st
+from markupsafe import Markup
+
+from beaker_bridge import serializers
+from beaker_bridge.exceptions import DamagedRecordError, SessionTooLargeError, SessionValueError
+from beaker_bridge.serializers import (
+    MAX_PLAIN_SIZE,
+    TAG,
+    BareEnvelope,
+    Cipher,
+    JSONSerializer,
+    NamespaceEnvelope,
+    PickledEnvelope,
+    PickleSerializer,
+    RecordCodec,
+)
+
+ENVELOPES = [BareEnvelope, PickledEnvelope, NamespaceEnvelope]
+KEYS = {"encrypt_key": "an encrypt key", "validate_key": "a validate key"}
+laws = settings(deadline=None)
+
+
+def cipher(*pairs, nonce_bits=128):
+    """Return a cipher with these pairs of keys."""
+    return Cipher(pairs or [tuple(KEYS.values())], crypto_type="default", nonce_bits=nonce_bits)
+
+
+def through_json(value):
+    """Return what is read of a value that was written."""
+    serializer = JSONSerializer()
+    return serializer.loads(serializer.dumps({"v": value}))["v"]
+
+
+def exactly(value):
+    """Return a value with its types, and what an equality does not see of it."""
+    kind = type(value)
+    if kind is dict:
+        return kind, {key: exactly(item) for key, item in value.items()}
+    if kind in (list, tuple):
+        return kind, list(map(exactly, value))
+    if kind is set:
+        return kind, sorted(map(repr, map(exactly, value)))
+    if kind in (datetime, time):
+        return kind, repr(value.replace(tzinfo=None)), value.utcoffset(), getattr(value.tzinfo, "key", None)
+    return kind, repr(value)
+
+
+# -- JSON --------------------------------------------------------------------------------------------
+
+zones = (
+    st.none()
+    | st.timezones()
+    | st.integers(-86_399, 86_399).map(
+        # Python itself misreads an offset of less than a second.
+        lambda seconds: timezone(timedelta(seconds=seconds))
+    )
+)
+hashables = st.recursive(
+    st.one_of(
+        st.none(),
+        st.booleans(),
+        st.integers(),
+        st.floats(),
+        st.text(st.characters()),
+        st.datetimes(timezones=zones, allow_imaginary=True),
+        st.dates(),
+        st.times(timezones=zones),
+        st.timedeltas(),
+        st.decimals().filter(lambda value: not value.is_snan()),
+        st.uuids(),
+        st.binary(),
+    ),
+    lambda children: st.lists(children, max_size=3).map(tuple),
+    max_leaves=4,
+)
+values = st.recursive(
+    hashables | st.sets(hashables, max_size=4),
+    lambda children: st.lists(children, max_size=4) | st.dictionaries(st.text() | st.just(TAG), children, max_size=4),
+    max_leaves=10,
+)
+
+
+@laws
+@given(values)
+@example({TAG: 1})
+@example({TAG: {TAG: (1, {TAG: b""})}})
+@example([{TAG: ["tuple", [1]]}, (1, [2, (3,)])])
+@example({"rows": [{"n": number, "at": date(2024, 1, 1)} for number in range(100)]})
+@example([[{"n": (number,)}] for number in range(100)])
+@example([{TAG: number} for number in range(100)])
+@example([[[1]] for number in range(100)])
+@example(Decimal("sNaN"))
+def test_what_people_store_survives_exactly(value):
+    """Every type that the documentation names comes back as it was, nested as it was."""
+    assert exactly(through_json(value)) == exactly(value)
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        datetime(2024, 3, 31, 2, 30, tzinfo=ZoneInfo("Europe/Paris")),
+        datetime(2024, 10, 27, 2, 30, fold=1, tzinfo=ZoneInfo("Europe/Paris")),
+        datetime(2024, 10, 27, 2, 30, fold=1, tzinfo=timezone(timedelta(hours=1))),
+        datetime(2024, 10, 27, 2, 30, fold=1),  # noqa: DTZ001 -- without a zone is what is tried
+        datetime(1, 1, 1, tzinfo=timezone.utc),
+        datetime(9999, 12, 31, 23, 59, 59, 999_999, tzinfo=timezone.utc),
+        time(1, 2, 3, 4, fold=1),
+        time(1, tzinfo=ZoneInfo("Asia/Tokyo")),
+        time(1, tzinfo=timezone(timedelta(seconds=-1))),
+    ],
+    ids=str,
+)
+def test_times_keep_their_zone_and_fold(value):
+    """A time in a zone stays in that zone, the repeated hour of a change of clocks stays the second one."""
+    read = through_json(value)
+
+    assert (read.fold, exactly(read)) == (value.fold, exactly(value))
+
+
+class Colour(IntEnum):
+    """An enumeration of numbers."""
+
+    RED = 3
+
+
+class Mood(str, Enum):
+    """An enumeration of texts."""
+
+    GOOD = "good"
+
+
+class Key(str):
+    """A text of a class of its own."""
+
+    __slots__ = ()
+
+
+class Later(datetime):
+    """A time of a class of its own."""
+
+
+class Rows(list):
+    """A list of a class of its own."""
+
+
+Point = namedtuple("Point", "x y")  # noqa: PYI024 -- an application's
+
+
+@pytest.mark.parametrize(
+    ("value", "read"),
+    [
+        (Markup("<b>"), "<b>"),
+        (Colour.RED, 3),
+        (Mood.GOOD, "good"),
+        (OrderedDict(a=(1,)), {"a": (1,)}),
+        ({Key("k"): 1}, {"k": 1}),
+        (Rows([(1,)]), [(1,)]),
+        (Point(1, 2), (1, 2)),
+        (Later(2024, 1, 2), datetime(2024, 1, 2)),  # noqa: DTZ001 -- without a zone is what is tried
+    ],
+    ids=lambda value: type(value).__name__,
+)
+def test_subclasses_become_what_they_derive_from(value, read):
+    """A value of a derived class comes back as JSON, or as the class that it derives from."""
+    assert exactly(through_json(value)) == exactly(read)
+
+
+plain_values = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(st.characters()),
+    lambda children: st.lists(children, max_size=4) | st.dictionaries(st.text(), children, max_size=4),
+)
+plain_records = st.dictionaries(st.text(st.characters()), plain_values, max_size=4)
+
+
+@laws
+@given(plain_records)
+def test_beaker_reads_our_plain_json(record):
+    """What JSON has of its own is written as plain JSON, which Beaker's serializer reads."""
+    assert repr(BeakerJSONSerializer().loads(JSONSerializer().dumps(record))) == repr(record)
+
+
+@laws
+@given(plain_records)
+def test_we_read_beakers_json(record):
+    """What Beaker's JSON serializer wrote is read."""
+    assert repr(JSONSerializer().loads(BeakerJSONSerializer().dumps(record))) == repr(record)
+
+
+@laws
+@given(st.dictionaries(st.text(), st.integers() | st.text() | st.lists(st.integers())))
+def test_pickles_both_ways(record):
+    """Beaker reads our pickled record, and the other way round, also with keys that JSON does not take."""
+    record = {**record, 1: object, ("a", 2): {3}}
+
+    assert BeakerPickleSerializer().loads(PickleSerializer().dumps(record)) == record
+    assert PickleSerializer().loads(BeakerPickleSerializer().dumps(record)) == record
+
+
+def test_a_set_is_written_in_one_order():
+    """Two processes, whose sets differ in their order, write the same record."""
+    ours, theirs = {"a", "b", "c", 1, None}, set()
+    for item in (None, 1, "c", "b", "a"):
+        theirs.add(item)
+    texts = [JSONSerializer().encode(value) for value in (ours, theirs)]
+
+    assert texts[0] == texts[1] == b'{"__bb__":["set",["a","b","c",1,null]]}'
+
+
+def test_encode_tells_every_change():
+    """The encoding that detects changes is another one for another value, type or order of a list."""
+    others = [[1, 2], [2, 1], (1, 2), [1, "2"], [1, 2, 2], {"1": 2}, [True, 2], [1, 2.5], {1, 2}, [[1], 2]]
+    encoded = [JSONSerializer().encode(value) for value in others]
+
+    assert len(set(encoded)) == len(others)
+    assert encoded[0] == JSONSerializer().encode([1, 2])
+
+
+# -- Refused -----------------------------------------------------------------------------------------
+
+
+def holding_itself(kind):
+    """Return a list or dict that holds itself, several times."""
+    value = kind()
+    if kind is dict:
+        value.update(a=value, b=value)
+    else:
+        value.extend([value] * 100)
+    return value
+
+
+def deep(depth):
+    """Return lists in lists."""
+    value = []
+    for _ in range(depth):
+        value = [value]
+    return value
+
+
+@pytest.mark.parametrize(
+    ("value", "told"),
+    [
+        (object(), "a value of type object is not JSON (it holds a object)"),
+        ([1, {"x": object()}], "a value of type object is not JSON (it holds a list)"),
+        ({"x": (1, {frozenset()})}, "a value of type frozenset is not JSON (it holds a dict)"),
+        (1j, "a value of type complex is not JSON"),
+        ({1: "x"}, "the key 1 is of type int, JSON would turn it into a string"),
+        ([{"a": {None: 1}}], "the key None is of type NoneType"),
+        ([{True: 1}] * 50, "the key True is of type bool"),
+        ([{(1,): 1}], "the key (1,) is of type tuple"),
+        (deep(100_000), "nested too deeply"),
+        ({"x": deep(100_000)}, "nested too deeply"),
+        (holding_itself(dict), "or holds itself"),
+        (holding_itself(list), "or holds itself"),
+    ],
+    ids=range(12),
+)
+def test_what_json_does_not_hold_is_refused(value, told):
+    """A value or key that would not come back is refused, and the error names its key and type."""
+    with pytest.raises(SessionValueError) as caught:
+        RecordCodec(JSONSerializer()).serialize({"good": 1, "bad": value})
+
+    assert str(caught.value).startswith("session['bad'] cannot be stored: ")
+    assert told in str(caught.value)
+    assert caught.value.name == "bad"
+    assert isinstance(caught.value.original, (TypeError, ValueError))
+
+
+def test_a_key_of_the_session_that_is_no_text_is_refused():
+    """A key of the session itself that is no text is named."""
+    with pytest.raises(SessionValueError, match=r"^session\[5\] cannot be stored: the key 5 is of type int") as caught:
+        RecordCodec(JSONSerializer()).serialize({"a": 1, 5: 2})
+
+    assert caught.value.name == 5
+
+
+def test_a_value_that_pickle_refuses_names_its_key():
+    """With pickle, too, the error names the key."""
+    with pytest.raises(SessionValueError, match=r"^session\['f'\] cannot be stored") as caught:
+        RecordCodec(PickleSerializer()).serialize({"a": 1, "f": lambda: None})
+
+    assert caught.value.name == "f"
+
+
+class Odd:
+    """A serializer of an application's."""
+
+    def __init__(self, dumped):
+        self._dumped = dumped
+
+    def dumps(self, record):
+        if isinstance(self._dumped, Exception) and len(record) > 1:
+            raise self._dumped
+        return self._dumped
+
+    def loads(self, plain):
+        return {"plain": plain}
+
+
+def test_a_record_that_is_refused_as_a_whole():
+    """Where no key alone is to blame, the error tells what the serializer said."""
+    cause = OverflowError("too much of it")
+    with pytest.raises(SessionValueError, match=r"^the session cannot be stored: too much of it$") as caught:
+        RecordCodec(Odd(cause)).serialize({"a": 1, "b": 2})
+
+    assert caught.value.original is cause
+    assert caught.value.name is None
+
+
+def test_a_serializer_that_does_not_return_bytes():
+    """A serializer that returns text, as the module ``json`` does, is told instead of failing later."""
+    with pytest.raises(SessionValueError, match="dumps must return bytes, got a str"):
+        RecordCodec(json).serialize({"a": 1})
+
+
+def test_an_applications_own_serializer():
+    """An object with ``dumps`` and ``loads`` is used as it is."""
+    codec = RecordCodec(Odd(b"dumped"))
+
+    assert codec.decode(codec.seal(codec.serialize({"a": 1}))) == ({"plain": b"dumped"}, False)
+
+
+# -- Too large ---------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("surplus", [0, 1])
+def test_what_is_written_can_be_read(monkeypatch, surplus):
+    """A record up to the bound is written and read, a larger one is refused when it is written."""
+    monkeypatch.setattr(serializers, "MAX_PLAIN_SIZE", 100)
+    codec = RecordCodec(JSONSerializer())
+    record = {"v": "x" * (100 - len('{"v":""}') + surplus)}
+    if not surplus:
+        assert codec.decode(codec.seal(codec.serialize(record))) == (record, False)
+        return
+
+    with pytest.raises(SessionTooLargeError, match="would have 101 bytes as JSON, a record holds 100") as caught:
+        codec.serialize(record)
+    assert caught.value.value == 101
+
+
+def test_a_record_over_the_bound_is_damaged(monkeypatch):
+    """A record of somebody else's that is over the bound is damaged, also by one byte."""
+    codec = RecordCodec(JSONSerializer())
+    raw = codec.seal(codec.serialize({"v": "x" * 93}))
+    monkeypatch.setattr(serializers, "MAX_PLAIN_SIZE", 100)
+
+    with pytest.raises(DamagedRecordError, match="it would have over 100 bytes"):
+        codec.decode(raw)
+
+
+@pytest.fixture(scope="module")
+def bomb():
+    """Return a quarter of a megabyte that would become a quarter of a gigabyte."""
+    compressor = zlib.compressobj(9)
+    zeros = bytes(1 << 20)
+    return b"".join(compressor.compress(zeros) for _ in range(1 << 8)) + compressor.flush()
+
+
+@pytest.mark.parametrize("envelope", ENVELOPES)
+def test_a_bomb_is_cut(envelope, bomb):
+    """A small record that would become a huge one is refused at the bound, and takes no more memory than that."""
+    codec = RecordCodec(JSONSerializer(), envelope=envelope)
+    raw = codec.seal(bomb)
+    tracemalloc.start()
+    try:
+        with pytest.raises(DamagedRecordError, match=f"it would have over {MAX_PLAIN_SIZE} bytes"):
+            codec.decode(raw)
+        _, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+
+    assert len(raw) < 1 << 20
+    assert peak < 3 * MAX_PLAIN_SIZE
+
+
+# -- Envelopes ---------------------------------------------------------------------------------------
+
+texts = st.integers(0, 200_000).map(lambda size: b"QUJD" * (size // 4)) | st.binary(max_size=200).map(base64.b64encode)
+
+
+@laws
+@given(texts)
+@example(b"x" * 0xFF)
+@example(b"x" * 0x100)
+@example(b"x" * 0xFFFF)
+@example(b"x" * 0x1_0000)
+def test_what_pickle_reads_of_an_envelope(text):
+    """An envelope is what Beaker's backends unpickle: the text, or a dict that holds it."""
+    assert pickle.loads(PickledEnvelope.wrap(text)) == text.decode()
+    assert pickle.loads(NamespaceEnvelope.wrap(text)) == {"session": text.decode()}
+    assert BareEnvelope.wrap(text) == BareEnvelope.unwrap(text) == text
+
+
+@laws
+@given(texts, st.sampled_from([1, 2, 3, 4, 5]), st.sampled_from([pickle.dumps, pickle._dumps]))
+@example(b"x" * 0x1_0000, 4, pickle._dumps)
+def test_every_pickler_of_an_envelope_is_read(text, protocol, dumps):
+    """An envelope is read whichever binary protocol, and whichever of Python's picklers, wrote it."""
+    assert PickledEnvelope.unwrap(dumps(text.decode(), protocol)) == text.decode()
+    assert NamespaceEnvelope.unwrap(dumps({"session": text.decode()}, protocol)) == text.decode()
+    assert NamespaceEnvelope.unwrap(dumps({}, protocol)) is None
+
+
+def test_beakers_own_backends_and_ours(tmp_path):
+    """Beaker's file and dbm backends read what we wrap, and what they write is read."""
+    text = base64.b64encode(os.urandom(100_000))
+    for backend, envelope, path in (
+        (FileNamespaceManager, NamespaceEnvelope, "container_file/a/ab/abc.cache"),
+        (DBMNamespaceManager, PickledEnvelope, None),
+    ):
+        namespace = backend("abc", data_dir=str(tmp_path), digest_filenames=False)
+        namespace.acquire_write_lock(replace=True)
+        namespace["session"] = text.decode()
+        raw = namespace.dbm["session"] if path is None else None
+        namespace.release_write_lock()
+        raw = (tmp_path / path).read_bytes() if path else raw
+
+        assert envelope.unwrap(raw) == text.decode()
+        assert envelope.wrap(text) == raw
+
+
+class Code:
+    """Unpickled, it makes a directory."""
+
+    def __init__(self, path):
+        self._path = path
+
+    def __reduce__(self):
+        return os.mkdir, (str(self._path),)
+
+
+def with_persistent_id(value):
+    """Return a pickle that refers to an object outside of it."""
+
+    class Pickler(pickle.Pickler):
+        def persistent_id(self, value):
+            return "an id" if isinstance(value, Code) else None
+
+    file = io.BytesIO()
+    Pickler(file).dump(value)
+    return file.getvalue()
+
+
+@pytest.mark.parametrize("protocol", range(pickle.HIGHEST_PROTOCOL + 1))
+@pytest.mark.parametrize("envelope", ENVELOPES)
+@pytest.mark.parametrize("place", [lambda code: code, lambda code: {"session": code}, lambda code: {"session": [code]}])
+def test_no_code_from_the_store(tmp_path, envelope, place, protocol):
+    """A pickle that would make a directory is damaged under JSON, and makes none: as envelope, in it, or as record."""
+    planted = place(Code(tmp_path / "planted"))
+    codec = RecordCodec(JSONSerializer(), envelope=envelope)
+    raw = pickle.dumps(planted, protocol)
+    for attack in (raw, codec.seal(raw), with_persistent_id(planted)):
+        with pytest.raises(DamagedRecordError):
+            codec.decode(attack)
+
+    assert not (tmp_path / "planted").exists()
+    pickle.loads(raw)
+    assert (tmp_path / "planted").exists(), "the attack would work"
+
+
+@pytest.mark.parametrize(
+    "raw",
+    [
+        b"]r\xff\xff\xff\x07.",
+        b"\x80\x04\x8e\xff\xff\xff\xff\xff\xff\xff\x7f.",
+        b"\x80\x04\x95\xff\xff\xff\xff\xff\xff\xff\x7f\x8c\x01x.",
+        b"\x80\x02X\xff\xff\xff\x7fxq\x00.",
+        b"\x80\x05\x96\xff\xff\xff\xff\xff\xff\xff\x7f.",
+    ],
+    ids=["memo", "bytes", "frame", "text", "bytearray"],
+)
+@pytest.mark.parametrize("envelope", ENVELOPES)
+def test_a_few_bytes_ask_for_no_memory(envelope, raw):
+    """A pickle of a few bytes that names gigabytes costs none of them."""
+    tracemalloc.start()
+    try:
+        with pytest.raises(DamagedRecordError):
+            RecordCodec(JSONSerializer(), envelope=envelope).decode(raw)
+        _, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+
+    assert peak < 1 << 20
+
+
+@pytest.mark.parametrize("envelope", [PickledEnvelope, NamespaceEnvelope])
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda raw: raw[:-1],
+        lambda raw: raw + b".",
+        lambda raw: raw[:-1] + b"0.",
+        lambda raw: raw[:20] + raw[21:],
+        lambda raw: b"",
+        lambda raw: pickle.dumps(None),
+        lambda raw: pickle.dumps(["text"]),
+        lambda raw: pickle.dumps({"session": 5}),
+        lambda raw: pickle.dumps({"another": "text"}),
+        lambda raw: pickle.dumps({"session": "text", "another": "text"}),
+    ],
+    ids=range(10),
+)
+def test_an_envelope_of_another_form_is_damaged(envelope, change):
+    """An envelope that is cut, longer, or holds anything but a session's text is damaged."""
+    codec = RecordCodec(JSONSerializer(), envelope=envelope)
+    raw = codec.seal(codec.serialize({"a": 1}))
+
+    with pytest.raises(DamagedRecordError, match=r"its envelope (is|holds)|UnicodeDecodeError"):
+        codec.decode(change(raw))
+
+
+def test_an_envelope_without_a_session_is_an_empty_record():
+    """What Beaker leaves of a namespace that it emptied is no damage, and no session."""
+    codec = RecordCodec(JSONSerializer(), envelope=NamespaceEnvelope)
+
+    assert codec.decode(pickle.dumps({})) == ({}, False)
+
+
+# -- Encryption --------------------------------------------------------------------------------------
+
+
+def beakers(serializer="json", nonce_bits=128):
+    """Return a session of Beaker's that encrypts with the same keys."""
+    return BeakerSession(
+        {}, use_cookies=False, data_serializer=serializer, encrypt_nonce_bits=nonce_bits, type="memory", **KEYS
+    )
+
+
+@pytest.mark.parametrize("nonce_bits", [48, 56, 64, 128, 256])
+@pytest.mark.parametrize(("name", "serializer"), [("json", JSONSerializer()), ("pickle", PickleSerializer())])
+def test_encryption_both_ways(name, serializer, nonce_bits):
+    """Beaker decrypts what we encrypt, and the other way round, whatever the size of the nonce."""
+    codec = RecordCodec(serializer, cipher=cipher(nonce_bits=nonce_bits))
+    theirs = beakers(name, nonce_bits)
+    record = {"user": "ada", "n": [1, 2]}
+
+    assert theirs._decrypt_data(codec.seal(codec.serialize(record)).decode()) == record
+    assert codec.decode(theirs._encrypt_data(record).encode()) == (record, False)
+
+
+@pytest.mark.parametrize(("name", "serializer"), [("json", JSONSerializer()), ("pickle", PickleSerializer())])
+def test_without_keys_both_ways(name, serializer):
+    """Without an ``encrypt_key`` Beaker reads our text, and we read Beaker's."""
+    codec = RecordCodec(serializer)
+    theirs = BeakerSession({}, use_cookies=False, data_serializer=name, type="memory")
+    record = {"user": "ada", "n": [1, 2]}
+
+    assert theirs._decrypt_data(codec.seal(codec.serialize(record)).decode()) == record
+    assert codec.decode(theirs._encrypt_data(record).encode()) == (record, False)
+
+
+def test_nothing_is_readable_and_nothing_repeats():
+    """An encrypted record shows nothing of its content, and is another one each time."""
+    codec = RecordCodec(PickleSerializer(), cipher=cipher())
+    plain = codec.serialize({"name": "the patient's name"})
+    texts = {codec.seal(plain) for _ in range(50)}
+
+    assert len(texts) == len({text[:24] for text in texts}) == 50
+    assert not any(b"patient" in text or b"patient" in base64.b64decode(text[24:]) for text in texts)
+
+
+def test_retired_keys_are_accepted_and_told():
+    """A record under a retired pair of keys is read, and is to be written anew; a removed key opens nothing."""
+    current, retired, removed = ("new", "v"), ("old", "v"), ("removed", "v")
+    codec = RecordCodec(JSONSerializer(), cipher=cipher(current, ("new", "v0"), retired))
+    sealed = {
+        pair: RecordCodec(JSONSerializer(), cipher=cipher(pair)).seal(codec.serialize({"a": 1}))
+        for pair in (current, ("new", "v0"), retired, removed)
+    }
+
+    assert codec.decode(sealed[current]) == ({"a": 1}, False)
+    assert codec.decode(sealed["new", "v0"]) == ({"a": 1}, True)
+    assert codec.decode(sealed[retired]) == ({"a": 1}, True)
+    with pytest.raises(DamagedRecordError, match="no key opens it"):
+        codec.decode(sealed[removed])
+    assert RecordCodec(JSONSerializer(), cipher=cipher(current)).decode(codec.seal(codec.serialize({})))[1] is False
+
+
+def test_a_plain_record_under_keys_is_damaged():
+    """Under an ``encrypt_key`` no record in plain text is read, nor an encrypted one without the key."""
+    plain, encrypted = RecordCodec(JSONSerializer()), RecordCodec(JSONSerializer(), cipher=cipher())
+    written = plain.serialize({"a": 1})
+
+    with pytest.raises(DamagedRecordError):
+        encrypted.decode(plain.seal(written))
+    with pytest.raises(DamagedRecordError):
+        plain.decode(encrypted.seal(written))
+
+
+def test_a_changed_record_is_damaged():
+    """A record of which any one bit was changed opens nothing."""
+    codec = RecordCodec(JSONSerializer(), cipher=cipher())
+    raw = codec.seal(codec.serialize({"a": 1}))
+    nonce, sealed = raw[:24], base64.b64decode(raw[24:])
+
+    for position in range(len(sealed)):
+        changed = bytearray(sealed)
+        changed[position] ^= 1
+        with pytest.raises(DamagedRecordError, match="no key opens it"):
+            codec.decode(nonce + base64.b64encode(changed))
+
+
+# -- Older records -----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("envelope", ENVELOPES)
+@pytest.mark.parametrize("keys", [None, cipher()], ids=["plain", "encrypted"])
+def test_legacy_serializer(envelope, keys):
+    """With ``legacy_serializer`` a pickled record is read, and is to be written anew as JSON."""
+    old = RecordCodec(PickleSerializer(), cipher=keys, envelope=envelope)
+    codec = RecordCodec(JSONSerializer(), legacy=PickleSerializer(), cipher=keys, envelope=envelope)
+    raw, current = old.seal(old.serialize({"a": {1}})), codec.seal(codec.serialize({"a": 1}))
+
+    assert codec.decode(raw) == ({"a": {1}}, True)
+    assert codec.decode(current) == ({"a": 1}, False)
+
+
+def test_a_pickle_under_json_names_the_option():
+    """Without ``legacy_serializer`` a pickled record is damaged, and the message says what would read it."""
+    raw = RecordCodec(PickleSerializer()).seal(PickleSerializer().dumps({"a": 1}))
+
+    with pytest.raises(DamagedRecordError, match=r"it is a pickle; legacy_serializer = pickle reads those in a store"):
+        RecordCodec(JSONSerializer()).decode(raw)
+    with pytest.raises(DamagedRecordError, match=r"session: ValueError$"):
+        RecordCodec(PickleSerializer()).decode(base64.b64encode(b"\x80garbage"))
+
+
+def test_what_neither_serializer_reads():
+    """A record that is nothing under the older serializer either is damaged."""
+    codec = RecordCodec(JSONSerializer(), legacy=PickleSerializer())
+
+    with pytest.raises(DamagedRecordError):
+        codec.decode(base64.b64encode(b"neither"))
+
+
+# -- Garbage -----------------------------------------------------------------------------------------
+
+#: Codecs that meet garbage; none unpickles a record, which only who asks for pickle does.
+READERS = [
+    RecordCodec(JSONSerializer(), cipher=keys, envelope=envelope) for keys in (None, cipher()) for envelope in ENVELOPES
+]
+
+
+def decoded(codec, raw):
+    """Return a record, or nothing for a damaged one; anything else is raised."""
+    try:
+        record, _ = codec.decode(raw)
+    except DamagedRecordError as error:
+        return None if error.value == len(raw) and f"a record of {len(raw)} bytes" in str(error) else error
+    return record
+
+
+@laws
+@given(st.binary(max_size=200))
+@example(b"")
+@example(pickle.dumps({}))
+def test_random_bytes_are_damaged(raw):
+    """Whatever bytes stand in the store, reading them is a damaged record, or a record."""
+    for codec in READERS:
+        assert isinstance(decoded(codec, raw), (dict, type(None)))
+
+
+@laws
+@given(st.binary(max_size=60), st.text(max_size=60), st.sampled_from(READERS))
+def test_random_content_is_damaged(plain, text, codec):
+    """Bytes that are well wrapped, signed and encrypted, and still no session, are damaged."""
+    assert decoded(codec, codec.seal(plain)) is None
+    for content in (plain, text.encode()):
+        assert isinstance(decoded(codec, codec.seal(zlib.compress(content))), (dict, type(None)))
+
+
+tags = st.sampled_from(
+    [*"datetime date time timedelta Decimal UUID bytes tuple set dict other".split(), 1, None]  # noqa: SIM905 -- short
+)
+
+
+@laws
+@given(tags, plain_values)
+@example("UUID", 5)
+@example("datetime", ["2024-01-01", 0, "../../etc/passwd"])
+@example("datetime", ["2024-01-01", 5, "UTC"])
+@example("dict", [[[], 1]])
+@example("set", [[]])
+@example("timedelta", [1e300, 0, 0])
+@example("Decimal", "1e999999999999999999999")
+def test_random_tags_are_damaged(name, content):
+    """A record with a tag of ours around anything at all is read or damaged, nothing else."""
+    for tagged in ([name, content], content, [name], [name, content, 1]):
+        plain = zlib.compress(json.dumps({"a": {TAG: tagged}}).encode())
+        assert isinstance(decoded(READERS[0], READERS[0].seal(plain)), (dict, type(None)))
+
+
+@pytest.mark.parametrize(
+    ("plain", "told"),
+    [
+        (zlib.compress(b"[1]"), "it holds a list, not a dict"),
+        (zlib.compress(b"5"), "it holds a int, not a dict"),
+        (zlib.compress(b'{"__bb__":["tuple",[1]]}'), "it holds a tuple, not a dict"),
+        (zlib.compress(b"{}")[:-1], "it is cut, or something follows it"),
+        (zlib.compress(b"{}") + b"x", "it is cut, or something follows it"),
+        (b'{"a":1}', "error"),
+        (zlib.compress(b'{"a":'), "JSONDecodeError"),
+        (zlib.compress(b"[" * 1_000_000), "RecursionError"),
+        (zlib.compress(b"\xff"), "UnicodeDecodeError"),
+        (zlib.compress(b'{"a":{"__bb__":["other",1]}}'), "KeyError"),
+    ],
+)
+def test_the_reason_is_told(plain, told):
+    """The message says what is wrong with a record."""
+    codec = RecordCodec(JSONSerializer())
+
+    with pytest.raises(DamagedRecordError, match=f"session: {told}$") as caught:
+        codec.decode(codec.seal(plain))
+    assert caught.value.original is caught.value.__cause__
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        '{"a":{"__bb__":["Decimal","geheim"]}}',
+        '{"a":{"__bb__":["datetime","geheim"]}}',
+        '{"a":{"__bb__":["geheim",1]}}',
+        '{"a":{"__bb__":["UUID","geheim"]}}',
+        '{"a":"geheim',
+        '"geheim"',
+    ],
+)
+def test_the_reason_quotes_nothing(content):
+    """A message that goes into a log holds nothing of what the session held."""
+    codec = RecordCodec(JSONSerializer())
+
+    with pytest.raises(DamagedRecordError) as caught:
+        codec.decode(codec.seal(zlib.compress(content.encode())))
+    assert "geheim" not in str(caught.value)
+
+
+def test_a_uuid_is_one():
+    """The text of a UUID comes back as a ``UUID``, not as a text."""
+    value = UUID("12345678-1234-5678-1234-567812345678")
+
+    assert exactly(through_json([value])) == exactly([value])

@@ -1,0 +1,215 @@
+"""Locks in files: between threads, processes, forks, and with Beaker's own."""
+
+from __future__ import annotations
+
+import os
+import secrets
+import subprocess
+import sys
+import threading
+
+import pytest
+from beaker.synchronization import FileSynchronizer
+
+from beaker_bridge.stores import locks as locks_module
+from beaker_bridge.stores.locks import SLOTS, FileLocks, LockTimeoutError
+from tests.contract import PATIENCE, together
+
+ID = "0123456789abcdef" * 2
+
+
+@pytest.fixture
+def locks(tmp_path):
+    return FileLocks(str(tmp_path / "locks"))
+
+
+@pytest.fixture
+def other_locks(tmp_path):
+    """Return another process's locks: nothing is shared but the files."""
+    return FileLocks(str(tmp_path / "locks"))
+
+
+def is_taken(locks, use="guard", session_id=ID):
+    """Say whether another thread waits in vain for a lock."""
+
+    def take():
+        try:
+            with getattr(locks, use)(session_id, 0.01):
+                return False
+        except LockTimeoutError:
+            return True
+
+    return together(take)[0]
+
+
+@pytest.mark.parametrize("use", ["guard", "queue"])
+def test_a_lock_excludes_threads_and_processes(locks, other_locks, use):
+    """A lock that is held is not had by another thread, nor by another process, until it is left."""
+    with getattr(locks, use)(ID, PATIENCE):
+        assert is_taken(locks, use)
+        assert is_taken(other_locks, use)
+
+    assert not is_taken(locks, use)
+    assert not is_taken(other_locks, use)
+
+
+def test_the_guard_is_not_the_queue(locks):
+    """Whoever holds the queue does not keep anybody from swapping."""
+    with locks.queue(ID, PATIENCE):
+        assert not is_taken(locks, "guard")
+
+
+def test_the_number_of_lock_files_is_bounded(locks, tmp_path):
+    """However many sessions there are, there are no more lock files than slots, for each use."""
+    for _ in range(10 * SLOTS):
+        session_id = secrets.token_hex(16)
+        with locks.guard(session_id, PATIENCE), locks.queue(session_id, PATIENCE):
+            pass
+
+    assert len(list((tmp_path / "locks").rglob("*"))) <= 2 * SLOTS
+
+
+def test_beakers_lock_is_heeded(locks, tmp_path):
+    """A process of Beaker's that holds its lock on a session keeps us from swapping."""
+    beakers = FileSynchronizer(ID, str(tmp_path / "locks"))
+    beakers.acquire_write_lock()
+
+    assert is_taken(locks)
+
+    beakers.release_write_lock()
+
+    assert not is_taken(locks)
+
+
+def test_beaker_heeds_the_guard(locks, tmp_path):
+    """Where Beaker has made its lock file, it waits for us."""
+    beakers = FileSynchronizer(ID, str(tmp_path / "locks"))
+    beakers.acquire_write_lock()
+    beakers.release_write_lock()
+    with locks.guard(ID, PATIENCE):
+        assert not beakers.acquire_write_lock(wait=False)
+
+    assert beakers.acquire_write_lock(wait=False)
+
+    beakers.release_write_lock()
+
+
+def test_beakers_lock_file_is_forgotten(locks, tmp_path):
+    """The lock file that Beaker made goes with its session; where there is none, nothing happens."""
+    beakers = FileSynchronizer(ID, str(tmp_path / "locks"))
+    beakers.acquire_write_lock()
+    beakers.release_write_lock()
+    with locks.guard(ID, PATIENCE):
+        locks.forget(ID)
+        locks.forget(ID)
+
+    assert [path.name for path in (tmp_path / "locks").rglob("*.lock")] == [f"bridge-guard-{0x0123 % SLOTS}.lock"]
+
+
+def test_a_child_that_was_forked_does_not_keep_a_lock(locks, other_locks):
+    """A process that was forked while a lock was held does not hold it, too."""
+    reading, writing = os.pipe()
+    with locks.guard(ID, PATIENCE):
+        child = os.fork()
+        if child == 0:
+            os.close(writing)
+            os.read(reading, 1)
+            os._exit(0)
+    try:
+        assert not is_taken(other_locks)
+    finally:
+        os.close(writing)
+        os.close(reading)
+        os.waitpid(child, 0)
+
+
+def test_a_child_does_not_wait_for_threads_that_it_has_not(locks):
+    """A lock that a thread held at a fork can be had in the child, once the parent's thread has left it."""
+    with locks.guard(ID, PATIENCE):
+        child = os.fork()
+        if child == 0:
+            try:
+                with locks.guard(ID, PATIENCE / 3):
+                    os._exit(0)
+            finally:
+                os._exit(1)
+
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+
+
+def test_locks_are_made_anew_in_another_process(locks):
+    """The thread locks that a fork has copied are left alone."""
+    for lock in locks._threads:
+        lock.acquire()
+
+    assert is_taken(locks)
+
+    locks._process = -1
+
+    assert not is_taken(locks)
+
+
+def test_a_waiter_polls_until_the_lock_is_left(locks, other_locks):
+    """A process that finds a lock held gets it when it is left."""
+    held, order = threading.Event(), []
+
+    def hold():
+        with locks.guard(ID, PATIENCE):
+            held.set()
+            polling.wait(PATIENCE)
+            order.append("held")
+
+    def wait():
+        held.wait(PATIENCE)
+        with other_locks.guard(ID, PATIENCE):
+            order.append("waited")
+
+    polling = threading.Event()
+    slept = locks_module.time.sleep
+
+    def sleep(seconds):
+        polling.set()
+        slept(seconds)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(locks_module.time, "sleep", sleep)
+        together(hold, wait)
+
+    assert order == ["held", "waited"]
+
+
+WITHOUT_FCNTL = """
+import sys
+sys.modules["fcntl"] = None
+import threading
+from beaker_bridge.stores.locks import FileLocks, LockTimeoutError
+locks = FileLocks(sys.argv[1])
+refused = []
+def take():
+    try:
+        with locks.guard(sys.argv[2], 0.01):
+            pass
+    except LockTimeoutError:
+        refused.append(True)
+with locks.guard(sys.argv[2], 10), locks.queue(sys.argv[2], 10):
+    thread = threading.Thread(target=take)
+    thread.start()
+    thread.join()
+from beaker_bridge.settings import given, read_options
+from beaker_bridge.stores import open_store
+for kind in ("file", "dbm"):
+    store = open_store(read_options(given({"type": kind, "data_dir": sys.argv[1]})))
+    with store.lock(sys.argv[2], 10):
+        assert store.swap(sys.argv[2], None, b"raw").made
+    assert store.read(sys.argv[2]).raw == b"raw"
+print(refused)
+"""
+
+
+def test_without_fcntl_locks_hold_within_the_process(tmp_path):
+    """Where the platform has no fcntl, everything works, and locks exclude threads."""
+    command = [sys.executable, "-c", WITHOUT_FCNTL, str(tmp_path), ID]
+    run = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True)
+
+    assert run.stdout == "[True]\n"
+    assert not list(tmp_path.rglob("*.lock"))

@@ -1,0 +1,502 @@
+"""Redis sessions: the store contract on a real Redis, Cluster and Sentinel, and what only those do."""
+
+from __future__ import annotations
+
+import logging
+import os
+import pickle
+import secrets
+import socket
+import sys
+import threading
+from contextlib import suppress
+
+import pytest
+import redis
+
+from beaker_bridge.exceptions import SessionStoreError, SettingsError
+from beaker_bridge.settings import given, read_options
+from beaker_bridge.stores import open_store
+from beaker_bridge.stores.servers import LEASE
+from tests.contract import PATIENCE, StoreContract, text, together
+from tests.servers import free_port
+from tests.servers.proxy import Proxy
+
+
+def opened(**options):
+    """Return a store of the given options."""
+    return open_store(read_options(given(options)))
+
+
+def key_of(session_id):
+    """Return Beaker's key of a session."""
+    return f"beaker_cache:{session_id}:session"
+
+
+class RedisContract(StoreContract):
+    """What both kinds of Redis keep beside the contract."""
+
+    lists_ids = False
+
+    @pytest.fixture
+    def client(self):
+        """Return a client of the test's own."""
+        raise NotImplementedError
+
+    def test_the_record_is_beakers(self, client, session_id, stored):
+        """The record stands under Beaker's key, as Beaker pickles it."""
+        assert client.get(key_of(session_id)) == stored.raw
+        assert isinstance(pickle.loads(stored.raw), str)
+
+    def test_the_server_forgets_a_record_when_it_expires(self, store, client, session_id, raw):
+        """An expiry is the server's, in milliseconds; a swap sets it anew, or takes it away."""
+        lives = []
+        record = None
+        for expires_in in (100.5, 50, None, 0.0001):
+            record = store.swap(session_id, record, raw(), expires_in).found
+            lives.append(client.pttl(key_of(session_id)))
+
+        assert 50_000 < lives[0] <= 100_500
+        assert 0 < lives[1] <= 50_000
+        assert lives[2] == -1
+        assert lives[3] in (-2, 0, 1)
+
+    def test_a_swap_that_was_made_already_renews_the_expiry(self, store, client, session_id, stored):
+        """Writing again what stands there gives it the expiry that was asked for."""
+        store.swap(session_id, stored, stored.raw, 100)
+
+        assert 0 < client.pttl(key_of(session_id)) <= 100_000
+
+    def test_scripts_that_the_server_forgot_are_sent_again(self, store, client, session_id, raw):
+        """After ``SCRIPT FLUSH``, swaps and locks work as before."""
+        for _ in range(2):
+            client.script_flush()
+            with store.lock(session_id, PATIENCE):
+                client.script_flush()
+
+                assert store.swap(session_id, store.read(session_id), raw()).made
+
+                client.script_flush()
+
+        with store.lock(session_id, 0.01):
+            pass
+
+    def test_the_lock_expires(self, store, client, session_id):
+        """The lock of a holder that was killed falls by itself, after five times the wait at least."""
+        with store.lock(session_id, 1):
+            short = client.pttl(f"beaker_bridge_lock:{session_id}")
+        with store.lock(session_id, LEASE):
+            long = client.pttl(f"beaker_bridge_lock:{session_id}")
+
+        assert 0 < short <= LEASE * 1000
+        assert LEASE * 1000 < long <= 5 * LEASE * 1000
+
+    def test_a_lock_that_fell_is_not_taken_from_the_next_holder(self, store, client, session_id):
+        """Who held a lock for longer than it lasts does not release it for the one who has it now."""
+        with store.lock(session_id, PATIENCE):
+            client.set(f"beaker_bridge_lock:{session_id}", "another's", px=100_000)
+
+        assert client.get(f"beaker_bridge_lock:{session_id}") == b"another's"
+
+    def test_a_forked_process_has_its_own_connections(self, store, session_id, stored, raw):
+        """Parent and child that use one store after a fork get their own answers."""
+        new = raw()
+        child = os.fork()
+        if child == 0:
+            try:
+                for _ in range(50):
+                    assert store.read(session_id) == stored
+                assert store.swap(session_id, stored, new).made
+                os._exit(0)
+            finally:
+                os._exit(1)
+        other_id = secrets.token_hex(16)
+        for _ in range(50):
+            assert store.read(other_id) is None
+
+        assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+        assert store.read(session_id).raw == new
+
+    def test_a_child_does_not_wait_for_a_thread_that_was_connecting(self, make_store, session_id, stored):
+        """A process that was forked while a thread of its parent was connecting connects itself."""
+        store = make_store()
+        store._connecting.acquire()
+        store.forget()
+
+        assert store.read(session_id) == stored
+
+    def test_a_closed_store_connects_again(self, store, session_id, stored):
+        """A store can be closed, twice, and be used again."""
+        store.close()
+        store.close()
+
+        assert store.read(session_id) == stored
+
+    @pytest.mark.parametrize("decode_responses", [False, True])
+    def test_a_client_of_the_applications(self, make_client, name, session_id, raw, decode_responses):
+        """A client that the application has is used, whatever it decodes, and is left open."""
+        client = make_client(decode_responses)
+        store = opened(**name(client))
+        new = raw()
+
+        assert store.read(session_id) is None
+        assert store.swap(session_id, None, new).made
+        assert store.swap(session_id, None, raw()).found.raw == new
+        assert store.read(session_id).raw == new
+
+        with store.lock(session_id, PATIENCE):
+            assert self._is_refused(store, session_id)
+
+        store.close()
+
+        assert client.exists(key_of(session_id)) == 1
+
+        client.close()
+
+
+class TestRedisStore(RedisContract):
+    """``type = ext:redis``."""
+
+    @pytest.fixture
+    def options(self, redis_server):
+        return {"type": "ext:redis", "url": redis_server.url}
+
+    @pytest.fixture
+    def client(self, redis_server):
+        with redis_server.client() as client:
+            yield client
+
+    @pytest.fixture
+    def make_client(self, redis_server):
+        return lambda decode_responses: redis.Redis.from_url(redis_server.url, decode_responses=decode_responses)
+
+    @pytest.fixture
+    def name(self):
+        """Return what names a client in the options."""
+        return lambda client: {"type": "ext:redis", "url": client}
+
+    def test_an_uncontended_write_is_two_round_trips(self, store, client, redis_server, session_id, raw):
+        """A read is one GET, a swap one EVALSHA, a lock one SET and one EVALSHA, and nothing else is sent."""
+        # The connections greet, and the server learns the scripts.
+        client.ping()
+        store.swap(session_id, None, raw())
+        with store.lock(session_id, PATIENCE):
+            pass
+        with redis_server.client() as other_client, other_client.monitor() as monitor:
+            store.swap(session_id, store.read(session_id), raw(), 100)
+            with store.lock(session_id, PATIENCE):
+                pass
+            client.echo("the end")
+            sent = []
+            for command in monitor.listen():
+                # What a script does inside the server is no round trip.
+                if command["client_type"] != "lua":
+                    sent.append(command["command"].split()[0])
+                if "the end" in command["command"]:
+                    break
+
+        assert sent == ["GET", "EVALSHA", "SET", "EVALSHA", "ECHO"]
+
+
+class TestRedisClusterStore(RedisContract):
+    """``type = ext:rediscluster``."""
+
+    @pytest.fixture
+    def options(self, redis_cluster):
+        return {"type": "ext:rediscluster", "urls": redis_cluster.url}
+
+    @pytest.fixture
+    def client(self, make_client):
+        with make_client(False) as client:
+            yield client
+
+    @pytest.fixture
+    def make_client(self, redis_cluster):
+        port = redis_cluster.servers[0].port
+        return lambda decode_responses: redis.RedisCluster(
+            host="127.0.0.1", port=port, decode_responses=decode_responses
+        )
+
+    @pytest.fixture
+    def name(self):
+        """Return what names a client in the options."""
+        return lambda client: {"type": "ext:rediscluster", "urls": client}
+
+    def test_sessions_are_spread(self, store, redis_cluster, raw):
+        """Sessions of one store stand on every node."""
+        for _ in range(60):
+            store.swap(secrets.token_hex(16), None, raw())
+        sizes = []
+        for node in redis_cluster.servers:
+            with node.client() as client:
+                sizes.append(client.dbsize())
+
+        assert all(sizes)
+
+    def test_one_address_is_enough(self, redis_cluster, session_id, raw):
+        """A cluster is found from any of its nodes; spaces around the commas do no harm."""
+        first, *_others = redis_cluster.url.split(",")
+        for urls in (first, f" {first} , {first}"):
+            store = opened(type="ext:rediscluster", urls=urls)
+
+            assert store.swap(session_id, store.read(session_id), raw()).made
+
+            store.close()
+
+
+class TestRedisSentinelStore(RedisContract):
+    """``type = ext:redis`` with the address of sentinels."""
+
+    @pytest.fixture
+    def options(self, redis_sentinels):
+        return {"type": "ext:redis", "url": redis_sentinels.url}
+
+    @pytest.fixture
+    def namespace(self, redis_sentinels, session_id):
+        # Beaker's own Redis backend knows no sentinels: it is given the master.
+        from beaker.cache import clsmap
+
+        return clsmap["ext:redis"](session_id, url=redis_sentinels.master.url)
+
+    @pytest.fixture
+    def client(self, redis_sentinels):
+        with redis_sentinels.master.client() as client:
+            yield client
+
+    @pytest.fixture
+    def make_client(self, redis_sentinels):
+        hosts = [("127.0.0.1", sentinel.port) for sentinel in redis_sentinels.sentinels]
+        return lambda decode_responses: redis.sentinel.Sentinel(hosts).master_for(
+            "main", decode_responses=decode_responses
+        )
+
+    @pytest.fixture
+    def name(self):
+        """Return what names a client in the options."""
+        return lambda client: {"type": "ext:redis", "url": client}
+
+
+def test_the_address_of_sentinels_says_who_and_where(tmp_path):
+    """User, password and database of a sentinels' address are the master's."""
+    store = opened(type="ext:redis", url="redis+sentinel://me:p%40ss@one:26379,two:26380/main/3", store_timeout=4)
+    client = store._connected()
+    pool = client.connection_pool
+    arguments = pool.connection_kwargs
+
+    assert (arguments["username"], arguments["password"], arguments["db"]) == ("me", "p@ss", 3)
+    assert (arguments["socket_timeout"], arguments["socket_connect_timeout"]) == (4, 4)
+    assert pool.service_name == "main"
+
+    sentinels = pool.sentinel_manager.sentinels
+    places = [sentinel.connection_pool.connection_kwargs for sentinel in sentinels]
+
+    assert [(place["host"], place["port"], place["socket_timeout"]) for place in places] == [
+        ("one", 26379, 2),
+        ("two", 26380, 2),
+    ]
+
+    store.close()
+
+
+# -- What is wrong at the start ------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"type": "ext:redis", "url": "http://me:a-password@localhost"},
+        {"type": "ext:redis", "url": "redis+sentinel://me:a-password@no-port/main"},
+        {"type": "ext:rediscluster", "urls": "redis://localhost:7000,me:a-password@localhost"},
+    ],
+)
+def test_an_address_that_is_none_stops_the_start(options):
+    """An address that is not a Redis's is a SettingsError that names the option, and no password."""
+    with pytest.raises(SettingsError, match="must be the address of a Redis") as refused:
+        opened(**options)
+
+    assert refused.value.name in options
+    assert "a-password" not in str(refused.value)
+
+
+def test_a_missing_client_stops_the_start(monkeypatch):
+    """Without redis-py, ``type = ext:redis`` is a SettingsError that says what is missing."""
+    monkeypatch.setitem(sys.modules, "redis", None)
+    monkeypatch.delitem(sys.modules, "beaker_bridge.stores.redis")
+    with pytest.raises(SettingsError, match=r"type = ext:redis needs a package .* redis") as refused:
+        opened(type="ext:redis", url="redis://localhost")
+
+    assert refused.value.name == "type"
+
+
+# -- A server that fails -------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def private_redis(start_server):
+    """Return a Redis of the test's own, which it may kill."""
+    return start_server("redis", "Redis", "--appendonly", "yes", "--appendfsync", "always")
+
+
+@pytest.fixture
+def deaf():
+    """Return the port of a socket that accepts connections and never answers."""
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        yield listener.getsockname()[1]
+
+
+def uses(store):
+    """Yield each use of a store, as a function."""
+    session_id = secrets.token_hex(16)
+    yield lambda: store.read(session_id)
+    yield lambda: store.swap(session_id, None, store.envelope.wrap(text()))
+    yield lambda: store.swap(session_id, None, None)
+    yield lambda: store.lock(session_id, 0.01).__enter__()
+
+
+@pytest.mark.parametrize("how", ["redis://127.0.0.1:{}", "redis+sentinel://127.0.0.1:{}/main"])
+@pytest.mark.parametrize("server", ["absent", "deaf"])
+def test_an_unreachable_redis_is_an_error(request, how, server):
+    """A Redis that refuses, or never answers, is a SessionStoreError with its cause, never 'nothing'."""
+    port = free_port() if server == "absent" else request.getfixturevalue("deaf")
+    store = opened(type="ext:redis", url=how.format(port), store_timeout=0.05)
+    for use in uses(store):
+        with pytest.raises(SessionStoreError) as failed:
+            use()
+
+        assert failed.value.name == "ext:redis"
+        assert isinstance(failed.value.original, redis.RedisError)
+
+    store.close()
+
+
+@pytest.mark.parametrize("server", ["absent", "deaf"])
+def test_an_unreachable_cluster_is_an_error(request, server):
+    """A Redis Cluster of which no node answers is a SessionStoreError."""
+    port = free_port() if server == "absent" else request.getfixturevalue("deaf")
+    store = opened(type="ext:rediscluster", urls=f"redis://127.0.0.1:{port}", store_timeout=0.05)
+    for use in uses(store):
+        with pytest.raises(SessionStoreError) as failed:
+            use()
+
+        assert failed.value.name == "ext:rediscluster"
+
+    store.close()
+
+
+def test_a_server_that_fails_is_asked_once():
+    """A connection that the server drops is not tried again and again: the request would wait for it."""
+    connections, done = [], threading.Event()
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        store = opened(type="ext:redis", url=f"redis://127.0.0.1:{listener.getsockname()[1]}", store_timeout=PATIENCE)
+
+        def drop():
+            listener.settimeout(0.05)
+            while not done.is_set():
+                with suppress(TimeoutError):
+                    connection, _address = listener.accept()
+                    connections.append(connection)
+                    connection.close()
+
+        def read():
+            try:
+                with pytest.raises(SessionStoreError):
+                    store.read(secrets.token_hex(16))
+            finally:
+                done.set()
+
+        together(drop, read)
+
+    assert len(connections) == 1
+
+
+def test_the_timeout_bounds_connecting_and_each_operation(redis_server, redis_cluster):
+    """``store_timeout`` is the clients' timeout; a cluster's, which asks a second node, has half of it."""
+    store = opened(type="ext:redis", url=redis_server.url, store_timeout=4)
+    cluster = opened(type="ext:rediscluster", urls=redis_cluster.url, store_timeout=4)
+    arguments = [store._connected().connection_pool.connection_kwargs, cluster._connected().get_connection_kwargs()]
+
+    assert [(one["socket_timeout"], one["socket_connect_timeout"]) for one in arguments] == [(4, 4), (2, 2)]
+
+    store.close()
+    cluster.close()
+
+
+def test_a_redis_that_comes_back_is_used_again(private_redis, session_id, raw):
+    """Requests fail as long as Redis is gone, and find the record when it is back, without a restart."""
+    store = opened(type="ext:redis", url=private_redis.url)
+    new = raw()
+    record = store.swap(session_id, None, new).found
+    private_redis.kill()
+    with pytest.raises(SessionStoreError):
+        store.read(session_id)
+    with pytest.raises(SessionStoreError):
+        store.swap(session_id, record, raw())
+    private_redis.start()
+
+    assert store.read(session_id).raw == new
+
+    store.close()
+
+
+def test_a_redis_that_hangs_is_an_error(private_redis, session_id, raw):
+    """A Redis that hangs in the middle of its work is a SessionStoreError, and is used again afterwards."""
+    patient = opened(type="ext:redis", url=private_redis.url, store_timeout=PATIENCE)
+    record = patient.swap(session_id, None, raw()).found
+    hasty = opened(type="ext:redis", url=private_redis.url, store_timeout=0.05)
+    private_redis.freeze()
+    # The server may do what it was asked for when it wakes: an insert, which loses.
+    for use in (lambda: hasty.read(session_id), lambda: hasty.swap(session_id, None, raw())):
+        with pytest.raises(SessionStoreError) as failed:
+            use()
+
+        assert isinstance(failed.value.original, redis.TimeoutError)
+
+    private_redis.thaw()
+
+    assert patient.read(session_id) == record
+
+    for store in (patient, hasty):
+        store.close()
+
+
+@pytest.mark.parametrize("passing", [0, 3])
+def test_an_answer_that_was_lost_after_the_write(redis_server, session_id, raw, passing):
+    """A swap whose answer was lost, or cut, is an error once; tried again it is made, and stands once."""
+    with Proxy(redis_server.port) as proxy:
+        store = opened(type="ext:redis", url=f"redis://127.0.0.1:{proxy.port}", store_timeout=PATIENCE)
+        record = store.swap(session_id, None, raw()).found
+        new = raw()
+        proxy.lose_next_answer(passing)
+        with pytest.raises(SessionStoreError):
+            store.swap(session_id, record, new)
+
+        assert store.read(session_id).raw == new
+        assert store.swap(session_id, record, new).made
+
+        store.close()
+
+
+def test_a_lock_whose_release_fails_has_served(private_redis, session_id, caplog):
+    """A Redis that goes while a lock is held fails neither the block nor its end: the lock falls by itself."""
+    store = opened(type="ext:redis", url=private_redis.url)
+    done = []
+    with caplog.at_level(logging.WARNING), store.lock(session_id, PATIENCE):
+        private_redis.kill()
+        done.append(True)
+
+    assert done
+    assert "ends by itself" in caplog.text
+
+    store.close()
+
+
+@pytest.fixture
+def session_id():
+    """Return a new id."""
+    return secrets.token_hex(16)
+
+
+@pytest.fixture
+def raw():
+    """Return what makes a new record's raw bytes."""
+    return lambda: pickle.dumps(text().decode("ascii"))

@@ -1,0 +1,850 @@
+"""SQL sessions: the store contract on real databases, and what only these stores do."""
+
+from __future__ import annotations
+
+import os
+import pickle
+import secrets
+import socket
+import sqlite3
+import traceback
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack, closing, contextmanager
+
+import pytest
+import sqlalchemy as sa
+from beaker.ext.sqla import SqlaNamespaceManager, make_cache_table
+from sqlalchemy.pool import NullPool, StaticPool
+
+from beaker_bridge.exceptions import SessionConflictError, SessionStoreError, SessionTooLargeError, SettingsError
+from beaker_bridge.settings import given, prefixed, read_options
+from beaker_bridge.stores import engines, open_store, sql
+from beaker_bridge.stores.base import Record, Swap
+from tests.contract import KIB, PATIENCE, StoreContract, text, together
+from tests.servers.proxy import Proxy
+
+ID = "0123456789abcdef" * 2
+OTHER_ID = "f" * 32
+SqlaNamespaceManager._init_dependencies()
+TABLE = make_cache_table(sa.MetaData())
+
+
+def opened(url, **options):
+    """Return a store."""
+    return open_store(read_options(given({"type": "ext:database", "url": url, "store_timeout": 10, **options})))
+
+
+@contextmanager
+def statements(store):
+    """Record the statements that a store's engine executes, as their first words."""
+    seen = []
+
+    def note(_connection, _cursor, statement, *_rest):
+        seen.append(statement.split(None, 1)[0])
+
+    engine = store._prepared()
+    sa.event.listen(engine, "before_cursor_execute", note)
+    yield seen
+    sa.event.remove(engine, "before_cursor_execute", note)
+
+
+# -- On every database -------------------------------------------------------------------------------
+
+
+class SQLContract(StoreContract):
+    """What both of the stores keep, on each database."""
+
+    @staticmethod
+    def _read_by_beaker(namespace):
+        # Beaker reads a row once a request, and then no more.
+        namespace.loaded = False
+        return StoreContract._read_by_beaker(namespace)
+
+    def test_what_a_write_costs(self, store, session_id, raw):
+        """A new session is one statement, a changed one is two, a deleted one is two."""
+        record = store.swap(session_id, None, raw()).found
+        with statements(store) as seen:
+            store.swap(secrets.token_hex(16), None, raw())
+            record = store.swap(session_id, store.read(session_id), raw()).found
+            store.swap(session_id, store.read(session_id), None)
+
+        assert record
+        assert seen == ["INSERT", "SELECT", "UPDATE", "SELECT", "DELETE"]
+
+    def test_the_lock_leaves_nothing_behind(self, store, session_id):
+        """A lock that was released has left no row."""
+        with store.lock(session_id, PATIENCE):
+            held = set(store._names("%"))
+
+        assert f"{session_id}.lock" in held
+        assert f"{session_id}.lock" not in set(store._names("%"))
+
+    def test_beaker_can_read_the_rows_of_locks(self, store, session_id):
+        """A lock's row is such as Beaker's own are: whoever reads all of the table can do so."""
+        row = sa.select(store._table.c.data).where(store._table.c.namespace == f"{session_id}.lock")
+        with store.lock(session_id, PATIENCE):
+            found = store._run(lambda at: at.scalar(row))
+
+        assert set(found) == {"session"}
+
+    def test_nothing_is_unpickled(self, store, session_id):
+        """A pickle that somebody put into the table is bytes to us."""
+        raw = pickle.dumps(Trap())
+        store.swap(session_id, None, raw)
+
+        assert store.read(session_id).raw == raw
+        assert not Trap.sprung
+
+
+class Trap:
+    """An object that tells when it is unpickled."""
+
+    sprung = False
+
+    def __reduce__(self):
+        return setattr, (Trap, "sprung", True)
+
+
+class DatabaseContract(SQLContract):
+    """``type = ext:database``."""
+
+    @pytest.fixture
+    def url(self) -> str:
+        """Return the database's address."""
+        raise NotImplementedError
+
+    @pytest.fixture
+    def options(self, url):
+        return {"type": "ext:database", "url": url}
+
+    def test_processes_make_the_table_at_once(self, make_store, options):
+        """Everybody who begins at the same time finds the table, which one of them has made."""
+        options["table_name"] = f"made_at_once_{secrets.token_hex(4)}"
+        stores = [make_store() for _ in range(8)]
+
+        assert together(*[lambda store=store: store.read(ID) for store in stores]) == [None] * 8
+
+    def test_another_process_makes_the_table_a_moment_before(self, make_store, options):
+        """Who did not see the table, and cannot make it since another one has made it then, finds it."""
+        options["table_name"] = f"made_before_{secrets.token_hex(4)}"
+        store, other = make_store(), make_store()
+
+        def come_before(_connection, _cursor, statement, *_rest):
+            if "CREATE TABLE" in statement:
+                other.swap(ID, None, b"x")
+
+        sa.event.listen(store._own, "before_cursor_execute", come_before)
+
+        assert store.read(ID).raw == b"x"
+
+    def test_a_table_that_was_dropped_is_made_again(self, store, session_id, raw):
+        """A table that somebody has dropped is one error, and then there again."""
+        store.swap(session_id, None, raw())
+        store._table.drop(store._own)
+
+        assert refused(lambda: store.read(session_id))
+        assert store.read(session_id) is None
+
+
+class TestSQLite(DatabaseContract):
+    """SQLite."""
+
+    @pytest.fixture
+    def url(self, tmp_path):
+        return f"sqlite:///{tmp_path}/sessions.db"
+
+
+class TestPostgreSQL(DatabaseContract):
+    """PostgreSQL."""
+
+    @pytest.fixture
+    def url(self, postgresql_server):
+        return postgresql_server.url
+
+
+class TestMariaDB(DatabaseContract):
+    """MariaDB, where ``data`` is a BLOB."""
+
+    largest = 65535
+
+    @pytest.fixture
+    def url(self, mariadb_server):
+        return mariadb_server.url
+
+
+class SqlaContract(SQLContract):
+    """``type = ext:sqla``, with the application's engine, as an application has it."""
+
+    @pytest.fixture
+    def engine(self, url):
+        engine = sa.create_engine(url)
+        TABLE.drop(engine, checkfirst=True)
+        TABLE.create(engine)
+        yield engine
+        engine.dispose()
+
+    @pytest.fixture
+    def options(self, engine, tmp_path):
+        # Beaker keeps the first engine of each address, and wants a directory for its locks.
+        SqlaNamespaceManager.binds.dict.clear()
+        yield {"type": "ext:sqla", "bind": engine, "table": TABLE, "data_dir": str(tmp_path)}
+        SqlaNamespaceManager.binds.dict.clear()
+
+
+class TestSqlaOnSQLite(SqlaContract):
+    """SQLite."""
+
+
+class TestSqlaOnPostgreSQL(SqlaContract):
+    """PostgreSQL."""
+
+    @pytest.fixture
+    def url(self, postgresql_server):
+        with postgresql_server.client() as client:
+            client.execute("CREATE SCHEMA IF NOT EXISTS sqla")
+        return f"{postgresql_server.url}?options=-c%20search_path%3Dsqla"
+
+
+# -- What a column holds -----------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("mode", ["STRICT_ALL_TABLES", "NO_ENGINE_SUBSTITUTION"])
+def test_a_record_over_the_columns_size_is_refused(mariadb_server, mode):
+    """MariaDB never cuts a record, whatever its mode; a column that was made larger holds it."""
+    name = f"sized_{secrets.token_hex(4)}"
+    url = f"{mariadb_server.url}&init_command=SET%20sql_mode%3D'{mode}'"
+    new = text(100 * KIB)
+    small = opened(url, table_name=name)
+    with pytest.raises(SessionTooLargeError, match="65535 bytes in the column data") as refused:
+        small.swap(ID, None, new)
+
+    assert refused.value.value == len(new)
+    assert small.read(ID) is None
+
+    with mariadb_server.client() as client, client.cursor() as cursor:
+        cursor.execute(f"ALTER TABLE {name} MODIFY data LONGBLOB NOT NULL")
+    large = opened(url, table_name=name)
+
+    assert large.swap(ID, None, new).made
+    assert large.read(ID).raw == new
+
+
+def test_a_schema(postgresql_server):
+    """The table is made, and found, in the schema that the options name."""
+    schema = f"schema_{secrets.token_hex(4)}"
+    with postgresql_server.client() as client:
+        client.execute(f"CREATE SCHEMA {schema}")
+        store = opened(postgresql_server.url, schema_name=schema, table_name="sessions")
+        store.swap(ID, None, b"x")
+        (count,) = client.execute(f"SELECT count(*) FROM {schema}.sessions").fetchone()
+
+    assert count == 1
+    assert store.read(ID).raw == b"x"
+
+
+# -- A server that fails -----------------------------------------------------------------------------
+
+
+def refused(operation) -> SessionStoreError:
+    """Return the error of an operation on a store that cannot be reached."""
+    with pytest.raises(SessionStoreError) as caught:
+        operation()
+    return caught.value
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "sqlite:////nowhere/sessions.db",
+        "postgresql+psycopg://postgres@127.0.0.1:1/postgres",
+        "mysql+pymysql://root@127.0.0.1:1/test",
+    ],
+)
+def test_a_database_that_cannot_be_reached_is_an_error(url):
+    """A database that is not there is a SessionStoreError that names the store and what its driver said."""
+    store = opened(url)
+    record = Record(b"x")
+    operations = (
+        lambda: store.read(ID),
+        lambda: store.swap(ID, None, b"y"),
+        lambda: store.swap(ID, record, b"y"),
+        lambda: store.swap(ID, record, None),
+        lambda: list(store.ids()),
+        lambda: store.lock(ID, 1).__enter__(),
+    )
+    errors = [refused(operation) for operation in operations]
+
+    assert {error.name for error in errors} == {"ext:database"}
+    assert {error.original.__class__.__name__ for error in errors} == {"OperationalError"}
+
+
+@contextmanager
+def silence():
+    """Run a server that accepts connections, and never says anything."""
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        yield listener.getsockname()[1]
+
+
+@pytest.mark.parametrize("driver", ["postgresql+psycopg", "mysql+pymysql"])
+def test_a_server_that_does_not_answer_is_an_error(driver):
+    """A database that accepts connections and says nothing costs a bounded time."""
+    with silence() as port:
+        assert refused(lambda: opened(f"{driver}://someone@127.0.0.1:{port}/test", store_timeout=0.2).read(ID))
+
+
+@pytest.fixture(params=["postgresql", "mariadb"])
+def database(request):
+    """Return a database server, and the statement by which it tells a connection's number, and the one that ends it."""
+    if request.param == "postgresql":
+        return (
+            request.getfixturevalue("postgresql_server"),
+            "SELECT pg_backend_pid()",
+            "SELECT pg_terminate_backend({})",
+        )
+    return request.getfixturevalue("mariadb_server"), "SELECT connection_id()", "KILL {}"
+
+
+def execute(server, statement):
+    """Execute a statement on a connection of the test's own."""
+    with server.client() as client, client.cursor() as cursor:
+        cursor.execute(statement)
+
+
+def test_a_connection_that_the_server_has_closed_is_no_error(database):
+    """A pooled connection that was dropped is replaced, for each operation, and it is the request's only loss."""
+    server, number, end = database
+    store = opened(server.url, table_name="dropped")
+    session_id = secrets.token_hex(16)
+
+    def drop():
+        execute(server, end.format(store._run(lambda at: at.scalar(sa.text(number)))))
+
+    drop()
+
+    assert store.read(session_id) is None
+
+    drop()
+    record = store.swap(session_id, None, b"x").found
+    drop()
+
+    assert store.swap(session_id, record, b"y").made
+    assert store.read(session_id).raw == b"y"
+
+
+def test_a_connection_that_is_dropped_at_its_first_use_is_no_error(postgresql_server):
+    """The first request of a process, too, tries again where its connection is dropped under its hands."""
+    store = opened(postgresql_server.url)
+    dropped = []
+
+    def drop(connection, *_rest):
+        if not dropped:
+            dropped.append(connection.connection.driver_connection.info.backend_pid)
+            execute(postgresql_server, f"SELECT pg_terminate_backend({dropped[0]})")
+
+    # Later than SQLAlchemy's own first look at the server.
+    sa.event.listen(store._own, "engine_connect", drop)
+
+    assert store.read(ID) is None
+    assert dropped
+
+
+@pytest.mark.parametrize(("stands", "new"), [(None, b"new"), (b"old", b"new"), (b"old", None)])
+def test_an_answer_that_was_lost_does_not_undo_the_write(postgresql_server, stands, new):
+    """A write whose answer did not come is repeated, and finds itself: it is made, once."""
+    session_id = secrets.token_hex(16)
+    with Proxy(postgresql_server.port) as proxy:
+        store = opened(postgresql_server.url.replace(str(postgresql_server.port), str(proxy.port)))
+        record = stands and store.swap(session_id, None, stands).found
+        store.read(session_id)
+        before = proxy.connections
+        proxy.lose_next_answer()
+        swap = store.swap(session_id, record, new)
+        found = opened(postgresql_server.url).read(session_id)
+        after = proxy.connections
+        store.close()
+
+    assert after == before + 1
+    assert swap.made
+    assert (swap.found and swap.found.raw) == (found and found.raw) == new
+
+
+def test_a_server_that_loses_every_answer_is_an_error(postgresql_server):
+    """An operation is repeated once, and then given up."""
+    with Proxy(postgresql_server.port) as proxy:
+        store = opened(postgresql_server.url.replace(str(postgresql_server.port), str(proxy.port)))
+        store.read(ID)
+        engine = store._prepared()
+
+        def lose(*_rest):
+            proxy.lose_next_answer()
+
+        sa.event.listen(engine, "before_cursor_execute", lose)
+        before = proxy.connections
+
+        assert refused(lambda: store.read(ID))
+        assert proxy.connections == before + 1
+
+        store.close()
+
+
+# -- Others who hold the row -------------------------------------------------------------------------
+
+
+@contextmanager
+def held(server, session_id, table="beaker_cache"):
+    """Hold the row of a session in a transaction that has changed it; it is committed at the end."""
+    with server.client() as client, client.cursor() as cursor:
+        cursor.execute("BEGIN")
+        cursor.execute(f"UPDATE {table} SET data = 'theirs' WHERE namespace = '{session_id}'")
+        yield
+        cursor.execute("COMMIT")
+
+
+def test_a_row_that_others_hold_costs_a_bounded_time(database):
+    """A write that must wait for another transaction is a SessionStoreError in the end; a reader does not wait."""
+    server, *_ = database
+    session_id = secrets.token_hex(16)
+    patient = opened(server.url)
+    record = patient.swap(session_id, None, b"ours").found
+    store = opened(server.url, store_timeout=0.3)
+    with held(server, session_id):
+        error = refused(lambda: store.swap(session_id, record, b"mine"))
+
+        assert error.original.__class__.__name__ == "OperationalError"
+        assert store.read(session_id).raw == b"ours"
+
+    assert store.read(session_id).raw == b"theirs"
+
+
+def test_a_locked_sqlite_is_an_error(tmp_path):
+    """A SQLite database that another process keeps to itself is a SessionStoreError, also for a reader."""
+    url = f"sqlite:///{tmp_path}/sessions.db"
+    store = opened(url, store_timeout=0.1)
+    store.swap(ID, None, b"ours")
+    with closing(sqlite3.connect(tmp_path / "sessions.db", isolation_level=None)) as other:
+        other.execute("BEGIN EXCLUSIVE")
+        error = refused(lambda: store.swap(ID, Record(b"ours"), b"mine"))
+
+        assert "database is locked" in str(error)
+
+    assert store.read(ID).raw == b"ours"
+
+
+def test_a_serialization_failure_is_a_lost_swap(postgresql_server):
+    """Where PostgreSQL refuses a write for what another transaction did meanwhile, the swap is lost to that one."""
+    session_id = secrets.token_hex(16)
+    store = opened(f"{postgresql_server.url}?options=-c%20default_transaction_isolation%3Dserializable")
+    record = store.swap(session_id, None, b"ours").found
+    store_pid = store._run(lambda at: at.scalar(sa.text("SELECT pg_backend_pid()")))
+    with ThreadPoolExecutor(1) as pool, postgresql_server.client() as watcher:
+        with held(postgresql_server, session_id):
+            swap = pool.submit(store.swap, session_id, record, b"mine")
+            while not watcher.execute("SELECT cardinality(pg_blocking_pids(%s))", (store_pid,)).fetchone()[0]:
+                assert not swap.done()
+
+        assert swap.result(PATIENCE) == Swap(False, Record(b"theirs"))
+
+
+# Databases refuse statements when others are at work; here, at the word of a function of the test's own.
+REFUSE = """
+CREATE SEQUENCE {name}_calls;
+CREATE FUNCTION {name}() RETURNS boolean LANGUAGE plpgsql AS $$ BEGIN
+    IF nextval('{name}_calls') <= {times} THEN RAISE EXCEPTION 'refused' USING ERRCODE = '40P01'; END IF;
+    RETURN true;
+END $$;
+"""
+
+
+def refusing(server, times):
+    """Return the name of a function that ends so many statements as a deadlock would."""
+    name = f"refuse_{secrets.token_hex(4)}"
+    with server.client() as client:
+        client.execute(REFUSE.format(name=name, times=times))
+    return name
+
+
+@pytest.mark.parametrize(("times", "is_read"), [(2, True), (99, False)])
+def test_a_refused_read_is_tried_again(postgresql_server, times, is_read):
+    """A read that the database refuses for what others do is tried again, a few times."""
+    opened(postgresql_server.url).swap(OTHER_ID, None, b"x")
+    name = refusing(postgresql_server, times)
+    execute(postgresql_server, f"CREATE VIEW {name} AS SELECT * FROM beaker_cache WHERE {name}()")
+    store = opened(postgresql_server.url, table_name=name)
+
+    if is_read:
+        assert store.read(OTHER_ID).raw == b"x"
+    else:
+        assert "a query was refused" in str(refused(lambda: store.read(OTHER_ID)))
+
+
+@pytest.mark.parametrize(("times", "is_made"), [(2, True), (99, False)])
+def test_a_refused_insert_is_tried_again(postgresql_server, times, is_made):
+    """A new session is not given up where its insert is refused, though nothing stands there."""
+    name = refusing(postgresql_server, times)
+    store = opened(postgresql_server.url, table_name=name)
+    store.read(ID)
+    execute(
+        postgresql_server,
+        f"CREATE FUNCTION {name}_row() RETURNS trigger LANGUAGE plpgsql AS"
+        f" $$ BEGIN PERFORM {name}(); RETURN NEW; END $$;"
+        f"CREATE TRIGGER refuse BEFORE INSERT ON {name} FOR EACH ROW EXECUTE FUNCTION {name}_row()",
+    )
+
+    if is_made:
+        assert store.swap(ID, None, b"x").made
+        assert store.read(ID).raw == b"x"
+    else:
+        assert "an INSERT was refused" in str(refused(lambda: store.swap(ID, None, b"x")))
+
+
+@pytest.mark.parametrize(("state", "number"), [("40001", 1213), ("HY000", 1020)])
+def test_a_deadlock_is_a_lost_swap(mariadb_server, state, number):
+    """Where MariaDB ends a write for a deadlock, or for a changed row, the swap is lost, and shows what stands."""
+    name = f"deadlock_{secrets.token_hex(4)}"
+    store = opened(mariadb_server.url, table_name=name)
+    record = store.swap(ID, None, b"ours").found
+    execute(
+        mariadb_server,
+        f"CREATE TRIGGER {name} BEFORE UPDATE ON {name} FOR EACH ROW"
+        f" SIGNAL SQLSTATE '{state}' SET MYSQL_ERRNO = {number}, MESSAGE_TEXT = 'refused'",
+    )
+
+    assert store.swap(ID, record, b"mine") == Swap(False, Record(b"ours"))
+
+
+def test_a_table_that_wants_more_is_an_error(tmp_path):
+    """A table whose other constraints refuse the row is a SessionStoreError, no session that has ended."""
+    engine = sa.create_engine(f"sqlite:///{tmp_path}/sessions.db")
+    table = make_cache_table(sa.MetaData())
+    table.append_column(sa.Column("tenant", sa.Integer, nullable=False))
+    table.create(engine)
+    store = opened(None, type="ext:sqla", bind=engine, table=table)
+
+    assert "an INSERT was refused" in str(refused(lambda: store.swap(ID, None, b"x")))
+
+    engine.dispose()
+
+
+# -- The lock ----------------------------------------------------------------------------------------
+
+
+class Clock:
+    """A clock that stands still until it is told."""
+
+    def __init__(self):
+        self.now = 1_700_000_000.5
+
+    def __call__(self):
+        return self.now
+
+
+@pytest.fixture
+def url(tmp_path):
+    """Return a SQLite database's address."""
+    return f"sqlite:///{tmp_path}/sessions.db"
+
+
+def try_lock(store, timeout=0.01):
+    """Say whether a lock can be had."""
+    try:
+        with store.lock(ID, timeout):
+            return True
+    except SessionConflictError:
+        return False
+
+
+def test_the_lock_ends_by_itself(url):
+    """The lock of a process that was killed is had again after half a minute, longer where waits are longer."""
+    clock = Clock()
+    store, killed = opened(url, clock=clock), opened(url)
+    for timeout, lasts in ((2, 30), (10, 50)):
+        clock.now += 1000
+        killed._clock = Clock()
+        killed._clock.now = clock.now
+        assert killed._wait_for_lease(ID, 0, max(30, 5 * timeout))
+        clock.now += lasts
+
+        assert not try_lock(store)
+
+        clock.now += 1
+
+        assert try_lock(store)
+
+
+def test_a_lock_that_ended_is_not_taken_from_the_next_holder(url):
+    """Who held a lock for too long does not release the one of who has it now."""
+    clock = Clock()
+    store, other = opened(url, clock=clock), opened(url, clock=clock)
+    with ExitStack() as next_holder:
+        with store.lock(ID, 0.01):
+            clock.now += 31
+            next_holder.enter_context(other.lock(ID, 0.01))
+
+        assert not try_lock(store)
+
+    assert try_lock(store)
+
+
+def test_a_lock_that_cannot_be_read_has_ended(url):
+    """A lock's row that somebody has damaged keeps nobody out."""
+    store = opened(url)
+    store._swap(f"{ID}.lock", None, b"damaged")
+
+    assert try_lock(store)
+
+
+def test_a_sweep_removes_the_locks_of_dead_processes(url):
+    """A sweep removes locks that ended before its time; no lock that is held, no session, nothing that is not ours."""
+    clock = Clock()
+    store = opened(url, clock=clock)
+    store._take_lease(ID, 30)
+    store.swap(ID, None, b"x")
+    store._swap("a cache.lock", None, b"x")
+    with store.lock(OTHER_ID, 1):
+        assert store.sweep(clock.now + 1000) == 0
+
+    clock.now += 31
+    with store.lock(OTHER_ID, 1):
+        assert store.sweep(clock.now - 1) == 0
+        assert store.sweep(clock.now) == 1
+        assert set(store._names("%")) == {ID, "a cache.lock", f"{OTHER_ID}.lock"}
+
+
+# -- Ids ---------------------------------------------------------------------------------------------
+
+
+def test_ids_are_read_in_chunks(url, monkeypatch):
+    """Every id is listed, however many there are, while they are deleted; Beaker's caches and locks are none."""
+    monkeypatch.setattr(sql, "CHUNK", 2)
+    store = opened(url)
+    ids = {secrets.token_hex(16) for _ in range(5)}
+    for name in [*ids, "a cache", "F" * 32]:
+        store._swap(name, None, b"x")
+    with store.lock(ID, 1):
+        listed = []
+        for session_id in store.ids():
+            listed.append(session_id)
+            store.swap(session_id, store.read(session_id), None)
+
+    assert sorted(listed) == sorted(ids)
+    assert set(store._names("%")) == {"a cache", "F" * 32}
+
+
+# -- Processes ---------------------------------------------------------------------------------------
+
+
+def test_a_forked_child_has_connections_of_its_own(postgresql_server):
+    """Parent and child do not share a connection, and the child does not end the parent's."""
+    store = opened(postgresql_server.url)
+    session_id = secrets.token_hex(16)
+    store.swap(session_id, None, b"parent")
+
+    def number():
+        return store._run(lambda at: at.scalar(sa.text("SELECT pg_backend_pid()")))
+
+    before = number()
+    child = os.fork()
+    if not child:
+        done = number() != before and store.swap(session_id, store.read(session_id), b"child").made
+        os._exit(0 if done else 1)
+
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+    assert number() == before
+    assert store.read(session_id).raw == b"child"
+
+
+def test_what_a_forked_child_forgets(url):
+    """After a fork a store has no connection of before, and works; the application's engine is its own matter."""
+    store = opened(url)
+    engine = sa.create_engine(url)
+    theirs = opened(engine)
+    for one in (store, theirs):
+        one.read(ID)
+        pool = one._prepared().pool
+        one.forget()
+
+        assert (one._prepared().pool is pool) == (one is theirs)
+        assert one.read(ID) is None
+
+        one.close()
+
+    engine.dispose()
+
+
+# -- Settings ----------------------------------------------------------------------------------------
+
+
+def test_the_settings_reach_the_engine(tmp_path):
+    """``sa.*`` in an .ini are SQLAlchemy's options; ``sa.url`` is the address."""
+    settings = {
+        "session.type": "ext:database",
+        "session.sa.url": f"sqlite:///{tmp_path}/sessions.db",
+        "session.sa.pool_size": "3",
+        "session.sa.pool_timeout": "7",
+        "session.sa.isolation_level": "SERIALIZABLE",
+    }
+    store = open_store(read_options(prefixed(settings)))
+    store.swap(ID, None, b"x")
+
+    assert store._own.pool.size() == 3
+    assert store._own.pool._timeout == 7
+    assert opened(settings["session.sa.url"]).read(ID).raw == b"x"
+
+
+def test_the_address_counts_before_the_engines_options(tmp_path):
+    """Where both are given, ``url`` is the address, as in Beaker."""
+    store = opened(f"sqlite:///{tmp_path}/one.db", sa_opts={"sa.url": "sqlite:////nowhere/two.db", "pool_size": 2})
+
+    assert store.read(ID) is None
+    assert store._own.pool.size() == 2
+
+
+@pytest.mark.parametrize(
+    ("url", "expected"),
+    [
+        ("sqlite:////tmp/x", {"timeout": 1.5}),
+        ("sqlite:////tmp/x?timeout=9", {}),
+        ("postgresql+psycopg://host/name", {"connect_timeout": 2}),
+        ("mysql+pymysql://host/name?read_timeout=9", {"connect_timeout": 1.5, "write_timeout": 1.5}),
+        ("oracle://host/name", {}),
+    ],
+)
+def test_the_drivers_are_told_the_timeout(url, expected):
+    """Each driver is told ``store_timeout`` in its own words, save what the address says itself."""
+    assert engines._defaults(sa.make_url(url), {}, 1.5)["connect_args"] == expected
+    assert engines._defaults(sa.make_url(url), {"sa.connect_args": {"timeout": 3}}, 1.5)["connect_args"]["timeout"] == 3
+
+
+def test_a_pool_that_does_not_wait_is_told_no_timeout(tmp_path):
+    """The application may choose another pool."""
+    store = opened(f"sqlite:///{tmp_path}/sessions.db", sa_opts={"sa.poolclass": NullPool})
+
+    assert store.swap(ID, None, b"x").made
+
+
+def test_a_pool_that_is_exhausted_is_an_error(tmp_path):
+    """A request that gets no connection in time is a SessionStoreError."""
+    store = opened(f"sqlite:///{tmp_path}/x.db", store_timeout=0.1, sa_opts={"sa.pool_size": 1, "sa.max_overflow": 0})
+    with store._prepared().connect():
+        error = refused(lambda: store.read(ID))
+
+    assert isinstance(error.original, sa.exc.TimeoutError)
+
+
+@pytest.mark.parametrize(
+    ("url", "options", "message"),
+    [
+        ("nonsense://secret@host/name", {}, "a database URL"),
+        ("sqlite://user:secret@host:port/name", {}, "a database URL"),
+        ("postgresql+pg8000://user:secret@host/name", {}, "pg8000"),
+        ("sqlite:////tmp/x", {"sa.pool_sizes": 5}, "pool_sizes"),
+        ("sqlite:////tmp/x", {"sa.pool_size": "many"}, "many"),
+        ("no.such.module", {}, "a function that returns one"),
+        ("not a name", {}, "a function that returns one"),
+        (11211, {}, "a function that returns one"),
+    ],
+)
+def test_wrong_settings_stop_the_start(url, options, message):
+    """What no engine can be made of is told at start, and no password is shown."""
+    with pytest.raises(SettingsError, match=message) as refused:
+        opened(url, **options)
+
+    assert refused.value.name == "url"
+    assert "secret" not in str(refused.value)
+
+
+def test_a_database_in_memory_stops_the_start():
+    """SQLite in memory would be another database in each thread, unless the pool has one connection."""
+    with pytest.raises(SettingsError, match="url must name a file"):
+        opened("sqlite://")
+
+    store = opened("sqlite://", sa_opts={"sa.poolclass": StaticPool, "connect_args": {"check_same_thread": False}})
+    store.swap(ID, None, b"x")
+
+    assert together(lambda: store.read(ID).raw) == [b"x"]
+
+
+# -- The application's engine ------------------------------------------------------------------------
+
+_engines: list[sa.Engine] = []
+
+
+def application_engine():
+    """Return the application's engine, which was made after the session's configuration."""
+    return _engines[-1]
+
+
+@pytest.fixture
+def engine(url):
+    """Return the application's engine."""
+    engine = sa.create_engine(url)
+    _engines.append(engine)
+    yield engine
+    _engines.pop()
+    engine.dispose()
+
+
+@pytest.mark.parametrize("name", [f"{__name__}.application_engine", f"{__name__}:application_engine"])
+def test_the_engine_may_be_named(name, url, tmp_path):
+    """An address in an .ini may be the name of a function, which is first called when a session is used."""
+    store = opened(name)
+    engine = sa.create_engine(url)
+    _engines.append(engine)
+    store.swap(ID, None, b"x")
+    store.close()
+    _engines.pop()
+
+    assert opened(url).read(ID).raw == b"x"
+    assert engine.pool.checkedin() == 1
+
+    engine.dispose()
+
+
+@pytest.mark.parametrize("option", ["url", "bind"])
+def test_the_engine_may_be_given(option, engine):
+    """In Python, an engine is taken as it is, as the address or as ext:sqla's bind."""
+    TABLE.create(engine)
+    store = open_store(read_options(given({"type": "ext:sqla", option: engine, "table": TABLE})))
+
+    assert store.swap(ID, None, b"x").made
+    assert engine.pool.checkedin() == 1
+
+
+def test_a_table_with_an_address(url, engine):
+    """ext:sqla also makes an engine of its own, from an address; the table is the application's to make."""
+    store = opened(url, type="ext:sqla", table=TABLE)
+
+    assert "no such table" in str(refused(lambda: store.read(ID)))
+
+    TABLE.create(engine)
+
+    assert store.swap(ID, None, b"x").made
+
+
+def test_a_function_that_returns_no_engine_is_told():
+    """The function that ``url`` names must return an engine."""
+    with pytest.raises(SettingsError, match="a function that returns one"):
+        opened(dict).read(ID)
+
+
+@pytest.mark.parametrize("table", [object(), sa.Table("narrow", sa.MetaData(), sa.Column("namespace", sa.String))])
+def test_a_table_that_is_none_stops_the_start(url, table):
+    """ext:sqla needs a table with Beaker's columns."""
+    with pytest.raises(SettingsError, match="make_cache_table") as refused:
+        opened(url, type="ext:sqla", table=table)
+
+    assert refused.value.name == "table"
+
+
+def test_an_error_does_not_show_the_record(engine):
+    """What a session holds is in no error, though the application's engine would show it."""
+    store = opened(engine)
+    store.read(ID)
+    TABLE.drop(engine)
+    new = text()
+    error = refused(lambda: store.swap(ID, Record(b"x"), new))
+    shown = "".join(traceback.format_exception(error))
+
+    assert "no such table" in shown
+    assert new.decode("ascii") not in shown
+    assert ID not in shown
