@@ -478,12 +478,15 @@ class RegionNamespace(NamespaceManager):
 
     def __getitem__(self, key: Any) -> Any:
         seen, value = getattr(self._seen, "value", (None, None))
-        self._seen.value = None, None
+        self._forget_seen()
         if seen != key:
             value = self._read(key)
         if value is None or value is UNKNOWN:
             raise KeyError(key)
         return value
+
+    def _forget_seen(self) -> None:
+        self._seen.value = None, None
 
     def _read(self, key: Any) -> Any:
         """Return the value, nothing if there is none, or ``UNKNOWN``."""
@@ -501,12 +504,14 @@ class RegionNamespace(NamespaceManager):
     def set_value(self, key: Any, value: Any, expiretime: float | None = None) -> None:
         # Not one of the store's troubles: a value that cannot be pickled is the application's.
         content = self._backend.pack(value)
+        self._forget_seen()
         self._attempt(UNUSABLE, None, self._backend.write, _digest(key), content, self._kept(expiretime))
 
     def __setitem__(self, key: Any, value: Any) -> None:
         self.set_value(key, value)
 
     def __delitem__(self, key: Any) -> None:
+        self._forget_seen()
         self._attempt(LOST, None, self._backend.delete, _digest(key))
 
     def do_remove(self) -> None:

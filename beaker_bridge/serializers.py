@@ -24,6 +24,7 @@ from uuid import UUID
 from beaker.crypto import generateCryptoKeys, get_crypto_module, get_nonce_size
 
 from beaker_bridge.exceptions import BeakerBridgeError, DamagedRecordError, SessionTooLargeError, SessionValueError
+from beaker_bridge.settings import MAX_SECONDS
 
 #: The largest JSON, in bytes, that a record is compressed from. A larger one is refused when it is
 #: written, and damaged when it is read: it would be a bomb.
@@ -361,6 +362,10 @@ def _is_time(value: Any) -> bool:
     return isinstance(value, (int, float)) and abs(value) < 1e12  # noqa: PLR2004
 
 
+def _is_lifetime(value: Any) -> bool:
+    return type(value) is int and 0 < value <= MAX_SECONDS
+
+
 def _is_attribute(value: Any) -> bool:
     return value is None or isinstance(value, str)
 
@@ -369,7 +374,7 @@ def _is_attribute(value: Any) -> bool:
 _OWN_VALUES: Mapping[str, Callable[[Any], bool]] = {
     "_creation_time": _is_time,
     "_accessed_time": _is_time,
-    "_bb_expiry": _is_time,
+    "_bb_expiry": _is_lifetime,
     "_bb_moved": _is_time,
     "_domain": _is_attribute,
     "_path": _is_attribute,

@@ -344,6 +344,7 @@ class Session(SafeSession):
                 yield
                 moved_to = self._step_back() or moved_to
                 if self._record is not None and not self._unsaved and self._has_changed():
+                    self._renew()
                     self._write()
             finally:
                 self._locked = False

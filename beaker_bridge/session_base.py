@@ -20,7 +20,7 @@ from beaker_bridge.events import SessionEvent
 from beaker_bridge.exceptions import BeakerBridgeError, DamagedRecordError
 from beaker_bridge.merge import ACCESSED
 from beaker_bridge.profile import Binding
-from beaker_bridge.settings import SessionOptions
+from beaker_bridge.settings import MAX_SECONDS, SessionOptions
 from beaker_bridge.stores.base import Record
 
 log = logging.getLogger(__name__)
@@ -164,8 +164,9 @@ class SafeSession(BeakerSession):
         Raises:
             ValueError: not a whole number of seconds, 1 or more.
         """
-        if seconds is not None and (type(seconds) is not int or seconds < 1):
-            raise ValueError(f"set_expiry takes a whole number of seconds, 1 or more, or None, got {seconds!r}")
+        if seconds is not None and not (type(seconds) is int and 1 <= seconds <= MAX_SECONDS):
+            rule = f"a whole number of seconds, 1 or more ({MAX_SECONDS} at most), or None"
+            raise ValueError(f"set_expiry takes {rule}, got {seconds!r}")
         self._set_own(EXPIRY, seconds)
 
     def _set_own(self, key: str, value: Any) -> None:
@@ -363,7 +364,7 @@ class SafeSession(BeakerSession):
             raise
 
     def _commit(self) -> None:
-        if self._has_changed():
+        if self._has_changed() and not (self._forced and self._is_as_stored()):
             # A new session that nothing was put into leaves no record and no cookie.
             # (Beaker's proxy marks itself as saved when it is deleted; that is no wish to store it.)
             if self or self._exists or (self._forced and not self.was_invalidated):
@@ -373,6 +374,15 @@ class SafeSession(BeakerSession):
         if not self._unsaved:
             self._leave_behind()
             self._settle()
+
+    def _is_as_stored(self) -> bool:
+        """Say whether to save, where that is only asked for (``auto``), would change nothing."""
+        if self._record is None:
+            return False
+        stored = self._base()
+        own = {key: stored.pop(key) for key in OWN_KEYS & stored.keys()}
+        serialize = self._profile.codec.serialize
+        return own == self._own and serialize(dict(self)) == serialize(stored)
 
     @property
     def _exists(self) -> bool:

@@ -28,6 +28,9 @@ from beaker_bridge.cookies import Signer
 from beaker_bridge.serializers import Cipher
 from tests.installations import SECRET, install, store_options
 
+# Thousands of inputs to one and the same logic.
+pytestmark = pytest.mark.once
+
 INSTALLED = ("filter", "beaker_filter", "settings", "settings_alone")
 STORED = ("memory", "file", "dbm", "file_encrypted")
 COOKIES = ("cookie", "cookie_encrypted")

@@ -8,7 +8,7 @@ common is run once: the outcomes are those of all schedules, each counted.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from copy import deepcopy
 from functools import cache
@@ -22,6 +22,9 @@ from beaker_bridge.serializers import BareEnvelope
 from beaker_bridge.session_base import MOVED, OWN_KEYS
 from beaker_bridge.stores.base import Record, Store, Swap
 from tests.requests import NAME, START, Request, profile_of
+
+# Millions of schedules of one and the same logic.
+pytestmark = pytest.mark.once
 
 #: The id in the cookie of every request, and what stands under it at first.
 OLD = "0" * 31 + "f"
@@ -185,6 +188,8 @@ class Outcome(NamedTuple):
 
     sends: bool
     cookie: str | None
+    #: Whether it knows that its changes are not saved, since the session ended or moved.
+    unsaved: bool
 
 
 class Turn(NamedTuple):
@@ -263,10 +268,10 @@ def _advance(kind: Any, number: int, second: int, answers: tuple[Any, ...]) -> T
 
 
 def _outcome(request: Request) -> Outcome:
-    header = request.set_cookie
+    header, unsaved = request.set_cookie, request.loaded._unsaved
     if header is None:
-        return Outcome(False, None)
-    return Outcome(True, None if "Max-Age=0" in header else header.split(";")[0].partition("=")[2])
+        return Outcome(False, None, unsaved)
+    return Outcome(True, None if "Max-Age=0" in header else header.split(";")[0].partition("=")[2], unsaved)
 
 
 class _Ids:
@@ -305,13 +310,15 @@ class ModelSession(dict):
 class Model(NamedTuple):
     """The store after requests that did not overlap, or only with the end of their session.
 
-    ``records`` holds content and access time; ``snapshots`` is what the first session held at any time.
+    ``records`` holds content and access time; ``snapshots`` is what the first session held at any time;
+    ``unsaved`` is whose changes are not saved.
     """
 
     second: int
     records: dict[str, Any]
     snapshots: tuple[dict[str, Any], ...]
     browser: str | None = OLD
+    unsaved: frozenset[int] = frozenset()
 
     def ways(self, kind: Any, number: int) -> Iterator[Model]:
         """Yield what a request may come to: with the first cookie, or with what the browser has by now."""
@@ -321,7 +328,7 @@ class Model(NamedTuple):
         end = self.records.get(OLD)
         if self.snapshots and end in (None, Moved):
             # It began before the session ended or moved, and would commit after that: nothing is saved.
-            yield self
+            yield self._dropped(number)
             if kind is regenerate and end is Moved:
                 # But a login that overlaps another one keeps what it began with, under an id of its own.
                 for snapshot in self.snapshots:
@@ -335,8 +342,11 @@ class Model(NamedTuple):
         if kind is invalidate:
             return (self if found is Moved else self._without(cookie))._replace(browser=None)
         if found is Moved and kind is not regenerate:
-            return self
+            return self._dropped(number)
         return self._change(kind, number, cookie, None if found is Moved else found)
+
+    def _dropped(self, number: int) -> Model:
+        return self._replace(unsaved=self.unsaved | {number})
 
     def _without(self, cookie: str | None) -> Model:
         return self._replace(records={name: record for name, record in self.records.items() if name != cookie})
@@ -356,7 +366,7 @@ class Model(NamedTuple):
         renewed = now if now - accessed >= TIMEOUT / 10 else accessed
         records[cookie] = dict(session), renewed
         snapshots = (*self.snapshots, dict(session)) if cookie == OLD else self.snapshots
-        return Model(self.second, records, snapshots, cookie)
+        return self._replace(records=records, snapshots=snapshots, browser=cookie)
 
 
 def live(contents: Any) -> tuple[str, ...]:
@@ -364,13 +374,19 @@ def live(contents: Any) -> tuple[str, ...]:
     return tuple(sorted(json.dumps(content, sort_keys=True) for content in contents))
 
 
-def one_after_the_other(schedules: Schedules, *, alive: bool = True) -> set[tuple[str, ...]]:
-    """Return what the store may hold after the same requests, one after the other."""
+def changers(kinds: tuple[Any, ...], numbers: Iterable[int]) -> tuple[int, ...]:
+    """Return those of some requests that change something which can be saved or not."""
+    return tuple(number for number in numbers if kinds[number] not in (read, expire, invalidate))
+
+
+def one_after_the_other(schedules: Schedules, *, alive: bool = True) -> set[tuple[Any, ...]]:
+    """Return what the store may hold after the same requests, one after the other, and who is not saved."""
     outcomes = set()
 
     def run(model: Model, waiting: tuple[int, ...]) -> None:
         if not waiting:
-            outcomes.add(live(record[0] for record in model.records.values() if record is not Moved))
+            contents = live(record[0] for record in model.records.values() if record is not Moved)
+            outcomes.add((contents, changers(schedules.kinds, sorted(model.unsaved))))
         for number in waiting:
             for after in model.ways(schedules.kinds[number], number):
                 run(after, tuple(other for other in waiting if other != number))
@@ -413,8 +429,10 @@ def sessions(state: State) -> dict[str, dict[str, Any]]:
 
 def check_orders(schedules: Schedules, *, alive: bool = True) -> None:
     expected = one_after_the_other(schedules, alive=alive)
-    for state, _outcomes in schedules.finals:
-        assert live(sessions(state).values()) in expected, [kind.__name__ for kind in schedules.kinds]
+    for state, outcomes in schedules.finals:
+        unsaved = changers(schedules.kinds, [number for number, outcome in enumerate(outcomes) if outcome.unsaved])
+
+        assert (live(sessions(state).values()), unsaved) in expected, [kind.__name__ for kind in schedules.kinds]
         assert not state.locked
 
 
@@ -482,6 +500,13 @@ def test_nobody_is_logged_out_by_a_login(second):
 
                 assert cookies
                 assert all("user" in sessions(state)[cookie] for cookie in cookies)
+
+
+def test_a_cookie_that_is_sent_opens_a_session(second):
+    """No cookie is sent for a session that was not stored, or that its own request had to take back."""
+    for kinds in (*PAIRS, *TRIPLES):
+        for state, outcomes in explored(kinds, second).finals:
+            assert all(outcome.cookie in sessions(state) for outcome in outcomes if outcome.cookie is not None)
 
 
 def test_nobody_else_is_sent_a_cookie(second):

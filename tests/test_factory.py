@@ -127,7 +127,7 @@ def test_a_cookie_session_refuses_exclusive():
 
 def test_set_expiry_takes_seconds(session):
     """``set_expiry`` refuses what is no whole number of seconds."""
-    for wrong in (0, -1, 1.5, "60", True):
+    for wrong in (0, -1, 1.5, "60", True, 2**31):
         with pytest.raises(ValueError, match="a whole number"):
             session.set_expiry(wrong)
 

@@ -20,6 +20,9 @@ import pytest
 
 from tests.requests import Browser, profile_of, store_options
 
+# Files and processes: what the interpreter adds does not differ.
+pytestmark = pytest.mark.once
+
 KILLS = 500
 #: The longest time that a writer may live after its first commit has begun, in seconds: a few commits.
 LIFE = {"file": 0.01, "dbm": 0.01, "sqlite": 0.04}

@@ -19,6 +19,9 @@ import pytest
 from beaker_bridge.profile import SessionProfile
 from tests.requests import NAME, Browser, content, options_of, profile_of, stored
 
+# Processes and real servers: what the interpreter adds does not differ.
+pytestmark = pytest.mark.once
+
 PROCESSES = 8
 THREADS = 8
 WORKERS = PROCESSES * THREADS

@@ -10,6 +10,7 @@ import beaker.cache
 import pytest
 from beaker.cache import CacheManager, cache_region, region_invalidate
 
+from beaker_bridge import set_cache_regions_from_settings
 from beaker_bridge.region_backends import _digest
 from beaker_bridge.settings import SessionOptions
 from beaker_bridge.stores import open_store
@@ -144,6 +145,21 @@ def test_a_cache_of_a_region(region):
         cache["a"]
 
 
+def test_a_namespace_is_a_mapping(region, calls):
+    """What Beaker calls a namespace manager's dictionary interface works by itself, too."""
+    namespace = cache_of(cached(region, calls)).namespace
+    del namespace[b"a"]
+    namespace[b"a"] = 1
+    found = namespace[b"a"], b"b" in namespace, b"a" in namespace
+    namespace.set_value(b"a", 2)
+    changed = namespace[b"a"], namespace[b"a"]
+    del namespace[b"a"]
+
+    assert (found, changed) == ((1, False, True), (2, 2))
+    with pytest.raises(KeyError):
+        namespace[b"a"]
+
+
 def test_enabled_is_false(options, calls):
     """With ``enabled = false`` a function is called each time."""
     compute = cached(define({**options, "enabled": "false"}), calls)
@@ -276,6 +292,17 @@ def test_regions_share_nothing(options, calls):
 
     assert before == (1, 2)
     assert (in_one("a"), in_other("a")) == (3, 2)
+
+
+def test_regions_whose_names_read_alike_share_nothing(options, calls):
+    """Regions are told apart by their whole names: by case, by punctuation and beyond any length."""
+    stem = secrets.token_hex(30)
+    names = [stem + end for end in (".a", "-a", ".A", ".b")]
+    set_cache_regions_from_settings(
+        {"cache.regions": names, **{f"cache.{name}": value for name, value in options.items()}}
+    )
+
+    assert [cached(name, calls)() for name in names] == [1, 2, 3, 4]
 
 
 def test_a_clear_touches_nothing_else(options, calls):
@@ -414,6 +441,19 @@ def test_without_a_generation_nothing_is_valid(redis_server, calls):
     compute()
     with redis_server.client() as client:
         client.delete(f"beaker_cache:{cache_of(compute).namespace._name}.generation:session")
+
+    assert [compute(), compute()] == [2, 2]
+
+
+def test_two_who_clear_at_once(redis_server, calls, monkeypatch):
+    """A clear that finds the generation changed by another one changes it again."""
+    compute = cached(define({"type": "ext:redis", "url": redis_server.url}), calls)
+    compute()
+    server = cache_of(compute).namespace._backend._servers[0]
+    # It has read before the first generation was written.
+    monkeypatch.setattr(server, "read", lambda *_, **__: None)
+    cache_of(compute).clear()
+    monkeypatch.undo()
 
     assert [compute(), compute()] == [2, 2]
 

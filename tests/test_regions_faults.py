@@ -7,6 +7,7 @@ import subprocess
 import sys
 import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from types import SimpleNamespace
 from typing import ClassVar
@@ -23,7 +24,7 @@ from tests.regions import Clock, Counted, beakers_clock, define, no_region_left,
 from tests.servers.memcached import Memcached
 from tests.servers.postgresql import PostgreSQL
 from tests.servers.proxy import Proxy
-from tests.servers.redis import Redis
+from tests.servers.redis import Redis, wait_until
 
 SERVERS = {"redis": Redis, "memcached": Memcached, "postgresql": PostgreSQL}
 
@@ -278,6 +279,27 @@ def test_a_server_that_hangs_is_left_alone(redis_server, calls, clock):
     assert (answer, calls.count) == (1, 12)
 
 
+def test_one_finds_out_whether_a_server_is_back(tmp_path, calls, clock):
+    """While one call waits for a server that may be back, the others do not ask it."""
+    with Redis(tmp_path) as server, Proxy(server.port) as proxy, ThreadPoolExecutor(1) as pool:
+        url = f"redis://127.0.0.1:{proxy.port}/0"
+        compute = cached(define({"type": "ext:redis", "url": url, "store_timeout": PATIENCE}), calls)
+        compute("a")
+        proxy.lose_next_answer()
+        compute("a")
+        server.freeze()
+        clock.now += PAUSE
+        asked = proxy.asked
+        probe = pool.submit(compute, "a")
+        wait_until(lambda: proxy.asked > asked)
+        others = [compute("a") for _ in range(3)]
+        asked = proxy.asked - asked
+        server.thaw()
+
+        assert (others, asked) == ([3, 4, 5], 1)
+        assert probe.result(PATIENCE) == 1
+
+
 def test_a_server_that_hangs_costs_its_timeout_once(redis_server, tmp_path, calls, clock):
     """A frozen server is waited for once a pause, for ``store_timeout``, whatever a page asks for."""
     with Redis(tmp_path) as server:
@@ -311,7 +333,7 @@ def test_a_probe_that_fails_begins_a_new_pause(redis_server, calls, clock):
 def test_one_of_several_memcacheds(memcached_server, tmp_path, calls, clock, caplog):
     """With one of two memcacheds down the other still keeps its values, and a clear reaches it."""
     with Memcached(tmp_path) as other:
-        region = define({"type": "ext:memcached", "url": f"{memcached_server.url};{other.url}"})
+        region = define({"type": "ext:memcached", "url": f"{other.url};{memcached_server.url}"})
         compute = cached(region, calls)
         for number in range(20):
             compute(number)

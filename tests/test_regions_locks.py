@@ -5,15 +5,17 @@ from __future__ import annotations
 import os
 import threading
 from concurrent.futures import ThreadPoolExecutor
+from types import SimpleNamespace
 
 import pytest
 
 from beaker_bridge import region_locks
 from beaker_bridge.region_locks import AWAY, CreationLock, FileLease
 from tests.contract import PATIENCE, together
+from tests.regions import Clock
 
-#: Seconds that no test waits for.
-LONG = PATIENCE * 10
+#: Seconds that no test waits for, unless it fails.
+LONG = PATIENCE
 
 
 def lock(patience=LONG, take=lambda: "lease", end=lambda _: None, name="value"):
@@ -100,6 +102,23 @@ def test_a_thread_does_not_wait_for_itself():
     assert (waited, at_once, still_held) == (True, False, True)
 
 
+@pytest.mark.parametrize("waited", [0, 7])
+def test_one_may_compute_for_as_long_as_the_patience(monkeypatch, waited):
+    """Another one takes the place of who computes for too long, however long that one had waited for the lease."""
+    clock = Clock(0)
+    monkeypatch.setattr(region_locks, "time", SimpleNamespace(monotonic=clock, sleep=clock.pass_by))
+    slow = lock(patience=10, take=lambda: "lease" if clock.now >= waited else None)
+    elsewhere(slow.acquire)
+    clock.now = clock.now + 9.9
+    before = lock(patience=10).acquire(wait=False)
+    clock.now = clock.now + 0.1
+    next_one = lock(patience=10)
+    after = next_one.acquire(wait=False)
+    next_one.release()
+
+    assert (before, after) == (False, True)
+
+
 def test_nobody_waits_longer_than_twice_the_patience():
     """Who has waited for twice its patience goes on without the lock, and leaves it where it is."""
     hanging, waiting = lock(), lock(patience=0.05)
@@ -171,10 +190,11 @@ def test_a_lease_that_never_ends():
 def test_where_no_lease_can_be_kept_all_compute():
     """With the store of the leases away nobody waits for anybody."""
     one, other = lock(take=lambda: AWAY), lock(take=lambda: AWAY)
-
-    assert together(one.acquire, other.acquire) == [True, True]
+    computing = elsewhere(one.acquire), other.acquire(wait=False)
     one.release()
     other.release()
+
+    assert computing == (True, True)
 
 
 def test_a_failure_leaves_nothing_locked():

@@ -6,6 +6,7 @@ An attacker here can write into the store (:class:`Place`), or knows the keys, o
 from __future__ import annotations
 
 import base64
+import configparser
 import dbm.dumb
 import json
 import logging
@@ -16,6 +17,8 @@ import re
 import secrets
 import signal
 import socket
+import subprocess
+import textwrap
 import traceback
 import zlib
 from contextlib import contextmanager, suppress
@@ -28,18 +31,27 @@ import pytest
 import redis
 import sqlalchemy as sa
 from beaker.container import MemoryNamespaceManager
+from docutils import nodes
+from docutils.core import publish_doctree
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from paste.deploy import loadfilter
 from pyramid.config import Configurator
+from pyramid.response import Response
 from webtest import TestApp
 
 from beaker_bridge import SessionMiddleware, SessionStoreError, SettingsError
 from beaker_bridge.environ import commit_late
-from beaker_bridge.stores.base import ID_FORM, Store
+from beaker_bridge.profile import SECRET_SIZE
+from beaker_bridge.stores.base import Store
 from tests.installations import INSTALLATIONS, install
 from tests.requests import STORES, Browser, Clock, options_of, profile_of
 
 NAME = "sid"
+#: The cookie's name where there is no option ``key``.
+BEAKERS_NAME = "beaker.session.id"
+#: The form of an id.
+ID_FORM = re.compile("[0-9a-f]{32}")
 SECRET = "a secret for tests, of 32 bytes or more"
 VALIDATE_KEY = "a key that signs cookies, for the tests"
 ENCRYPT_KEY = "a key that encrypts sessions, for tests"
@@ -128,12 +140,13 @@ class Site:
 
     def __init__(self, options, application=None):
         self.options = options
+        self.name = options.get("key", BEAKERS_NAME)
         self.application = application or install("filter", options, configure)
         self.app = TestApp(self.application)
 
     def visit(self, path="/page", cookie=None):
         """Return what a page tells; with the browser's own cookie, unless one is given."""
-        headers = {} if cookie is None else {"Cookie": f"{NAME}={cookie}"}
+        headers = {} if cookie is None else {"Cookie": f"{self.name}={cookie}"}
         if cookie is not None:
             self.app.reset()
         return self.app.get(path, headers=headers).json
@@ -141,7 +154,7 @@ class Site:
     @property
     def cookie(self):
         """The browser's cookie."""
-        return self.app.cookies[NAME].strip('"')
+        return self.app.cookies[self.name].strip('"')
 
 
 def warnings_of(caplog):
@@ -656,6 +669,18 @@ def test_a_plain_record_under_an_encrypt_key_is_refused(place, caplog):
     assert "cannot be read as a session" in warning
 
 
+def test_a_plain_cookie_under_an_encrypt_key_is_refused(caplog):
+    """A cookie that is signed with our key, and not encrypted, is no session of an encrypting site."""
+    plain, site = Site(COOKIES["signed"]), Site(COOKIES["encrypted"])
+    plain.visit()
+    caplog.clear()
+    told = site.visit("/tell", plain.cookie)
+    (warning,) = warnings_of(caplog)
+
+    assert told["new"]
+    assert "cannot be read as a session" in warning
+
+
 # -- The cookie --------------------------------------------------------------------------------------
 
 
@@ -725,6 +750,74 @@ def test_a_prefix_is_held_to_its_rules_at_the_start(name, changed, told):
         SessionMiddleware(None, type="memory", key=name, secret=SECRET, **changed)
 
 
+def test_two_sites_with_the_same_keys_take_each_others_cookies(tmp_path):
+    """A limit that SECURITY.rst tells: a cookie's name is not signed; secrets of their own keep two sites apart."""
+    options = {"type": "file", "data_dir": str(tmp_path), **SIGNED}
+    site = Site(options)
+    session_id = site.visit()["id"]
+    same = TestApp(install("filter", {**options, "key": "other"}, configure))
+    apart = TestApp(install("filter", {**options, "key": "other", "secret": SECRET[::-1]}, configure))
+    headers = {"Cookie": f"other={site.cookie}"}
+
+    assert same.get("/tell", headers=headers).json["id"] == session_id
+    assert apart.get("/tell", headers=headers).json["id"] != session_id
+
+
+@pytest.mark.parametrize("limit", ["timeout", "absolute_timeout"])
+def test_a_cookie_session_cannot_be_revoked(limit):
+    """A limit that SECURITY.rst tells: a copy of a cookie outlives the logout, until its time is over."""
+    clock = Clock()
+    site = Site({**COOKIES["signed"], limit: 600, "clock": clock})
+    site.visit()
+    copied = site.cookie
+    site.visit("/logout")
+    clock.now += 599
+    revived = site.visit("/tell", copied)
+    clock.now += 2
+    ended = site.visit("/tell", copied)
+
+    assert (revived["new"], revived["count"]) == (False, 1)
+    assert (ended["new"], ended["count"]) == (True, 0)
+
+
+#: Every way to read a session.
+READS = {
+    "in": lambda session: "count" in session,
+    "len": len,
+    "bool": bool,
+    "iter": list,
+    "repr": repr,
+    "==": lambda session: session == {},
+    "get": lambda session: session.get("count"),
+    "keys": lambda session: session.keys(),
+    "id": lambda session: session.id,
+    "new": lambda session: session.new,
+    "created": lambda session: session.created,
+    "last_accessed": lambda session: session.last_accessed,
+    "peek_flash": lambda session: session.peek_flash(),
+}
+
+
+@pytest.mark.parametrize("read", READS.values(), ids=READS)
+@pytest.mark.parametrize("installation", INSTALLATIONS)
+def test_whatever_reads_the_session_tells_caches(installation, read, tmp_path):
+    """A page for which the session was read, in whatever way, varies with the cookie; another one does not."""
+
+    def reading(request):
+        read(request.session)
+        return Response()
+
+    def configured(config):
+        configure(config)
+        config.add_route("reading", "/reading")
+        config.add_view(reading, route_name="reading")
+
+    app = TestApp(install(installation, {"type": "file", "data_dir": str(tmp_path), **SIGNED}, configured))
+
+    assert app.get("/reading").headers["Vary"] == "Cookie"
+    assert "Vary" not in app.get("/plain").headers
+
+
 # -- Ids ---------------------------------------------------------------------------------------------
 
 
@@ -745,7 +838,7 @@ def test_an_id_is_128_bits_of_secrets(tmp_path, monkeypatch):
 
     assert len(set(told)) == 3
     assert set(told) <= set(drawn)
-    assert all(re.fullmatch("[0-9a-f]{32}", session_id) for session_id in told)
+    assert all(ID_FORM.fullmatch(session_id) for session_id in told)
 
 
 class NotingStore(Store):
@@ -847,7 +940,7 @@ def test_no_text_but_an_id_is_used_as_one(noting_site, session_id):
 @pytest.mark.parametrize("installation", INSTALLATIONS)
 def test_a_login_renews_id_and_csrf_token(installation, tmp_path):
     """``regenerate_id()`` gives a new id and a new CSRF token; the old ones open and confirm nothing."""
-    site = Site({}, install(installation, {"type": "file", "data_dir": str(tmp_path), **SIGNED}, configure))
+    site = Site(SIGNED, install(installation, {"type": "file", "data_dir": str(tmp_path), **SIGNED}, configure))
     before, old_cookie = site.visit(), site.cookie
     told, new_cookie = site.visit("/login"), site.cookie
     token_before, token = told["tokens"]
@@ -935,3 +1028,67 @@ def test_no_error_of_a_store_has_a_whole_id(place):
     told = "".join(traceback.format_exception(raised.value))
 
     assert browser.id not in told
+
+
+# -- SECURITY.rst ------------------------------------------------------------------------------------
+
+DOCUMENT = (Path(__file__).parent.parent / "SECURITY.rst").read_text(encoding="utf-8")
+RECIPES = {
+    name: textwrap.dedent(body)
+    for name, body in re.findall(r"\.\. code-block:: \w+\n   :name: (\w+)\n\n((?:   .*\n|\n)+)", DOCUMENT)
+}
+
+
+def test_the_document_is_sound():
+    """SECURITY.rst is reStructuredText without a fault, and no recipe escapes the tests."""
+    tree = publish_doctree(DOCUMENT, settings_overrides={"report_level": 5, "syntax_highlight": "none"})
+
+    assert [node.astext() for node in tree.findall(nodes.system_message)] == []
+    assert RECIPES.keys() == {"key", "rotation", "shared", "moving"}
+    assert DOCUMENT.count(".. code-block::") == len(RECIPES)
+
+
+def cooked(name, folder):
+    """Return the site of a recipe, and the options of the site that was there before it, with Beaker's names."""
+    (folder / "site.ini").write_text(RECIPES[name], encoding="utf-8")
+    parser = configparser.ConfigParser(defaults={"here": str(folder)})
+    parser.read(folder / "site.ini")
+    options = parser["filter:session"]
+    before = {"type": options["type"], "data_dir": options["data_dir"]}
+    for key, previous in PREVIOUS.items():
+        if key in options:
+            before[key] = options.get(previous, options[key])
+    config = Configurator()
+    config.include("beaker_bridge")
+    configure(config)
+    session_filter = loadfilter(f"config:{folder / 'site.ini'}", name="session")
+    return Site({"key": BEAKERS_NAME}, session_filter(config.make_wsgi_app())), before
+
+
+@pytest.mark.parametrize(("name", "begin"), [("rotation", Site), ("moving", pyramid_beaker_site)])
+def test_a_recipe_logs_nobody_out(name, begin, tmp_path):
+    """The recipes for a change of keys and for the move from pickle to JSON work as they are printed."""
+    site, options = cooked(name, tmp_path)
+    before = begin(options)
+    session_id = before.visit()["id"]
+    told = site.visit(cookie=before.cookie)
+
+    assert (told["id"], told["new"], told["count"]) == (session_id, False, 2)
+
+
+def test_the_recipe_for_a_shared_store(tmp_path):
+    """With pickle, as it is printed, pyramid_beaker's processes read what ours write, and the other way round."""
+    site, options = cooked("shared", tmp_path)
+    theirs = pyramid_beaker_site(options)
+    counts = [theirs.visit()["count"]]
+    cookie = theirs.cookie
+    counts += [there.visit(cookie=cookie)["count"] for there in (site, theirs, site)]
+
+    assert counts == [1, 2, 3, 4]
+
+
+def test_the_recipe_for_a_key():
+    """The command prints a key that is long enough."""
+    key = subprocess.run(["bash", "-c", RECIPES["key"]], capture_output=True, check=True, text=True).stdout.strip()
+
+    assert len(key) >= SECRET_SIZE

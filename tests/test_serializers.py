@@ -203,8 +203,9 @@ def test_beaker_reads_our_plain_json(record):
 
 @laws
 @given(plain_records)
+@example({"a": {TAG: ["tuple", [1]], "b": 1}})
 def test_we_read_beakers_json(record):
-    """What Beaker's JSON serializer wrote is read."""
+    """What Beaker's JSON serializer wrote is read, also where our tag is a key among others."""
     assert repr(JSONSerializer().loads(BeakerJSONSerializer().dumps(record))) == repr(record)
 
 

@@ -402,6 +402,25 @@ def test_a_renewal_that_another_request_has_made_sends_no_cookie(clock):
     assert store.calls == ["swap"]
 
 
+@pytest.mark.parametrize("writes", [True, False])
+def test_a_cookie_that_is_due_is_not_sent_for_a_session_that_ended_meanwhile(clock, writes):
+    """Without a swap that was made there is no cookie, also where its renewal and a new signature are due."""
+    browser = Browser(profile_of(clock=clock, secret=SECRET))
+    browser.write(a=1)
+    clock.now += 500
+    current = profile_of(clock=clock, secret="n" * 32, previous_secrets=SECRET, cookie_expires=1000)
+    request, logout = browser.begin(current), browser.begin()
+    if writes:
+        request.session["b"] = 1
+    logout.session.invalidate()
+    logout.commit()
+    store = watched(current)
+    request.commit().commit()
+
+    assert request.set_cookie is None
+    assert store.calls == ["swap"]
+
+
 def test_a_renewal_that_fails_does_not_fail_the_request(browser, clock, caplog):
     """A read-only request is served though its access time cannot be saved."""
     clock.now += 100
@@ -509,6 +528,81 @@ def test_an_expiry_is_a_whole_number_of_seconds(profile, seconds):
 # -- Commit ------------------------------------------------------------------------------------------
 
 
+def encrypted(clock):
+    return profile_of(clock=clock, **KEYS)
+
+
+def automatic(clock):
+    return profile_of(clock=clock, auto=True)
+
+
+def encrypted_automatic(clock):
+    return profile_of(clock=clock, auto=True, **KEYS)
+
+
+def pickled(clock):
+    return profile_of(clock=clock, data_serializer="pickle")
+
+
+def cookie_session(clock):
+    return profile_of(clock=clock, type="cookie", validate_key="v" * 32)
+
+
+def encrypted_cookie_session(clock):
+    return profile_of(clock=clock, type="cookie", **KEYS)
+
+
+def automatic_cookie_session(clock):
+    return profile_of(clock=clock, type="cookie", validate_key="v" * 32, auto=True)
+
+
+@pytest.mark.parametrize("made", [automatic, encrypted_automatic, automatic_cookie_session])
+def test_a_reader_writes_nothing_though_each_session_is_saved(clock, made):
+    """With auto = true a session that stands there as it is is not written again, but for its access time."""
+    browser = Browser(made(clock))
+    browser.write(a=1)
+    store = watched(browser.profile) if browser.profile.store else None
+    assert browser.end(browser.begin()).set_cookie is None
+    assert store is None or store.calls == ["read"]
+    clock.now += 100
+    browser.read()
+
+    assert store is None or store.calls == ["read", "read", "swap"]
+    assert browser.begin().session.last_accessed == clock.now
+
+
+@pytest.mark.parametrize("made", [automatic, encrypted_automatic, automatic_cookie_session])
+@pytest.mark.parametrize(
+    ("change", "expected"),
+    [
+        (lambda session: session["cart"].append(2), {"a": 1, "cart": [1, 2]}),
+        (lambda session: session.update(a=True), {"a": True, "cart": [1]}),
+    ],
+)
+def test_other_wsgi_codes_changes_are_saved_where_each_session_is(clock, made, change, expected):
+    """With auto = true a change is saved that nobody has told of, also inside a value, or of its type only."""
+    browser = Browser(made(clock))
+    browser.write(a=1, cart=[1])
+    request = browser.begin()
+    change(request.loaded)
+    browser.end(request)
+
+    assert repr(browser.read()) == repr(expected)
+
+
+@pytest.mark.parametrize("made", [automatic, automatic_cookie_session])
+def test_an_expiry_is_saved_where_each_session_is(clock, made):
+    """With auto = true a session's own expiry is a change, though nothing else is."""
+    browser = Browser(made(clock))
+    browser.write(a=1)
+    request = browser.begin()
+    request.session.set_expiry(50)
+    browser.end(request)
+    clock.now += 51
+
+    assert browser.begin().session.new
+
+
 @pytest.mark.parametrize(
     ("use", "cost"),
     [
@@ -575,34 +669,6 @@ def test_a_session_that_was_emptied_stays_a_session(browser):
 
     assert content(stored(browser.profile, browser.id)) == {}
     assert not browser.begin().session.new
-
-
-def encrypted(clock):
-    return profile_of(clock=clock, **KEYS)
-
-
-def automatic(clock):
-    return profile_of(clock=clock, auto=True)
-
-
-def encrypted_automatic(clock):
-    return profile_of(clock=clock, auto=True, **KEYS)
-
-
-def pickled(clock):
-    return profile_of(clock=clock, data_serializer="pickle")
-
-
-def cookie_session(clock):
-    return profile_of(clock=clock, type="cookie", validate_key="v" * 32)
-
-
-def encrypted_cookie_session(clock):
-    return profile_of(clock=clock, type="cookie", **KEYS)
-
-
-def automatic_cookie_session(clock):
-    return profile_of(clock=clock, type="cookie", validate_key="v" * 32, auto=True)
 
 
 def merging(request, browser):
@@ -882,6 +948,19 @@ def test_a_change_in_place_after_the_commit_is_detected(browser):
     browser.end(request)
 
     assert browser.read()["cart"] == ["apples", "pears", "plums"]
+
+
+def test_a_change_back_after_the_commit_is_detected(browser):
+    """A value that is changed, committed, and changed back to what was loaded is saved as it is in the end."""
+    browser.write(cart=[1])
+    request = browser.begin()
+    cart = request.session["cart"]
+    cart.append(2)
+    request.commit()
+    cart.pop()
+    browser.end(request)
+
+    assert browser.read()["cart"] == [1]
 
 
 def test_a_value_that_was_handed_out_and_deleted_is_no_change(browser, store):
@@ -1189,17 +1268,21 @@ def test_a_logout_forgets_the_cookie_of_the_domain_that_it_was_set_for(clock, ma
     assert set(logout.set_cookie.split("; ")) >= {"Max-Age=0", "Domain=example.com", "Path=/shop"}
 
 
-def test_a_domain_that_stays_the_same_sends_the_cookie_once(browser):
+@pytest.mark.parametrize("made", [lambda clock: profile_of(clock=clock), cookie_session])
+def test_a_domain_that_stays_the_same_sends_the_cookie_once(clock, made):
     """What is set to what it was sends the cookie, once, and does nothing at the second commit."""
+    browser = Browser(made(clock))
+    browser.write(a=1)
     request = browser.begin()
     request.session.domain = "example.com"
-    request.commit()
+    cookie = request.commit().set_cookie
     request.session.domain = "example.com"
-    store = watched(browser.profile)
+    store = watched(browser.profile) if browser.profile.store else None
     request.commit().commit()
 
-    assert request.set_cookie is not None
-    assert store.calls == []
+    assert "Domain=example.com" in cookie
+    assert request.set_cookie == cookie
+    assert store is None or store.calls == []
 
 
 # -- Secrets and keys that change --------------------------------------------------------------------
@@ -1287,6 +1370,19 @@ def test_a_change_in_place_in_a_block_is_detected(browser):
     request.discard()
 
     assert browser.read()["cart"] == [1, 2]
+
+
+def test_a_block_renews_the_session(clock):
+    """What a block commits has the access time of its request: it does not expire with what it replaced."""
+    browser = Browser(profile_of(clock=clock, timeout=100))
+    browser.write(a=1)
+    clock.now += 99
+    request = browser.begin()
+    with request.session.exclusive():
+        request.session["a"] = 2
+    clock.now += 99
+
+    assert browser.begin().session["a"] == 2
 
 
 def test_a_block_that_only_reads_writes_nothing(browser, store):

@@ -1,7 +1,5 @@
 """Dbm sessions: the store contract on each kind of dbm file, and what only those do."""
 
-
-
 from __future__ import annotations
 
 import dbm

@@ -1,7 +1,5 @@
 """File sessions: the store contract on real files, and what only files do."""
 
-
-
 from __future__ import annotations
 
 import errno

@@ -15,10 +15,9 @@ import pytest
 
 from beaker_bridge.exceptions import SessionConflictError, SessionStoreError, SessionTooLargeError, SettingsError
 from beaker_bridge.settings import given, read_options
-from beaker_bridge.stores import open_store
+from beaker_bridge.stores import open_store, servers
 from beaker_bridge.stores.memcached_client import MemcachedServer
-from beaker_bridge.stores.servers import _begin_anew
-from tests.contract import KIB, PATIENCE, StoreContract, text
+from tests.contract import KIB, PATIENCE, StoreContract, text, together
 from tests.servers.memcached import Memcached, MemcachedOnSocket
 from tests.servers.proxy import Proxy
 
@@ -302,9 +301,11 @@ def speaking(answer: bytes):
                         connection.sendall(answer)
 
         pool.submit(serve)
-        yield f"127.0.0.1:{listener.getsockname()[1]}"
-        # Closing alone would not wake the thread.
-        listener.shutdown(socket.SHUT_RDWR)
+        try:
+            yield f"127.0.0.1:{listener.getsockname()[1]}"
+        finally:
+            # Closing alone would not wake the thread.
+            listener.shutdown(socket.SHUT_RDWR)
 
 
 @pytest.mark.parametrize(
@@ -392,6 +393,20 @@ def test_a_lock_that_ended_is_not_taken_from_the_next_holder(server, store):
             pytest.fail("the lock was had twice")
 
 
+def test_the_threads_of_a_process_wait_without_the_server(proxy, distant):
+    """While one thread has the lock, the others of its process ask the server nothing."""
+
+    def wait():
+        with pytest.raises(SessionConflictError), distant.lock(ID, 0.1):
+            pytest.fail("the lock was had twice")
+
+    with distant.lock(ID, PATIENCE):
+        before = proxy.asked
+        together(wait, wait)
+
+        assert proxy.asked == before
+
+
 def test_a_lock_that_cannot_be_released_is_no_error(server, store, caplog):
     """What was done under a lock is done, though the server died before its release; the log says so."""
     with store.lock(ID, PATIENCE):
@@ -403,6 +418,7 @@ def test_a_lock_that_cannot_be_released_is_no_error(server, store, caplog):
 # -- Processes ---------------------------------------------------------------------------------------
 
 
+@pytest.mark.filterwarnings("ignore:This process .* is multi-threaded:DeprecationWarning")  # other tests' threads
 def test_a_forked_child_has_connections_of_its_own(server, store):
     """Parent and child do not read each other's answers."""
     store.swap(ID, None, b"parent")
@@ -418,11 +434,13 @@ def test_a_forked_child_has_connections_of_its_own(server, store):
     assert int(server.stats()["total_connections"]) - before == 2
 
 
-def test_what_a_forked_child_forgets(server, proxy, distant):
+def test_what_a_forked_child_forgets(server, proxy, distant, monkeypatch):
     """A forked child has no connection of before, and waits for no thread of its parent's."""
+    # This is no child: the other tests' stores keep what they have.
+    monkeypatch.setattr(servers, "_stores", {distant})
     distant.swap(ID, None, b"x")
     with distant.lock(ID, PATIENCE):
-        _begin_anew()
+        servers._begin_anew()
 
         assert distant.read(ID).raw == b"x"
         assert proxy.connections == 2

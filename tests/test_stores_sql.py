@@ -407,8 +407,9 @@ def test_a_row_that_others_hold_costs_a_bounded_time(database):
     patient = opened(server.url)
     record = patient.swap(session_id, None, b"ours").found
     store = opened(server.url, store_timeout=0.3)
-    with held(server, session_id):
-        error = refused(lambda: store.swap(session_id, record, b"mine"))
+    # In a thread, for a store that waits for ever to be a failure.
+    with ThreadPoolExecutor(1) as pool, held(server, session_id):
+        error = pool.submit(refused, lambda: store.swap(session_id, record, b"mine")).result(PATIENCE)
 
         assert error.original.__class__.__name__ == "OperationalError"
         assert store.read(session_id).raw == b"ours"
@@ -633,6 +634,7 @@ def test_ids_are_read_in_chunks(url, monkeypatch):
 # -- Processes ---------------------------------------------------------------------------------------
 
 
+@pytest.mark.filterwarnings("ignore:This process .* is multi-threaded:DeprecationWarning")  # other tests' threads
 def test_a_forked_child_has_connections_of_its_own(postgresql_server):
     """Parent and child do not share a connection, and the child does not end the parent's."""
     store = opened(postgresql_server.url)
@@ -666,6 +668,8 @@ def test_what_a_forked_child_forgets(url):
         assert (one._prepared().pool is pool) == (one is theirs)
         assert one.read(ID) is None
 
+        # This is no child: the connections of before are to be closed here.
+        pool.dispose()
         one.close()
 
     engine.dispose()
@@ -729,6 +733,7 @@ def test_a_pool_that_is_exhausted_is_an_error(tmp_path):
         error = refused(lambda: store.read(ID))
 
     assert isinstance(error.original, sa.exc.TimeoutError)
+    assert store._own.pool._timeout == 1
 
 
 @pytest.mark.parametrize(
@@ -834,6 +839,17 @@ def test_a_table_that_is_none_stops_the_start(url, table):
         opened(url, type="ext:sqla", table=table)
 
     assert refused.value.name == "table"
+
+
+def test_the_log_of_the_engine_does_not_show_the_record(url, caplog):
+    """Who has SQLAlchemy log its statements has no sessions in the log."""
+    store, new = opened(url), text()
+    with caplog.at_level("INFO", "sqlalchemy.engine"):
+        store.swap(ID, None, new)
+
+    assert "INSERT INTO beaker_cache" in caplog.text
+    assert new.decode("ascii") not in caplog.text
+    assert ID not in caplog.text
 
 
 def test_an_error_does_not_show_the_record(engine):

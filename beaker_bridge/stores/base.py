@@ -123,6 +123,9 @@ class LockingStore(Store):
 
 def unreachable(kind: str, error: BaseException) -> SessionStoreError:
     """Return the error for a store that cannot be reached."""
+    if isinstance(error, OSError):
+        # A file is named by the session's id, which would open it: the log, and its traceback, have none.
+        del error.filename, error.filename2
     reason = f"{type(error).__name__}: {error}" if str(error) else type(error).__name__
     return SessionStoreError(f"the session store {kind} cannot be reached: {reason}", name=kind, original=error)
 

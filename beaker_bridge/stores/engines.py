@@ -84,7 +84,8 @@ def _defaults(url: URL, settings: Mapping[str, Any], timeout: float) -> dict[str
     """Return the engine's options of our own, save those that the application gives."""
     defaults: dict[str, Any] = {"hide_parameters": True, **_NO_TRANSACTIONS}
     if issubclass(settings.get("sa.poolclass") or _pool_class(url), QueuePool):
-        defaults["pool_timeout"] = timeout
+        # SQLAlchemy takes whole seconds only.
+        defaults["pool_timeout"] = math.ceil(timeout)
         if "sa.pool_size" not in settings:
             defaults.update(_POOL)
     open_options = {name: value for name, value in defaults.items() if _PREFIX + name not in settings}

@@ -27,8 +27,8 @@ from beaker.container import MemoryNamespaceManager
 from pyramid.request import Request
 from pyramid.response import Response
 
+from beaker_bridge.cookies import SIGNATURE_LENGTH
 from beaker_bridge.serializers import MAX_PLAIN_SIZE
-from beaker_bridge.stores.base import ID_FORM
 from beaker_bridge.stores.file import session_path
 from tests.installations import install
 
@@ -39,8 +39,12 @@ MAX_GROWTH = 40 * MAX_PLAIN_SIZE // 1024
 #: What logs what a target does; who drives it has the log tell everything.
 LOGGER = logging.getLogger("beaker_bridge")
 SHARED_MEMORY = Path("/dev/shm")
-#: How long a session may be idle, in seconds: longer than any run.
-TIMEOUT = 10 * 24 * 3600
+#: The time, which stands still: what an input does is the same each time.
+NOW = 1_700_000_000.0
+#: How long a session may be idle, in seconds.
+TIMEOUT = 3600
+#: The form of an id.
+ID_FORM = re.compile("[0-9a-f]{32}")
 #: What no header may hold.
 _CONTROL = re.compile(r"[\x00-\x08\x0a-\x1f\x7f]")
 _SECRETS = {
@@ -95,7 +99,7 @@ class Site:
     """
 
     def __init__(self, **options: Any) -> None:
-        self.app = install("filter", {"key": NAME, "timeout": TIMEOUT, **options}, _configure)
+        self.app = install("filter", {"key": NAME, "timeout": TIMEOUT, "clock": lambda: NOW, **options}, _configure)
         self.profile = self.app._profile
         self.cookie, self.id = self._begin("fuzzer")
         self.other_cookie, self.other_id = self._begin("other")
@@ -203,7 +207,8 @@ def _folder() -> str:
 _OPTIONS: dict[str, Callable[[], dict[str, Any]]] = {
     "memory": lambda: {"type": "memory", **_SECRETS},
     "unsigned": lambda: {"type": "memory"},
-    "file": lambda: {"type": "file", "data_dir": _folder(), **_SECRETS},
+    # A cookie that has a lifetime is sent again now and then.
+    "file": lambda: {"type": "file", "data_dir": _folder(), "cookie_expires": TIMEOUT, "reissue_time": 60, **_SECRETS},
     "dbm": lambda: {"type": "dbm", "data_dir": _folder(), "dbmmodule": "dbm.dumb", **_SECRETS},
     "encrypted": lambda: {"type": "file", "data_dir": _folder(), **_ENCRYPTED},
     "cookie": lambda: {"type": "cookie", **_SECRETS},
@@ -226,8 +231,8 @@ def _choice(data: bytes, choices: list[Any]) -> tuple[Any, bytes]:
 # -- The target: the header --------------------------------------------------------------------------
 
 HEADER_SITES = ["memory", "unsigned", "file", "cookie", "encrypted cookie"]
-#: Bytes that stand for what no fuzzer can guess: our own cookie, its value, and the value's second half.
-_OWN, _VALUE, _HALF = "\x01", "\x02", "\x03"
+#: Bytes that stand for what no fuzzer can guess: our own cookie, its value, and the value without its signature.
+_OWN, _VALUE, _UNSIGNED = "\x01", "\x02", "\x03"
 
 
 def header(data: bytes) -> None:
@@ -242,7 +247,7 @@ def header(data: bytes) -> None:
         content.decode("latin-1")
         .replace(_OWN, f"{NAME}={cookie}")
         .replace(_VALUE, cookie)
-        .replace(_HALF, cookie[len(cookie) // 2 :])
+        .replace(_UNSIGNED, cookie[SIGNATURE_LENGTH:])
     )
     told = found.check(sent, allowed=cookie in sent)
     if name != "unsigned" and any(pair.strip() == f"{NAME}={cookie}" for pair in sent.split(";")):
@@ -328,7 +333,7 @@ TARGETS: dict[str, Callable[[bytes], None]] = {"header": header, "value": value,
 
 #: Records in JSON that are sound, or nearly so.
 _JSONS = [
-    b'{"_accessed_time":1700000000.5,"_creation_time":1700000000.5,"visited":[1],"a":{"b":[null,true,"c"]}}',
+    b'{"_accessed_time":1699999999.5,"_creation_time":1699999999.5,"visited":[1],"a":{"b":[null,true,"c"]}}',
     b'{"_accessed_time":1e308,"_creation_time":-1,"_bb_expiry":60,"_domain":"example.org","_path":"/","_id":"x"}',
     b'{"_bb_moved":99999999999,"_bb_writer":"0123"}',
     b'{"_domain":null,"_path":null}',
@@ -337,6 +342,14 @@ _JSONS = [
     b'{"a":{"__bb__":["datetime",["2020-01-01T00:00:00",1,"Europe/Berlin"]]},"b":{"__bb__":["dict",[["__bb__",1]]]}}',
     b'{"a":{"__bb__":["UUID","0123456789abcdef0123456789abcdef"]},"b":{"__bb__":["time","10:00"]}}',
     b'{"_f_":["a"],"_csrft_":"b","owner":"fuzzer"}',
+    # What has once done harm.
+    b'{"_accessed_time":"now"}',
+    b'{"_accessed_time":1699996460,"_creation_time":null}',
+    b'{"_accessed_time":1699999000,"_bb_expiry":0.5}',
+    b'{"_accessed_time":1699999000,"_bb_expiry":1e9}',
+    b'{"_accessed_time":1699999000,"_path":"\\ud800"}',
+    b'{"_accessed_time":1699999000,"_domain":"\\ud800"}',
+    b'{"_bb_moved":null}',
     b"[1]",
 ]
 
