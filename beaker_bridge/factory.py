@@ -34,7 +34,7 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-CSRF_TOKEN = "_csrft_"  # noqa: S105 -- the key of the token, as Pyramid has it
+CSRF_TOKEN = "_csrft_"  # noqa: S105  # nosec B105 -- the key of the token, as Pyramid has it
 FLASH = "_f_"
 #: Set in the environ by the tween: it decides whether the session is kept, and commits it.
 TWEEN = "beaker_bridge.tween"

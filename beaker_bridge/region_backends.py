@@ -228,7 +228,7 @@ class Backend(ABC):
     @staticmethod
     def unpack(content: Any) -> Any:
         """Return the value that was packed."""
-        return pickle.loads(content)  # noqa: S301 -- a cache holds any value, as Beaker's does
+        return pickle.loads(content)  # noqa: S301  # nosec B301 -- a cache holds any value, as Beaker's does
 
     @abstractmethod
     def read(self, key: str) -> Any:
