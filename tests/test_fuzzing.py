@@ -13,7 +13,6 @@ import os
 import re
 import subprocess
 import sys
-import tracemalloc
 import zlib
 from pathlib import Path
 
@@ -22,6 +21,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from beaker_bridge.serializers import MAX_PLAIN_SIZE, JSONSerializer
+from tests.fuzzing.memory import peak_of
 from tests.fuzzing.targets import HEADER_SITES, LOGGER, NOW, PIECES, RECORDS, TARGETS, TIMEOUT, VALUES, seeds, site
 
 pytestmark = pytest.mark.once
@@ -209,16 +209,6 @@ def test_no_bytes_do_harm_for_long(target):
 
 
 # -- Bombs -------------------------------------------------------------------------------------------
-
-
-def peak_of(task, *arguments):
-    """Return the memory that a task needs at its peak, in bytes."""
-    tracemalloc.start()
-    try:
-        task(*arguments)
-        return tracemalloc.get_traced_memory()[1]
-    finally:
-        tracemalloc.stop()
 
 
 #: Where a bomb can be put: the target, the site, and the depth.

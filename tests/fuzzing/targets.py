@@ -387,14 +387,8 @@ def seeds(target: str) -> list[bytes]:
     """Return inputs of a target for a fuzzer to begin with."""
     if target == "header":
         contents = [
-            b"",
-            b"\x01",
-            b"a=b; \x01; c",
-            b"sid=\x02",
-            b'sid="\x02"',
-            b"sid=\x03",
-            b"\x01; \x01",
-            b"sid=x; \x01",
+            *(b"", b"\x01", b"a=b; \x01; c", b"sid=\x02", b'sid="\x02"', b"\x01; \x01", b"sid=x; \x01"),
+            *(b"sid=\x03", b"sid=" + b"0" * SIGNATURE_LENGTH + b"\x03"),
         ]
         return [bytes([number]) + content for number in range(len(HEADER_SITES)) for content in contents]
     if target == "value":
