@@ -1,4 +1,4 @@
-"""A small site on beaker_bridge: a visit count, a login, a cart, and what happens when something breaks."""
+"""A small site on beaker_bridge: a visit count, a login, a cart, a cached report, and what happens when it breaks."""
 
 from __future__ import annotations
 
@@ -24,6 +24,8 @@ def main(global_config: dict[str, str], **settings: Any) -> Any:  # noqa: ARG001
         config.add_route("cart", "/cart")
         config.add_route("add_to_cart", "/cart/add")
         config.add_route("remove_from_cart", "/cart/remove")
+        config.add_route("report", "/report")
+        config.add_route("refresh_report", "/report/refresh")
         config.add_route("error", "/error")
         config.add_route("session_json", "/session.json")
         config.scan(".views")

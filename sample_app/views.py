@@ -1,13 +1,15 @@
-"""The site's pages. What they keep is in ``request.session``, and nowhere else."""
+"""The site's pages. What they keep of a visitor is in ``request.session``, and nowhere else."""
 
 from __future__ import annotations
 
 import json
 import logging
+import time
 from collections import Counter
 from datetime import datetime, timezone
 from typing import Any, NoReturn
 
+from beaker.cache import cache_region, cache_regions, region_invalidate
 from pyramid.exceptions import BadCSRFOrigin, BadCSRFToken, URLDecodeError
 from pyramid.httpexceptions import HTTPBadRequest, HTTPFound, HTTPNotFound
 from pyramid.view import exception_view_config, notfound_view_config, view_config
@@ -20,6 +22,10 @@ log = logging.getLogger(__name__)
 GOODS = ("Apples", "Bread", "Coffee", "Tea")
 #: The longest name that a visitor can have, in characters.
 NAME_SIZE = 40
+#: The cache region of the report: ``development.ini`` says how long it keeps a value, and where.
+REGION = "short_term"
+#: How long the report takes, in seconds.
+SLOW = 1
 
 
 # -- Pages -------------------------------------------------------------------------------------------
@@ -142,6 +148,41 @@ def chosen(request: Any) -> str:
     if item not in GOODS:
         raise HTTPNotFound("none of our goods")
     return item
+
+
+# -- The cached report -------------------------------------------------------------------------------
+
+
+@cache_region(REGION, "report")
+def report() -> dict[str, Any]:
+    """Find out what takes a while to find out: here, as a slow database would, by sleeping."""
+    time.sleep(SLOW)
+    return {"made": time.time(), "sold": {item: 7 * len(item) for item in GOODS}}
+
+
+@view_config(route_name="report", renderer="templates/report.jinja2")
+def show_report(_request: Any) -> dict[str, Any]:
+    """Show the report: the first one who asks waits for it, the others do not."""
+    began = time.monotonic()
+    found = report()
+    region = cache_regions[REGION]
+    return {
+        "sold": found["sold"],
+        "made": shown_time(found["made"]),
+        "region": REGION,
+        "type": region["type"],
+        "age": int(time.time() - found["made"]),
+        "expire": region["expire"],
+        "waited": time.monotonic() - began,
+    }
+
+
+@view_config(route_name="refresh_report", request_method="POST")
+def refresh_report(request: Any) -> NoReturn:
+    """Throw the report away: whoever asks next has it made anew."""
+    region_invalidate(report, None, "report")
+    request.session.flash("The old report is thrown away.")
+    raise HTTPFound(request.route_path("report"))
 
 
 # -- When something breaks ---------------------------------------------------------------------------

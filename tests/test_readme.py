@@ -14,6 +14,7 @@ from paste.deploy import loadapp
 from webtest import TestApp
 
 from tests.installations import Views, data, install
+from tests.option_table import rendered
 
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.rst").read_text(encoding="utf-8")
@@ -53,6 +54,11 @@ def test_the_readme_is_sound():
     tree = publish_doctree(README, settings_overrides={"report_level": 5, "syntax_highlight": "none"})
 
     assert [node.astext() for node in tree.findall(nodes.system_message)] == []
+
+
+def test_the_options():
+    """The options are those of the one table: ``python -m tests.option_table`` writes them."""
+    assert rendered() in README
 
 
 def test_the_pipeline(load, tmp_path):

@@ -1,0 +1,30 @@
+"""The options in README.rst, from the one table: ``python -m tests.option_table`` writes them anew."""
+
+from pathlib import Path
+
+from beaker_bridge.settings import option_rows
+
+README = Path(__file__).parent.parent / "README.rst"
+BEGIN, END = ".. options\n", ".. end of options\n"
+
+
+def rendered():
+    """Return the table of options as reStructuredText."""
+    lines = [BEGIN, ".. list-table::", "   :header-rows: 1", "   :widths: 20 15 65", ""]
+    for cells in [("Option", "Default", "Meaning"), *map(_cells, option_rows())]:
+        lines.extend(f"   {'*' if number == 0 else ' '} - {cell}".rstrip() for number, cell in enumerate(cells))
+    return "\n".join([*lines, "", END])
+
+
+def _cells(row):
+    return f"``{row.name}``", f"``{row.default}``" if row.default != "none" else "", row.help
+
+
+def main():
+    """Write the table into README.rst."""
+    before, _, rest = README.read_text(encoding="utf-8").partition(BEGIN)
+    README.write_text(before + rendered() + rest.partition(END)[2], encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()
