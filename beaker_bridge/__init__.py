@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from typing import Any
 
-from pyramid.events import ApplicationCreated
-
 from beaker_bridge.events import SessionEvent, SessionExpired, SessionInvalidated, SessionMerged
 from beaker_bridge.exceptions import (
     BeakerBridgeError,
@@ -19,7 +17,7 @@ from beaker_bridge.exceptions import (
 from beaker_bridge.factory import BeakerSessionFactoryConfig, session_factory_from_settings
 from beaker_bridge.middleware import SessionMiddleware
 from beaker_bridge.regions import define_regions, set_cache_regions_from_settings
-from beaker_bridge.tween import NAME, OVER, UNDER, check_tween_order, session_tween_factory
+from beaker_bridge.tween import NAME, OVER, UNDER, check_tween_order_at_start, session_tween_factory
 
 __all__ = [
     "BeakerBridgeError",
@@ -60,7 +58,7 @@ def includeme(config: Any) -> None:
     factory = session_factory_from_settings(config.get_settings())
     config.set_session_factory(factory)
     config.add_tween(NAME, over=OVER, under=UNDER)
-    config.add_subscriber(check_tween_order, ApplicationCreated)
+    check_tween_order_at_start(config.registry)
     introspectable = config.introspectable("beaker_bridge", "session", "session options", "session options")
     introspectable["options"] = factory.options.shown() if factory.options else None
     config.action(("beaker_bridge", "session"), introspectables=(introspectable,))

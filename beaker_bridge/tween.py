@@ -6,7 +6,7 @@ import sys
 from collections.abc import Callable
 from typing import Any
 
-from pyramid.interfaces import ITweens
+from pyramid.interfaces import IApplicationCreated, ITweens
 from pyramid.tweens import EXCVIEW, INGRESS, excview_tween_factory
 
 from beaker_bridge.environ import ENVIRON_KEY, binding_of, commit, discard
@@ -65,15 +65,28 @@ def _committed(request: Any, response: Any) -> Any:
     return response
 
 
-def check_tween_order(event: Any) -> None:
-    """Stop the start where an explicit ``pyramid.tweens`` leaves our tween out, or puts it too low.
+def check_tween_order_at_start(registry: Any) -> None:
+    """Have the order of the tweens checked when the application is made.
 
-    A subscriber of ``ApplicationCreated``: inside a configuration action the error would be wrapped.
+    Not in a configuration action, where the error would be wrapped. The subscriber goes when it has been
+    called: a registry that has any makes each request notify four events.
+    """
+
+    def check(_event: Any) -> None:
+        registry.unregisterHandler(check, (IApplicationCreated,))
+        others = (*registry.registeredHandlers(), *registry.registeredSubscriptionAdapters())
+        registry.has_listeners = bool(others)
+        _check_tween_order(registry.queryUtility(ITweens))
+
+    registry.registerHandler(check, (IApplicationCreated,))
+
+
+def _check_tween_order(tweens: Any) -> None:
+    """Stop the start where an explicit ``pyramid.tweens`` leaves our tween out, or puts it too low.
 
     Raises:
         SettingsError: the tween is missing, or stands under the exception views or pyramid_tm.
     """
-    tweens = event.app.registry.queryUtility(ITweens)
     # By identity: a tween may be named by the module where it is, or by one that imports it.
     factories = [factory for _, factory in tweens.explicit]
     if not factories:

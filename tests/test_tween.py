@@ -87,6 +87,20 @@ def test_an_explicit_order_without_pyramid_tm(tmp_path, monkeypatch):
     assert app.get("/count").text == "1"
 
 
+@pytest.mark.parametrize("subscribed", [False, True])
+def test_the_check_leaves_no_listener(subscribed, tmp_path):
+    """After the start no subscriber of ours makes each request notify its events; others' stay."""
+    from pyramid.events import NewRequest
+
+    def configure(config):
+        if subscribed:
+            config.add_subscriber(lambda event: None, NewRequest)
+
+    app = install("settings", store_options("memory", tmp_path), configure)
+
+    assert app.registry.has_listeners is subscribed
+
+
 # -- With pyramid_tm ---------------------------------------------------------------------------------
 
 
