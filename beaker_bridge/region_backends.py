@@ -189,8 +189,8 @@ def open_servers(kind: str, arguments: Mapping[str, Any], timeout: float) -> tup
     if kind != "ext:memcached" or not isinstance(options.url, str):
         return (_server(options),)
     # Each by itself: where one of them is down, the others still do their part.
-    addresses = [address for address in options.url.split(";") if address.strip()]
-    return tuple(_server(SessionOptions(type=kind, url=address, store_timeout=timeout)) for address in addresses)
+    each = [SessionOptions(type=kind, url=address, store_timeout=timeout) for address in options.url.split(";")]
+    return tuple(map(_server, each))
 
 
 def _server(options: SessionOptions) -> _Server:
@@ -336,9 +336,10 @@ class FileBackend(BeakerBackend):
     def read(self, key: str) -> Any:
         try:
             return super().read(key)
-        except OSError:
-            raise
         except Exception as error:
+            # With a number it is the system's; gdbm says without one that a file is none of its own.
+            if isinstance(error, OSError) and error.errno is not None:
+                raise
             # Beaker would read it again and again, and never write to it.
             self._manager.remove()
             raise DamagedRecordError(f"a damaged file is removed: {error!r}") from error

@@ -15,13 +15,20 @@ from beaker.ext.sqla import SqlaNamespaceManager, make_cache_table
 from beaker_bridge import regions, set_cache_regions_from_settings
 from beaker_bridge.region_backends import close_servers
 
+#: The seed's example.
+SEED = {
+    "cache.regions": "default_term, second, short_term, long_term",
+    "cache.type": "memory",
+    "cache.second.expire": "1",
+    "cache.short_term.expire": "60",
+    "cache.default_term.expire": "300",
+    "cache.long_term.expire": "3600",
+}
 #: The backends that a region may be on.
 KINDS = (
     *("memory", "file", "dbm", "redis", "rediscluster", "memcached"),
     *("sqlite", "sqla", "postgresql", "mariadb"),
 )
-#: Those that are servers, or work as one.
-SERVER_KINDS = KINDS[3:]
 
 
 @contextmanager

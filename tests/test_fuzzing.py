@@ -31,7 +31,7 @@ CHECKOUT = Path(__file__).parent.parent
 SECONDS, RUNS = 15, 1_000_000
 MIB = 1024 * 1024
 #: How many times the room of its JSON a record may take in memory.
-GROWTH = 32
+GROWTH = 40
 
 
 @pytest.fixture(autouse=True, scope="module")
@@ -163,8 +163,8 @@ def test_no_bytes_do_harm(target):
 # -- Atheris -----------------------------------------------------------------------------------------
 
 needs_atheris = pytest.mark.skipif(
-    importlib.util.find_spec("atheris") is None,
-    reason="atheris is not installed: it has wheels for Linux on x86-64 and Python 3.10 to 3.14",
+    importlib.util.find_spec("atheris") is None or sys.version_info < (3, 11),
+    reason="atheris is not installed, or breaks our code: it works on Linux, x86-64, Python 3.11 to 3.14",
 )
 
 
@@ -236,7 +236,7 @@ def test_a_bomb_is_cut(target, name, depth, caplog):
 
 @pytest.mark.parametrize("part", [b"[],", b"{},", b'{"":0},', b'"ab",', b"1.5,", b'{"__bb__":["set",[]]},'])
 def test_a_record_takes_a_bounded_multiple_of_its_json(part):
-    """Whatever the JSON of a record is, its objects take no more than 32 times its room."""
+    """Whatever the JSON of a record is, its objects take no more than 40 times its room."""
     text = b'{"a":[' + part * (MIB // len(part)) + b"0]}"
     peak = peak_of(JSONSerializer().loads, zlib.compress(text))
 

@@ -57,7 +57,8 @@ def run(task: str, options: dict, **arguments: object) -> None:
         processes = []
         for number in range(PROCESSES):
             order = json.dumps({"task": task, "number": number, "options": options, "arguments": arguments})
-            command = [sys.executable, "-m", "tests.test_load", order]
+            # Pyramid imports pkg_resources, of which setuptools warns; errors are all that is looked for here.
+            command = [sys.executable, "-W", "ignore", "-m", "tests.test_load", order]
             pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
             process = subprocess.Popen(command, cwd=root, text=True, **pipes)
             processes.append(stack.enter_context(process))

@@ -22,17 +22,7 @@ import beaker_bridge
 from beaker_bridge import SettingsError, set_cache_regions_from_settings
 from beaker_bridge.region_backends import RegionNamespace
 from beaker_bridge.regions import TABLE, _masked
-from tests.regions import Counted, no_region_left, sqla_arguments
-
-#: The seed's example.
-SEED = {
-    "cache.regions": "default_term, second, short_term, long_term",
-    "cache.type": "memory",
-    "cache.second.expire": "1",
-    "cache.short_term.expire": "60",
-    "cache.default_term.expire": "300",
-    "cache.long_term.expire": "3600",
-}
+from tests.regions import SEED, Counted, no_region_left, sqla_arguments
 
 
 @pytest.fixture(autouse=True)
@@ -417,6 +407,7 @@ def test_the_label_has_the_settings_prefix():
         ({"type": "ext:redis", "url": "localhost:6379"}, "cache.one.url: url must be the address of a Redis"),
         ({"type": "ext:rediscluster", "urls": "a:1"}, "cache.one.urls: urls must be the address of a Redis"),
         ({"type": "ext:memcached", "url": "http://host"}, "cache.one.url: url must be a list of memcached's addresses"),
+        ({"type": "ext:memcached", "url": "a;"}, "cache.one.url: url must be a list of memcached's addresses"),
         ({"type": "ext:database", "url": "nosuch://host"}, "cache.one.url: url must be a database URL"),
         ({"type": "ext:database", "sa.url": "nosuch://host"}, "cache.one.url: url must be a database URL"),
         ({"type": "ext:sqla", "bind": object(), "table": object()}, "cache.one."),
@@ -632,7 +623,8 @@ def test_include_stops_where_a_region_is_wrong():
 
 def test_a_script_sees_the_regions():
     """Each region is an introspectable, with the options that hold, and without passwords."""
-    options = {"cache.type": "ext:database", "cache.url": "postgresql://me:private@host/db", "cache.regions": "one"}
+    url = "postgresql+psycopg://me:private@host/db"
+    options = {"cache.regions": "one", "cache.type": "ext:database", "cache.url": url}
     _, registry = application("beaker_bridge", **options)
     found = [entry["introspectable"] for entry in registry.introspector.get_category(CATEGORY)]
 
@@ -644,7 +636,7 @@ def test_a_script_sees_the_regions():
                 "expire": 60,
                 "enabled": True,
                 "key_length": 250,
-                "url": "postgresql://me:…@host/db",
+                "url": "postgresql+psycopg://me:…@host/db",
             },
             "cache region one",
             "cache region",

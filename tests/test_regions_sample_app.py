@@ -9,7 +9,7 @@ import pytest
 
 from tests.contract import together
 from tests.live_site import CHECKOUT, Visitor, configured, serving
-from tests.test_regions import SEED
+from tests.regions import SEED
 
 
 @pytest.fixture(scope="module")

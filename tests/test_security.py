@@ -41,9 +41,12 @@ from pyramid.response import Response
 from webtest import TestApp
 
 from beaker_bridge import SessionMiddleware, SessionStoreError, SettingsError
+from beaker_bridge.cookies import MAX_COOKIE_SIZE
 from beaker_bridge.environ import commit_late
 from beaker_bridge.profile import SECRET_SIZE
 from beaker_bridge.serializers import MAX_PLAIN_SIZE
+from beaker_bridge.session import MAX_COOKIES, MOVED_FOR
+from beaker_bridge.settings import read_options
 from beaker_bridge.stores.base import Store
 from tests.fuzzing.memory import peak_of
 from tests.installations import INSTALLATIONS, install
@@ -1034,6 +1037,21 @@ def test_no_error_of_a_store_has_a_whole_id(place):
     assert browser.id not in told
 
 
+@pytest.mark.parametrize(("kind", "folder"), [("file", "container_file"), ("dbm", "container_dbm")])
+def test_no_error_behind_an_error_has_a_whole_id(kind, folder, tmp_path, drawn):
+    """The same holds for an error that came before the one that is told, and that a traceback shows, too."""
+    request = Browser(profile_of(type=kind, data_dir=str(tmp_path), dbmmodule=dbm.dumb)).begin()
+    request.session["name"] = "Ada"
+    # Neither is there a folder for the file, nor can one be made.
+    (tmp_path / folder).symlink_to(tmp_path / "nowhere")
+    with pytest.raises(SessionStoreError) as raised:
+        request.commit()
+    told = "".join(traceback.format_exception(raised.value))
+
+    assert request.session.id in drawn
+    assert [token for token in drawn if ID_FORM.fullmatch(token) and token in told] == []
+
+
 # -- SECURITY.rst ------------------------------------------------------------------------------------
 
 DOCUMENT = (Path(__file__).parent.parent / "SECURITY.rst").read_text(encoding="utf-8")
@@ -1050,6 +1068,20 @@ def test_the_document_is_sound():
     assert [node.astext() for node in tree.findall(nodes.system_message)] == []
     assert RECIPES.keys() == {"key", "rotation", "shared", "moving"}
     assert DOCUMENT.count(".. code-block::") == len(RECIPES)
+
+
+def test_the_document_tells_the_true_limits():
+    """The numbers in SECURITY.rst are the code's."""
+    told = " ".join(DOCUMENT.split())
+
+    for sentence in (
+        f"{MAX_PLAIN_SIZE // 1024**2} MiB (``serializers.MAX_PLAIN_SIZE``)",
+        f"{MAX_COOKIE_SIZE} bytes (``cookies.MAX_COOKIE_SIZE``)",
+        f"{MAX_COOKIES} cookies (``session.MAX_COOKIES``)",
+        f"``store_timeout``, {read_options({}).store_timeout:g} seconds",
+        f"For {MOVED_FOR} seconds the old id opens an empty session",
+    ):
+        assert sentence in told
 
 
 def cooked(name, folder):

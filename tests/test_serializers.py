@@ -756,6 +756,45 @@ def test_the_reason_quotes_nothing(content):
     assert "geheim" not in str(caught.value)
 
 
+NO_TIMES = ["yesterday", None, [1], float("nan"), float("inf"), -float("inf"), 10**400]
+
+
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [
+        *(("_creation_time", value) for value in NO_TIMES),
+        *(("_accessed_time", value) for value in NO_TIMES),
+        *(("_bb_moved", value) for value in NO_TIMES),
+        *(("_bb_expiry", value) for value in (*NO_TIMES, 0, -1, True, 1.5, 1 << 31)),
+        *((key, value) for key in ("_domain", "_path") for value in (5, [], {"a": 1}, True)),
+    ],
+)
+def test_what_sessions_compute_with_is_checked(key, value):
+    """A record whose own time, lifetime or path is none is damaged: nobody computes with it."""
+    codec = RecordCodec(JSONSerializer())
+
+    with pytest.raises(DamagedRecordError, match=rf"session: its {key} is none$"):
+        codec.decode(codec.seal(BeakerJSONSerializer().dumps({"a": 1, key: value})))
+
+
+def test_what_a_session_holds_beside_the_applications_keys():
+    """A record with the times, the lifetime, the domain and the path of a session is read, as Beaker writes them."""
+    codec = RecordCodec(JSONSerializer())
+    record = {
+        "_creation_time": 1_700_000_000.5,
+        "_accessed_time": 1_700_000_000,
+        "_bb_moved": 0,
+        "_bb_expiry": 0x7FFFFFFF,
+        "_domain": None,
+        "_path": "/",
+        "_id": "a" * 32,
+        "_expires": None,
+    }
+
+    assert codec.decode(codec.seal(codec.serialize(record))) == (record, False)
+    assert codec.decode(codec.seal(codec.serialize({"_domain": ".e.org"}))) == ({"_domain": ".e.org"}, False)
+
+
 def test_a_uuid_is_one():
     """The text of a UUID comes back as a ``UUID``, not as a text."""
     value = UUID("12345678-1234-5678-1234-567812345678")

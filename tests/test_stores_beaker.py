@@ -35,6 +35,15 @@ class TestBackendWithFiles(BeakerContract):
         return {"type": "ext:files", "data_dir": str(tmp_path)}
 
 
+def test_an_applications_own_class_is_used(tmp_path):
+    """With ``namespace_class`` the record stands where the application's class puts it, whatever the type."""
+    store = open_store(read_options(given({"namespace_class": FileNamespaceManager, "data_dir": str(tmp_path)})))
+    store.swap("0" * 32, None, b"text")
+
+    assert store.read("0" * 32).raw == b"text"
+    assert len(list((tmp_path / "container_file").rglob("*.cache"))) == 1
+
+
 class Dictionary(AbstractDictionaryNSManager):
     """A backend in memory, which takes what arguments it is given and remembers them."""
 

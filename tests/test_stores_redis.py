@@ -233,6 +233,18 @@ class TestRedisClusterStore(RedisContract):
 
         assert all(sizes)
 
+    def test_a_user_and_a_password_of_their_own(self, redis_cluster, session_id, raw):
+        """``username`` and ``password`` are used where the addresses name none; a wrong one opens nothing."""
+        for node in redis_cluster.servers:
+            with node.client() as client:
+                client.execute_command("ACL", "SETUSER", "sessions", "on", ">a-password", "~*", "&*", "+@all")
+        login = {"type": "ext:rediscluster", "urls": redis_cluster.url, "username": "sessions"}
+        store = opened(**login, password="a-password")
+
+        assert store.swap(session_id, None, raw("one")).made
+        with pytest.raises(SessionStoreError):
+            opened(**login, password="another").read(session_id)
+
     def test_one_address_is_enough(self, redis_cluster, session_id, raw):
         """A cluster is found from any of its nodes; spaces around the commas do no harm."""
         first, *_others = redis_cluster.url.split(",")

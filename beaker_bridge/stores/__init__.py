@@ -31,7 +31,9 @@ def open_store(options: SessionOptions) -> Store:
     Raises:
         SettingsError: the store's client is not installed, or refuses the options.
     """
-    module, _, name = _STORES.get(str(options.type), "beaker:BeakerStore").partition(":")
+    # An application's own namespace manager goes through Beaker's interface, whatever the type.
+    kind = "" if options.namespace_class else str(options.type)
+    module, _, name = _STORES.get(kind, "beaker:BeakerStore").partition(":")
     try:
         opening = getattr(import_module(f"beaker_bridge.stores.{module}"), name)
     except ImportError as error:

@@ -55,7 +55,7 @@ class BeakerStore(LockingStore):
     def __init__(self, options: SessionOptions) -> None:
         self.kind = str(options.type)
         self._timeout = options.store_timeout
-        self._namespace_class = clsmap[self.kind]
+        self._namespace_class = options.namespace_class or clsmap[self.kind]
         own = {name: getattr(options, name) for name in _BACKENDS_OWN if name in options.given}
         if options.timeout:
             own["timeout"] = options.timeout + _GRACE

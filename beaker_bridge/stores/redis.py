@@ -159,7 +159,7 @@ class RedisStore(ServerStore):
 class RedisClusterStore(RedisStore):
     """Beaker's ``ext:rediscluster``; ``urls`` are addresses, with commas between them, or a client.
 
-    A user name, a password and the like are taken from the first address.
+    A user name and a password are taken from the first address, else from ``username`` and ``password``.
 
     Args:
         options: the option table.
@@ -175,6 +175,8 @@ class RedisClusterStore(RedisStore):
         if isinstance(addresses, str):
             for address in addresses.split(","):
                 _parsed(address.strip(), "urls")
+        login = {"username": options.username, "password": options.password}
+        self._login = {name: value for name, value in login.items() if value}
         return addresses
 
     def _connect(self) -> Any:
@@ -182,6 +184,8 @@ class RedisClusterStore(RedisStore):
         nodes = [_parsed(address, "urls") for address in others]
         return _redis.RedisCluster.from_url(
             first,
+            # An address's own user name and password win over these.
+            **self._login,
             startup_nodes=[_redis.cluster.ClusterNode(node["host"], node["port"]) for node in nodes],
             # One more try: a slot that a failover has moved to another node is known only then.
             retry=Retry(NoBackoff(), 1),
