@@ -241,7 +241,7 @@ class TestRedisClusterStore(RedisContract):
         login = {"type": "ext:rediscluster", "urls": redis_cluster.url, "username": "sessions"}
         store = opened(**login, password="a-password")
 
-        assert store.swap(session_id, None, raw("one")).made
+        assert store.swap(session_id, None, raw()).made
         with pytest.raises(SessionStoreError):
             opened(**login, password="another").read(session_id)
 
