@@ -357,6 +357,10 @@ class Cipher:
 # -- All of it ---------------------------------------------------------------------------------------
 
 
+#: Printable ASCII, without the semicolon that would begin another attribute.
+_ATTRIBUTE = re.compile(r"[!-:<-~]*")
+
+
 def _is_time(value: Any) -> bool:
     # No NaN, no infinity, and nothing that overflows a float.
     return isinstance(value, (int, float)) and abs(value) < 1e12  # noqa: PLR2004
@@ -366,8 +370,9 @@ def _is_lifetime(value: Any) -> bool:
     return type(value) is int and 0 < value <= MAX_SECONDS
 
 
-def _is_attribute(value: Any) -> bool:
-    return value is None or isinstance(value, str)
+def is_attribute(value: Any) -> bool:
+    """Say whether a value can be a cookie's domain or path: nothing, or text that needs no quoting."""
+    return value is None or (isinstance(value, str) and _ATTRIBUTE.fullmatch(value) is not None)
 
 
 #: What a record holds beside the application's keys is computed with: it must be what it is named.
@@ -376,8 +381,8 @@ _OWN_VALUES: Mapping[str, Callable[[Any], bool]] = {
     "_accessed_time": _is_time,
     "_bb_expiry": _is_lifetime,
     "_bb_moved": _is_time,
-    "_domain": _is_attribute,
-    "_path": _is_attribute,
+    "_domain": is_attribute,
+    "_path": is_attribute,
 }
 
 

@@ -132,6 +132,18 @@ def test_set_expiry_takes_seconds(session):
             session.set_expiry(wrong)
 
 
+def test_a_cookies_domain_and_path_are_checked(session):
+    """A domain or path that would end the attribute, or begin another one, is refused."""
+    for wrong in ("a b", "/;secure", "/\r\nX: y", "/\ud800", 7):
+        with pytest.raises(ValueError, match="a cookie's domain must be a text without"):
+            session.domain = wrong
+        with pytest.raises(ValueError, match="a cookie's path must be a text without"):
+            session.path = wrong
+    session.domain, session.path = None, "/app"
+
+    assert (session.domain, session.path) == (None, "/app")
+
+
 def test_a_factory_without_options_is_told(caplog):
     """A memory session without a secret is never silent."""
     BeakerSessionFactoryConfig()

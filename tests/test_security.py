@@ -583,6 +583,23 @@ def test_a_key_of_cookie_sessions_is_changed(protection, key):
     assert_rotation_holds(*rotate(COOKIES[protection], key))
 
 
+@pytest.mark.parametrize(
+    ("kind", "key"), [*product(["file"], PREVIOUS), ("cookie", "validate_key"), ("cookie", "encrypt_key")]
+)
+def test_several_machines_change_a_key(kind, key, tmp_path):
+    """Machines that know the new key as a retired one, and those that use it, read each other's sessions."""
+    options = {**COOKIES["encrypted"], "secret": SECRET, "type": kind, "data_dir": str(tmp_path)}
+    new = f"a new {key}, of 32 bytes or even more"
+    first = Site({**options, PREVIOUS[key]: [new]})
+    second = Site({**options, key: new, PREVIOUS[key]: [options[key]]})
+    counts, cookie = [first.visit()["count"]], first.cookie
+    for site in (second, first, second):
+        counts.append(site.visit(cookie=cookie)["count"])
+        cookie = site.app.cookies.get(NAME, cookie).strip('"')
+
+    assert counts == [1, 2, 3, 4]
+
+
 def test_a_retired_secret_signs_nothing_new(tmp_path):
     """While two secrets are accepted, only the new one signs."""
     before, during, after = rotate({"type": "file", "data_dir": str(tmp_path), **SIGNED}, "secret")
