@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import hmac
 from collections.abc import Iterator, Sequence
 from datetime import datetime, timezone
@@ -10,7 +11,7 @@ from webob.cookies import Morsel
 
 from beaker_bridge.settings import SessionOptions
 
-#: Beaker's signature: HMAC-SHA1 in hexadecimal, before the value.
+#: The length of Beaker's signature: HMAC-SHA1 in hexadecimal, before the value.
 SIGNATURE_LENGTH = 40
 #: What a browser must hold of a cookie: name, value and attributes (RFC 6265, 6.1), in bytes.
 MAX_COOKIE_SIZE = 4096
@@ -38,34 +39,46 @@ def cookie_values(header: str, name: str) -> Iterator[str]:
 
 
 class Signer:
-    """Beaker's signature of a cookie's value.
+    """The signature of a cookie's value: Beaker's, or one of the same form with another hash.
 
     Args:
         secrets: the current secret, then the retired ones; none at all for a value without signature.
+        algorithms: the current hash, then the other ones that are accepted, as ``hashlib`` names them.
     """
 
-    def __init__(self, secrets: Sequence[str]) -> None:
-        self._secrets = tuple(secret.encode("utf-8") for secret in secrets)
+    def __init__(self, secrets: Sequence[str], algorithms: Sequence[str] = ("sha1",)) -> None:
+        #: Each way to sign that is accepted, the current one first: the secret, the hash, and the signature's length.
+        self._ways = [
+            (secret.encode("utf-8"), algorithm, 2 * hashlib.new(algorithm).digest_size)
+            for algorithm in algorithms
+            for secret in secrets
+        ]
 
     def sign(self, value: str) -> str:
         """Return the value with its signature before it."""
-        return _signature(self._secrets[0], value) + value if self._secrets else value
+        if not self._ways:
+            return value
+        secret, algorithm, _ = self._ways[0]
+        return _signature(secret, algorithm, value) + value
 
     def verify(self, signed: str) -> tuple[str, bool] | None:
-        """Return the value, and whether a retired secret signed it; nothing if none of them did."""
-        if not self._secrets:
+        """Return the value, and whether it was signed in a retired way; nothing if it was in none."""
+        if not self._ways:
             return signed, False
-        signature, value = signed[:SIGNATURE_LENGTH], signed[SIGNATURE_LENGTH:]
-        if not signed.isascii() or not value:
+        if not signed.isascii():
             return None
-        for secret in self._secrets:
-            if hmac.compare_digest(_signature(secret, value), signature):
-                return value, secret is not self._secrets[0]
+        # What one hash has signed is no other one's signature and value, wherever it is cut: each way
+        # verifies all that stands behind its own signature.
+        for way in self._ways:
+            secret, algorithm, length = way
+            value = signed[length:]
+            if value and hmac.compare_digest(_signature(secret, algorithm, value), signed[:length]):
+                return value, way is not self._ways[0]
         return None
 
 
-def _signature(secret: bytes, value: str) -> str:
-    return hmac.digest(secret, value.encode("utf-8"), "sha1").hex()
+def _signature(secret: bytes, algorithm: str, value: str) -> str:
+    return hmac.digest(secret, value.encode("utf-8"), algorithm).hex()
 
 
 class CookieWriter:

@@ -31,7 +31,7 @@ class SessionProfile:
         self.clock: Callable[[], float] = options.clock or time.time
         self.store = None if options.type == COOKIE else open_store(options)
         self.codec = _codec(options, BareEnvelope if self.store is None else self.store.envelope)
-        self.signer = Signer(_keys(options))
+        self.signer = Signer(_keys(options), (options.sign_algorithm, *options.previous_sign_algorithms))
         self.cookies = CookieWriter(options)
         #: The encoding that tells whether a list or dict was changed in place, or nothing.
         self.fingerprint: Callable[[Any], bytes] | None = None

@@ -207,6 +207,11 @@ TEXT = Kind("a text that is not empty", _text)
 BOOLEAN = Kind("true or false", _boolean)
 SECONDS = Kind("a whole number of seconds, 1 or more (68 years at most)", _seconds)
 DURATION = Kind("a number of seconds over 0 (68 years at most)", _duration)
+ALGORITHM = _one_of("sha1", "sha256", "sha512")
+ALGORITHMS = Kind(
+    "a list of sha1, sha256 and sha512, each on a line of its own",
+    lambda value: tuple(map(ALGORITHM.convert, _texts(value))),
+)
 TEXTS = Kind("a list of texts; in an .ini one on each line", _texts)
 ANYTHING = Kind("a text that is not empty, or an object", _anything)
 DOTTED = Kind("a dotted name that can be imported, or an object", _dotted)
@@ -299,6 +304,12 @@ class SessionOptions:
         "the cookie's name",
     )
     secret: str | None = _option(TEXT, None, "signs the id in the cookie", secret=True)
+    sign_algorithm: str = _option(
+        ALGORITHM, "sha1", "the hash in the HMAC that signs the cookie: sha1, as Beaker's, sha256 or sha512"
+    )
+    previous_sign_algorithms: tuple[str, ...] = _option(
+        ALGORITHMS, (), "other hashes that are still accepted, or already: while a site changes over"
+    )
     previous_secrets: tuple[str, ...] = _option(TEXTS, (), "retired secrets that are still accepted", secret=True)
     cookie_expires: Any = _option(
         Kind("true, false, a whole number of seconds, a timedelta or a datetime", _cookie_expires),

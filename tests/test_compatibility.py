@@ -26,6 +26,9 @@ from webtest.app import CookiePolicy
 
 from tests.installations import INSTALLATIONS, install
 
+# Real servers: what the interpreter adds does not differ.
+pytestmark = pytest.mark.once
+
 SIGNED = {"secret": "ein Schlüssel für Prüfungen, von 32 Bytes"}
 ENCRYPTED = {
     "validate_key": "a key that signs cookies, for the tests",

@@ -18,6 +18,9 @@ from beaker_bridge.stores.base import ID_FORM
 from tests.contract import PATIENCE, together
 from tests.regions import KINDS, Counted, beakers_clock, define, no_region_left, options_for
 
+# Real servers: what the interpreter adds does not differ.
+pytestmark = pytest.mark.once
+
 THREADS = 50
 
 

@@ -26,6 +26,9 @@ from tests.servers.postgresql import PostgreSQL
 from tests.servers.proxy import Proxy
 from tests.servers.redis import Redis, wait_until
 
+# Real servers: what the interpreter adds does not differ.
+pytestmark = pytest.mark.once
+
 SERVERS = {"redis": Redis, "memcached": Memcached, "postgresql": PostgreSQL}
 
 

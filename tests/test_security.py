@@ -1083,7 +1083,7 @@ def test_the_document_is_sound():
     tree = publish_doctree(DOCUMENT, settings_overrides={"report_level": 5, "syntax_highlight": "none"})
 
     assert [node.astext() for node in tree.findall(nodes.system_message)] == []
-    assert RECIPES.keys() == {"key", "rotation", "shared", "moving"}
+    assert RECIPES.keys() == {"key", "rotation", "signing", "shared", "moving"}
     assert DOCUMENT.count(".. code-block::") == len(RECIPES)
 
 
@@ -1118,7 +1118,7 @@ def cooked(name, folder):
     return Site({"key": BEAKERS_NAME}, session_filter(config.make_wsgi_app())), before
 
 
-@pytest.mark.parametrize(("name", "begin"), [("rotation", Site), ("moving", pyramid_beaker_site)])
+@pytest.mark.parametrize(("name", "begin"), [("rotation", Site), ("signing", Site), ("moving", pyramid_beaker_site)])
 def test_a_recipe_logs_nobody_out(name, begin, tmp_path):
     """The recipes for a change of keys and for the move from pickle to JSON work as they are printed."""
     site, options = cooked(name, tmp_path)

@@ -163,7 +163,7 @@ def test_rows_for_the_documentation():
 
     assert list(rows) == list(TABLE)
     assert {row.default for row in rows.values()} == {
-        *("none", "true", "false", "2", "128", "/", "json", "Lax", "auto", "raise", "default"),
+        *("none", "true", "false", "2", "128", "/", "json", "sha1", "Lax", "auto", "raise", "default"),
         *("beaker_cache", "beaker.session.id"),
     }
     assert rows["timeout"] == (
