@@ -123,11 +123,19 @@ class LockingStore(Store):
 
 def unreachable(kind: str, error: BaseException) -> SessionStoreError:
     """Return the error for a store that cannot be reached."""
-    if isinstance(error, OSError):
-        # A file is named by the session's id, which would open it: the log, and its traceback, have none.
-        del error.filename, error.filename2
+    # A file is named by the session's id, which would open it: the log, and its traceback, have none.
+    for step in _chain(error):
+        if isinstance(step, OSError):
+            del step.filename, step.filename2
     reason = f"{type(error).__name__}: {error}" if str(error) else type(error).__name__
     return SessionStoreError(f"the session store {kind} cannot be reached: {reason}", name=kind, original=error)
+
+
+def _chain(error: BaseException | None) -> Iterator[BaseException]:
+    """Yield an error, and those before it that a traceback shows."""
+    while error is not None:
+        yield error
+        error = error.__cause__ or error.__context__
 
 
 def lock_timed_out(kind: str, timeout: float) -> SessionConflictError:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import argparse
 import logging
+import os
+import signal
 import sys
 import tempfile
 from pathlib import Path
@@ -19,8 +21,8 @@ MAX_LENGTH = 2048
 MEMORY = 1536
 
 
-def main(arguments: list[str]) -> None:
-    """Fuzz until the runs or the seconds are over; what fails is shown, and ends the process with an error."""
+def main(arguments: list[str]) -> int:
+    """Fuzz until the runs or the seconds are over; what fails is shown. Return the exit code."""
     parser = argparse.ArgumentParser(prog="python -m tests.fuzzing", description=__doc__)
     parser.add_argument("target", choices=TARGETS)
     limit = parser.add_mutually_exclusive_group(required=True)
@@ -28,8 +30,29 @@ def main(arguments: list[str]) -> None:
     limit.add_argument("--runs", type=int, help="how many inputs")
     parser.add_argument("--corpus", type=Path, help="a folder for inputs that reach something new, kept for later")
     given = parser.parse_args(arguments)
-    with tempfile.TemporaryDirectory(prefix="beaker-bridge-fuzzing-") as folder:
-        fuzz(given, Path(folder))
+    with tempfile.TemporaryDirectory(prefix="beaker-bridge-fuzzing-", dir=in_memory()) as folder:
+        # The fuzzer ends its process at once and cleans nothing up, so it has one of its own.
+        fuzzer = os.fork()
+        if fuzzer == 0:
+            tempfile.tempdir = folder
+            fuzz(given, Path(folder))
+        return waited_for(fuzzer)
+
+
+def in_memory() -> str | None:
+    """Return a folder in memory, if there is one: a million records would wear a disk."""
+    return "/dev/shm" if os.path.isdir("/dev/shm") else None
+
+
+def waited_for(fuzzer: int) -> int:
+    """Return the exit code of the fuzzer's process, which ends with this one."""
+    signal.signal(signal.SIGTERM, lambda number, _frame: sys.exit(128 + number))
+    try:
+        return os.waitstatus_to_exitcode(os.waitpid(fuzzer, 0)[1])
+    except BaseException:
+        os.kill(fuzzer, signal.SIGTERM)
+        os.waitpid(fuzzer, 0)
+        raise
 
 
 def fuzz(given: argparse.Namespace, folder: Path) -> None:
@@ -56,4 +79,4 @@ def _escaped(piece: bytes) -> str:
 
 
 if __name__ == "__main__":
-    main(sys.argv[1:])
+    sys.exit(main(sys.argv[1:]))

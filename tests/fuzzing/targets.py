@@ -38,7 +38,6 @@ NAME = "sid"
 MAX_GROWTH = 48 * MAX_PLAIN_SIZE // 1024
 #: What logs what a target does; who drives it has the log tell everything.
 LOGGER = logging.getLogger("beaker_bridge")
-SHARED_MEMORY = Path("/dev/shm")
 #: The time, which stands still: what an input does is the same each time.
 NOW = 1_700_000_000.0
 #: How long a session may be idle, in seconds.
@@ -198,8 +197,7 @@ _sites: dict[tuple[str, str], Site] = {}
 
 
 def _folder() -> str:
-    # In memory, where there is such a place: a million records would wear a disk.
-    folder = tempfile.mkdtemp(prefix="beaker-bridge-fuzzing-", dir=SHARED_MEMORY if SHARED_MEMORY.is_dir() else None)
+    folder = tempfile.mkdtemp(prefix="beaker-bridge-fuzzing-")
     atexit.register(shutil.rmtree, folder, ignore_errors=True)
     return folder
 
