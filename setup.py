@@ -8,6 +8,8 @@ here = Path(__file__).parent
 
 CRYPTO = ["cryptography"]
 SAMPLE = ["pyramid_jinja2", "pyramid_tm", "waitress"]
+# Where it has wheels; on other Pythons the fuzzer's tests are skipped.
+FUZZING = ['atheris>=3; sys_platform == "linux" and platform_machine == "x86_64" and python_version >= "3.11"']
 TESTING = [
     *CRYPTO,
     *SAMPLE,
@@ -41,6 +43,8 @@ setup(
         "crypto": CRYPTO,
         "sample": SAMPLE,
         "testing": TESTING,
+        "fuzzing": FUZZING,
+        "benchmarks": ["pyramid_session_redis"],
     },
     entry_points={
         "paste.filter_app_factory": [

@@ -167,6 +167,8 @@ class Server:
     def freeze(self) -> None:
         """Have the server hang: it accepts connections, and never answers."""
         self.process.send_signal(signal.SIGSTOP)
+        # The signal takes a moment, in which a request could still be answered.
+        os.waitpid(self.process.pid, os.WUNTRACED)
 
     def thaw(self) -> None:
         """End what :meth:`freeze` began."""
