@@ -359,7 +359,8 @@ def _chunks(ids: Iterable[str]) -> Iterator[list[str]]:
         if len(chunk) == CHUNK:
             yield chunk
             chunk = []
-    yield chunk
+    if chunk:
+        yield chunk
 
 
 def new_id() -> str:
