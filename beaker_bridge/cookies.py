@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import hashlib
 import hmac
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from datetime import datetime, timezone
+from functools import lru_cache
 
 from webob.cookies import Morsel
 
@@ -21,8 +22,8 @@ NEVER = datetime.fromtimestamp(0x7FFFFFFF, timezone.utc)
 MAX_LIFETIME = 0x7FFFFFFF
 
 
-def cookie_values(header: str, name: str) -> Iterator[str]:
-    """Yield the value of each cookie of that name, in the order of the header.
+def cookie_values(header: str, name: str) -> list[str]:
+    """Return the value of each cookie of that name, in the order of the header.
 
     Args:
         header: the ``Cookie`` header, of whatever content.
@@ -30,12 +31,12 @@ def cookie_values(header: str, name: str) -> Iterator[str]:
     """
     # Only pairs that start with our name are looked at: another application's JSON or illegal name
     # cannot hide ours, as it does from a parser of the whole header (python/cpython 86111).
-    if name not in header:
-        return
+    values = []
     for pair in header.split(";"):
         key, equals, value = pair.partition("=")
         if equals and key.strip() == name:
-            yield value.strip().strip('"')
+            values.append(value.strip().strip('"'))
+    return values
 
 
 class Signer:
@@ -47,38 +48,44 @@ class Signer:
     """
 
     def __init__(self, secrets: Sequence[str], algorithms: Sequence[str] = ("sha1",)) -> None:
-        #: Each way to sign that is accepted, the current one first: the secret, the hash, and the signature's length.
+        #: Each way to sign that is accepted, the current one first: an HMAC with the secret taken in, which is
+        #: half of its work, and the signature's length.
         self._ways = [
-            (secret.encode("utf-8"), algorithm, 2 * hashlib.new(algorithm).digest_size)
+            (hmac.new(secret.encode("utf-8"), digestmod=algorithm), 2 * hashlib.new(algorithm).digest_size)
             for algorithm in algorithms
             for secret in secrets
         ]
 
     def sign(self, value: str) -> str:
         """Return the value with its signature before it."""
-        if not self._ways:
-            return value
-        secret, algorithm, _ = self._ways[0]
-        return _signature(secret, algorithm, value) + value
+        return _signature(self._ways[0][0], value) + value if self._ways else value
 
     def verify(self, signed: str) -> tuple[str, bool] | None:
         """Return the value, and whether it was signed in a retired way; nothing if it was in none."""
-        if not self._ways:
-            return signed, False
-        if not signed.isascii():
-            return None
-        # What one hash has signed is no other one's signature and value, wherever it is cut: each way
-        # verifies all that stands behind its own signature.
-        for way in self._ways:
-            secret, algorithm, length = way
-            value = signed[length:]
-            if value and hmac.compare_digest(_signature(secret, algorithm, value), signed[:length]):
-                return value, way is not self._ways[0]
-        return None
+        return next(iter(self.verified([signed])), None)
+
+    def verified(self, values: Iterable[str]) -> list[tuple[str, bool]]:
+        """Return what :meth:`verify` returns for each value that was signed in one of the ways."""
+        ways = self._ways
+        if not ways:
+            return [(value, False) for value in values]
+        found = []
+        for signed in filter(str.isascii, values):
+            # What one hash has signed is no other one's signature and value, wherever it is cut: each way
+            # verifies all that stands behind its own signature.
+            for way in ways:
+                begun, length = way
+                value = signed[length:]
+                if value and hmac.compare_digest(_signature(begun, value), signed[:length]):
+                    found.append((value, way is not ways[0]))
+                    break
+        return found
 
 
-def _signature(secret: bytes, algorithm: str, value: str) -> str:
-    return hmac.digest(secret, value.encode("utf-8"), algorithm).hex()
+def _signature(begun: hmac.HMAC, value: str) -> str:
+    signing = begun.copy()
+    signing.update(value.encode("utf-8"))
+    return signing.hexdigest()
 
 
 class CookieWriter:
@@ -90,6 +97,8 @@ class CookieWriter:
 
     def __init__(self, options: SessionOptions) -> None:
         self._options = options
+        # The same for nearly all of an application's cookies.
+        self._attributes = lru_cache(maxsize=64)(self._attributes_of)
 
     def write(
         self,
@@ -112,9 +121,11 @@ class CookieWriter:
             path: the cookie's path, instead of the option's.
         """
         max_age = self._max_age(now) if lifetime is None else lifetime
+        if max_age is None:
+            # In what we write, nothing needs to be quoted: digits, and base64.
+            return f"{self._options.key}={value}{self._attributes(https, domain, path)}"
         morsel = self._morsel(value, https, domain, path)
-        if max_age is not None:
-            _limit(morsel, min(max_age, MAX_LIFETIME), now)
+        _limit(morsel, min(max_age, MAX_LIFETIME), now)
         return str(morsel)
 
     def delete(self, *, https: bool, domain: str | None = None, path: str | None = None) -> str:
@@ -122,6 +133,9 @@ class CookieWriter:
         morsel = self._morsel("", https, domain, path)
         _limit(morsel, 0, 0)
         return str(morsel)
+
+    def _attributes_of(self, https: bool, domain: str | None, path: str | None) -> str:
+        return str(self._morsel("", https, domain, path)).removeprefix(f"{self._options.key}=")
 
     def _morsel(self, value: str, https: bool, domain: str | None, path: str | None) -> Morsel:
         options = self._options

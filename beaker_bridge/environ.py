@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import logging
 import threading
-from collections.abc import Mapping, MutableMapping
+from collections.abc import MutableMapping
 from typing import Any
 
 from beaker.session import SessionObject as BeakerSessionObject
@@ -18,7 +18,7 @@ from beaker_bridge.merge import merge
 from beaker_bridge.profile import Binding, SessionProfile
 from beaker_bridge.session import CookieSession, Session
 from beaker_bridge.session_base import OWN_KEYS, SafeSession
-from beaker_bridge.settings import COOKIE, given, read_options
+from beaker_bridge.settings import given, read_options
 
 log = logging.getLogger(__name__)
 
@@ -38,8 +38,27 @@ class SessionObject(BeakerSessionObject):
     """
 
     def __init__(self, environ: MutableMapping[str, Any], profile: SessionProfile, *, carried: bool = True) -> None:
-        super().__init__(environ, **_parameters(profile, environ))
-        self.__dict__["carried"] = carried
+        # On the way of each request, also of those that leave the session alone: what only a session
+        # needs is made when there is one. The parameters are the profile's; Beaker's methods only read them.
+        state = self.__dict__
+        state["_environ"] = environ
+        state["_params"] = profile.parameters
+        state["_sess"] = None
+        state["_headers"] = {}
+        state["binding"] = None
+        state["profile"] = profile
+        if carried:
+            state["carried"] = True
+
+    def _session(self) -> SafeSession:
+        state = self.__dict__
+        session: SafeSession | None = state["_sess"]
+        if session is None:
+            profile = state["profile"]
+            request = state["_headers"] = {"cookie_out": None, "cookie": state["_environ"].get("HTTP_COOKIE")}
+            session_class = _session_class(profile)
+            session = state["_sess"] = session_class(request, state["binding"] or binding_of(self))
+        return session
 
     def get_by_id(self, id: str) -> Session | None:  # noqa: A002 -- Beaker's name
         """Return the stored session of an id, or nothing."""
@@ -58,14 +77,8 @@ def stored_session(session_object: BeakerSessionObject, session_id: str) -> Sess
     return None if session.is_new else session
 
 
-def _parameters(profile: SessionProfile, environ: Mapping[str, Any]) -> dict[str, Any]:
-    """Return what Beaker's ``SessionObject`` needs in order to make one of our sessions."""
-    options = profile.options
-    return {
-        "session_class": CookieSession if options.type == COOKIE else Session,
-        "binding": Binding(profile, environ),
-        "auto": options.auto,
-    }
+def _session_class(profile: SessionProfile) -> type[SafeSession]:
+    return CookieSession if profile.store is None else Session
 
 
 # -- Binding -----------------------------------------------------------------------------------------
@@ -82,14 +95,24 @@ def binding_of(session_object: BeakerSessionObject) -> Binding:
     if not isinstance(session_object, BeakerSessionObject):
         raise SettingsError(f"environ[{ENVIRON_KEY!r}] must be a Beaker session, got a {type(session_object).__name__}")
     state = session_object.__dict__
-    binding: Binding | None = state["_params"].get("binding")
+    binding: Binding | None = state.get("binding")
     if binding is None:
-        binding = _adopt(session_object)
-    elif binding.outlived:
+        return _bound(session_object) if "profile" in state else _adopt(session_object)
+    if binding.outlived:
         # pyramid_retry uses the environ again: this attempt starts from the store.
         state.update(_sess=None, _headers={}, _dirty=False)
-        state["_params"] |= _parameters(binding.profile, binding.environ)
-        binding = state["_params"]["binding"]
+        return _bound(session_object)
+    return binding
+
+
+def _bound(session_object: BeakerSessionObject) -> Binding:
+    """Bind the environ's session to its configuration, for this attempt at the request."""
+    state = session_object.__dict__
+    profile: SessionProfile = state["profile"]
+    binding = state["binding"] = Binding(profile, state["_environ"])
+    if not isinstance(session_object, SessionObject):
+        # With these, Beaker's own object makes one of our sessions.
+        state["_params"] |= {**profile.parameters, "session_class": _session_class(profile), "binding": binding}
     return binding
 
 
@@ -102,10 +125,10 @@ def _adopt(session_object: BeakerSessionObject) -> Binding:
     """Place our session class into an object of Beaker's own middleware."""
     state = session_object.__dict__
     theirs = state["_sess"]
-    state["_params"] |= _parameters(_profile_of(dict(state["_params"])), state["_environ"])
+    state["profile"] = _profile_of(dict(state["_params"]))
+    binding = _bound(session_object)
     if theirs is not None:
         _take_over(session_object, theirs)
-    binding: Binding = state["_params"]["binding"]
     return binding
 
 
@@ -142,7 +165,27 @@ def _tell_once(message: str) -> None:
         log.warning("%s", message)
 
 
+def make_ready(session_object: BeakerSessionObject) -> None:
+    """Have our session class in the environ's session before its first use in this attempt.
+
+    Raises:
+        SettingsError: as :func:`binding_of`.
+    """
+    # Ours that nobody has bound yet is ready, and there is nothing to bind as long as nobody touches it.
+    if type(session_object) is not SessionObject or session_object.__dict__["binding"] is not None:
+        binding_of(session_object)
+
+
 # -- The end of a request ----------------------------------------------------------------------------
+
+
+def needs_commit(session_object: BeakerSessionObject | None) -> bool:
+    """Say whether there is a session, and something has happened to it since the last commit."""
+    if session_object is None:
+        return False
+    state = session_object.__dict__
+    session: SafeSession | None = state["_sess"]
+    return session is not None and (session.unsettled or "_dirty" in state or state["_params"]["auto"])
 
 
 def commit(session_object: BeakerSessionObject) -> None:
@@ -184,10 +227,11 @@ def with_session_headers(session_object: BeakerSessionObject, headers: Headers, 
         headers: the response's headers, which are not changed.
         cookie: whether to add the cookie; Beaker's own middleware adds it itself.
     """
-    if not session_object.accessed():
+    state = session_object.__dict__
+    if state["_sess"] is None:
         return headers
     headers = _varied(headers)
-    request = session_object.__dict__["_headers"]
+    request = state["_headers"]
     if request.get("set_cookie") and request.get("cookie_out"):
         if cookie:
             headers.append(("Set-Cookie", request["cookie_out"]))
@@ -197,6 +241,11 @@ def with_session_headers(session_object: BeakerSessionObject, headers: Headers, 
 
 def _varied(headers: Headers) -> Headers:
     """Return headers that tell shared caches that the page depends on the cookie."""
+    for name, _ in headers:
+        if name.lower() == "vary":
+            break
+    else:
+        return [*headers, ("Vary", "Cookie")]
     varied = [value for name, value in headers if name.lower() == "vary"]
     names = {name.strip().lower() for value in varied for name in value.split(",")}
     if names & {"cookie", "*"}:

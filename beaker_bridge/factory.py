@@ -42,6 +42,11 @@ TWEEN = "beaker_bridge.tween"
 RESPONSE = "beaker_bridge.response"
 
 
+_ABSENT = object()
+#: What an application may change in place.
+_MUTABLE = (dict, list, set)
+
+
 def _reading(method: Callable[..., Any]) -> Callable[..., Any]:
     def read(self: PyramidSession, *args: Any) -> Any:
         return method(self._loaded, *args)
@@ -73,15 +78,16 @@ class PyramidSession:  # noqa: PLW1641 -- as a dict, it has no hash
         csrf_token: the option ``constant_csrf_token``.
     """
 
-    __slots__ = ("_constant_csrf_token", "_object")
+    __slots__ = ("_constant_csrf_token", "_object", "_state")
 
     def __init__(self, session_object: BeakerSessionObject, csrf_token: str | None = None) -> None:
         self._object = session_object
+        self._state: dict[str, Any] = session_object.__dict__
         self._constant_csrf_token = csrf_token
 
     @property
     def _loaded(self) -> SafeSession:
-        session: SafeSession | None = self._object.__dict__["_sess"]
+        session: SafeSession | None = self._state["_sess"]
         return self._object._session() if session is None else session
 
     def __getattr__(self, name: str) -> Any:
@@ -158,15 +164,23 @@ class PyramidSession:  # noqa: PLW1641 -- as a dict, it has no hash
 
     def __getitem__(self, key: str) -> Any:
         # Not the session's own __getitem__: that one shows other WSGI code Beaker's own keys, too.
-        if key not in self:
+        session: SafeSession | None = self._state["_sess"]
+        if session is None:
+            session = self._object._session()
+        value = dict.get(session, key, _ABSENT)
+        if value is _ABSENT:
             raise KeyError(key)
-        return self.get(key)
+        if isinstance(value, _MUTABLE):
+            session.hand_out(key, value)
+        return value
 
     def get(self, key: str, default: Any = None) -> Any:
         """Return the value of a key, or the default."""
-        session = self._loaded
+        session: SafeSession | None = self._state["_sess"]
+        if session is None:
+            session = self._object._session()
         value = dict.get(session, key, default)
-        if isinstance(value, (dict, list, set)) and value is not default:
+        if isinstance(value, _MUTABLE) and value is not default:
             session.hand_out(key, value)
         return value
 
@@ -348,6 +362,7 @@ class SessionFactory:
     def __init__(self, options: SessionOptions | None) -> None:
         self.options = options
         self._profile = SessionProfile(options) if options else None
+        self._csrf_token = options.constant_csrf_token if options else None
         self._compared = False
 
     def __call__(self, request: Any) -> PyramidSession:
@@ -366,8 +381,10 @@ class SessionFactory:
         registry = getattr(request, "registry", None)
         if registry is not None and registry.has_listeners:
             binding.notify = registry.notify
-        _Completion(session_object, self.options).follow(request)
-        return PyramidSession(session_object, self._csrf_token(binding))
+        # Where our middleware and our tween do it all, which is most often, there is nothing to complete.
+        if TWEEN not in environ or "carried" not in session_object.__dict__:
+            _Completion(session_object, self.options).follow(request)
+        return PyramidSession(session_object, binding.profile.options.constant_csrf_token or self._csrf_token)
 
     def _own_profile(self) -> SessionProfile:
         if self._profile is None:
@@ -377,10 +394,6 @@ class SessionFactory:
                 " or is this a subrequest or a script, which passes no filter?"
             )
         return self._profile
-
-    def _csrf_token(self, binding: Binding) -> str | None:
-        fallback = self.options.constant_csrf_token if self.options else None
-        return binding.profile.options.constant_csrf_token or fallback
 
     def _compare(self, binding: Binding) -> None:
         """Warn once where settings are given to no effect, since a filter configures the session."""
@@ -422,7 +435,7 @@ class _Completion:
         self._options = options
         ours = isinstance(session_object, SessionObject)
         # Beaker's own middleware adds the cookie, and nothing else.
-        self._adds_cookie = ours and not session_object.__dict__["carried"]
+        self._adds_cookie = ours and "carried" not in session_object.__dict__
         self._adds_headers = self._adds_cookie or not ours
 
     def follow(self, request: Any) -> None:

@@ -7,7 +7,7 @@ from typing import Any
 
 from beaker.middleware import SessionMiddleware as BeakerSessionMiddleware
 
-from beaker_bridge.environ import ENVIRON_KEY, SessionObject, commit_late, with_session_headers
+from beaker_bridge.environ import ENVIRON_KEY, SessionObject, commit_late, needs_commit, with_session_headers
 from beaker_bridge.profile import Binding, SessionProfile
 from beaker_bridge.session import Session
 from beaker_bridge.settings import PREFIXES, given, prefixed, read_options
@@ -54,8 +54,9 @@ class SessionMiddleware:
             environ["paste.testing_variables"][self._webtest_varname] = session_object
 
         def session_start_response(status: str, headers: list[tuple[str, str]], exc_info: Any = None) -> Any:
-            if session_object.accessed():
-                commit_late(session_object)
+            if session_object.__dict__["_sess"] is not None:
+                if needs_commit(session_object):
+                    commit_late(session_object)
                 headers = with_session_headers(session_object, headers)
             return start_response(status, headers, exc_info)
 

@@ -33,6 +33,10 @@ class SessionProfile:
         self.codec = _codec(options, BareEnvelope if self.store is None else self.store.envelope)
         self.signer = Signer(_keys(options), (options.sign_algorithm, *options.previous_sign_algorithms))
         self.cookies = CookieWriter(options)
+        #: Seconds after which an access time is renewed.
+        self.renewal = options.renewal
+        #: The parameters of Beaker's ``SessionObject`` that its own methods look at.
+        self.parameters: dict[str, Any] = {"auto": options.auto}
         #: The encoding that tells whether a list or dict was changed in place, or nothing.
         self.fingerprint: Callable[[Any], bytes] | None = None
         if options.detect_changes and isinstance(self.codec.serializer, JSONSerializer):
@@ -92,16 +96,15 @@ class Binding:
         environ: the request's WSGI environ.
     """
 
-    __slots__ = ("_discarded_in", "environ", "followed", "notify", "profile")
+    #: What tells the application's subscribers of an event; set where Pyramid's registry is known.
+    notify: Callable[[object], None] | None = None
+    #: Whether somebody has taken it upon himself to complete the response.
+    followed = False
+    _discarded_in: int | None = None
 
     def __init__(self, profile: SessionProfile, environ: Mapping[str, Any]) -> None:
         self.profile = profile
         self.environ = environ
-        #: What tells the application's subscribers of an event; set where Pyramid's registry is known.
-        self.notify: Callable[[object], None] | None = None
-        #: Whether somebody has taken it upon himself to complete the response.
-        self.followed = False
-        self._discarded_in: int | None = None
 
     @property
     def https(self) -> bool:

@@ -9,15 +9,19 @@ bytes are what stands in the store. The formats are Beaker's: ``beaker/session.p
 from __future__ import annotations
 
 import base64
+import binascii
 import json
 import os
 import pickle
 import re
+import struct
+import sys
 import zlib
 from collections.abc import Callable, Collection, Mapping, Sequence
 from datetime import date, datetime, time, timedelta
 from decimal import Decimal
-from itertools import chain
+from functools import partial
+from itertools import chain, compress
 from typing import Any, Protocol
 from uuid import UUID
 
@@ -30,9 +34,17 @@ from beaker_bridge.settings import MAX_SECONDS
 #: written, and damaged when it is read: it would be a bomb.
 MAX_PLAIN_SIZE = 16 * 1024 * 1024
 
+#: JSON up to this size, in bytes, is put into zlib's format as it is: to compress it takes ten times as
+#: long, and makes it little smaller.
+MAX_STORED_SIZE = 256
+#: How zlib's format begins where one block follows, the last one, that is not compressed; how many bytes
+#: there are beside the block's data: these, twice the size, and the checksum.
+_STORED, _STORED_FRAME = b"\x78\x01\x01", 11
+#: The size, and what makes it all ones.
+_SIZES = struct.Struct("<HH")
+
 #: The key that marks a JSON object as one of the types below.
 TAG = "__bb__"
-_TAG_IN_JSON = b'"__bb__"'
 
 
 class Serializer(Protocol):
@@ -41,6 +53,13 @@ class Serializer(Protocol):
     def dumps(self, record: Any) -> bytes: ...
 
     def loads(self, plain: bytes) -> Any: ...
+
+
+# As base64.b64decode(…, validate=True), without its steps between.
+if sys.version_info >= (3, 11):
+    _from_base64 = partial(binascii.a2b_base64, strict_mode=True)
+else:  # pragma: no cover -- Python 3.10 is strict only there
+    _from_base64 = partial(base64.b64decode, validate=True)
 
 
 class _UnreadableError(ValueError):
@@ -103,7 +122,8 @@ _READERS: dict[str, Callable[[Any], Any]] = {
 }
 #: What JSON's encoder carries exactly, or hands to us. A tuple it would turn into a list, unasked.
 _LEAVES = frozenset({str, int, float, bool, type(None), *_WRITERS})
-_PLAIN = _LEAVES | {dict, list}
+_CONTAINERS = frozenset({dict, list})
+_PLAIN = _LEAVES | _CONTAINERS
 
 
 def _is_plain(value: Any) -> bool:
@@ -124,7 +144,7 @@ def _is_plain(value: Any) -> bool:
         return True
     if len(items) > _MANY:
         return kinds <= _PLAIN and _are_plain(items)
-    return kinds <= _PLAIN and all(map(_is_plain, items))
+    return kinds <= _PLAIN and all(map(_is_plain, compress(items, map(_CONTAINERS.__contains__, map(type, items)))))
 
 
 def _are_plain(items: Collection[Any]) -> bool:
@@ -204,9 +224,21 @@ class JSONSerializer:
 
     def loads(self, plain: bytes) -> Any:
         """Return the record; raises ``ValueError`` or another error for bytes that are none."""
-        text = _decompress(plain)
-        decoder = _TAG_DECODER if _TAG_IN_JSON in text else _DECODER
-        return decoder.decode(text.decode("utf-8"))
+        # One block of what it holds can be no bomb, and needs no decompressor, which takes long to set up.
+        is_stored = plain.startswith(_STORED)
+        json_bytes = zlib.decompress(plain) if is_stored else _decompress(plain)
+        if is_stored and len(json_bytes) + _STORED_FRAME != len(plain):
+            raise _UnreadableError("something follows it")
+        if len(json_bytes) > MAX_PLAIN_SIZE:
+            raise _UnreadableError(f"it would have over {MAX_PLAIN_SIZE} bytes")
+        text = json_bytes.decode("utf-8")
+        decoder = _TAG_DECODER if TAG in text else _DECODER
+        if text.startswith("{"):
+            record, end = decoder.raw_decode(text)
+            if end == len(text):
+                return record
+        # Others may put white space around; whatever else stands there, this refuses.
+        return decoder.decode(text)
 
     def encode(self, value: Any) -> bytes:
         """Return the JSON of one value, for the detection of changes; raises as :meth:`dumps` does."""
@@ -217,17 +249,23 @@ class JSONSerializer:
 
 
 def _compress(data: bytes) -> bytes:
+    if len(data) <= MAX_STORED_SIZE:
+        return _stored(data)
     # A small window: zlib.compress spends more time on clearing its 32 KiB than on a small session.
     compressor = zlib.compressobj(1, zlib.DEFLATED, 12, 4)
     return compressor.compress(data) + compressor.flush()
 
 
+def _stored(data: bytes) -> bytes:
+    """Return data as zlib has them that are not worth compressing: one block, as they are."""
+    size = len(data)
+    return _STORED + _SIZES.pack(size, size ^ 0xFFFF) + data + zlib.adler32(data).to_bytes(4, "big")
+
+
 def _decompress(data: bytes) -> bytes:
     decompressor = zlib.decompressobj()
     text = decompressor.decompress(data, MAX_PLAIN_SIZE + 1)
-    if len(text) > MAX_PLAIN_SIZE:
-        raise _UnreadableError(f"it would have over {MAX_PLAIN_SIZE} bytes")
-    if not decompressor.eof or decompressor.unused_data:
+    if len(text) <= MAX_PLAIN_SIZE and (not decompressor.eof or decompressor.unused_data):
         raise _UnreadableError("it is cut, or something follows it")
     return text
 
@@ -359,11 +397,13 @@ class Cipher:
 
 #: Printable ASCII, without the semicolon that would begin another attribute.
 _ATTRIBUTE = re.compile(r"[!-:<-~]*")
+#: No time is later: in seconds since the epoch.
+_LATEST = 1e12
 
 
 def _is_time(value: Any) -> bool:
     # No NaN, no infinity, and nothing that overflows a float.
-    return isinstance(value, (int, float)) and abs(value) < 1e12  # noqa: PLR2004
+    return isinstance(value, (int, float)) and -_LATEST < value < _LATEST
 
 
 def _is_lifetime(value: Any) -> bool:
@@ -384,6 +424,21 @@ _OWN_VALUES: Mapping[str, Callable[[Any], bool]] = {
     "_domain": is_attribute,
     "_path": is_attribute,
 }
+
+
+#: Of them, what hardly any record has.
+_RARE = frozenset(_OWN_VALUES) - {"_creation_time", "_accessed_time"}
+
+
+def _are_times(created: Any, accessed: Any) -> bool:
+    """Say whether these are times as we write them ourselves."""
+    return type(created) is type(accessed) is float and 0 < created < _LATEST and 0 < accessed < _LATEST
+
+
+def _check_own(record: Mapping[str, Any]) -> None:
+    for key, is_right in _OWN_VALUES.items():
+        if key in record and not is_right(record[key]):
+            raise _UnreadableError(f"its {key} is none")
 
 
 class RecordCodec:
@@ -408,6 +463,7 @@ class RecordCodec:
         self._legacy = legacy
         self._cipher = cipher
         self._envelope = envelope
+        self._unwrap = envelope.unwrap
 
     def serialize(self, record: Mapping[str, Any]) -> bytes:
         """Return the plain bytes of a record.
@@ -440,10 +496,8 @@ class RecordCodec:
             DamagedRecordError: they are no record, or not under these keys and this serializer.
         """
         try:
-            text = self._envelope.unwrap(raw)
-            if text is None:
-                return {}, False
-            return self._open(text.encode("ascii") if isinstance(text, str) else text)
+            text = self._unwrap(raw)
+            return ({}, False) if text is None else self._open(text)
         except Exception as error:
             raise DamagedRecordError(
                 f"a record of {len(raw)} bytes cannot be read as a session: {_reason(error)}",
@@ -451,11 +505,11 @@ class RecordCodec:
                 original=error,
             ) from error
 
-    def _open(self, text: bytes) -> tuple[dict[str, Any], bool]:
-        if self._cipher:
-            plain, stale = self._cipher.decrypt(text)
+    def _open(self, text: bytes | str) -> tuple[dict[str, Any], bool]:
+        if self._cipher is None:
+            plain, stale = _from_base64(text), False
         else:
-            plain, stale = base64.b64decode(text, validate=True), False
+            plain, stale = self._cipher.decrypt(text.encode("ascii") if isinstance(text, str) else text)
         try:
             record = self.serializer.loads(plain)
         except Exception:
@@ -468,9 +522,8 @@ class RecordCodec:
             record, stale = self._legacy.loads(plain), True
         if not isinstance(record, dict):
             raise _UnreadableError(f"it holds a {type(record).__name__}, not a dict")
-        for key, is_right in _OWN_VALUES.items():
-            if key in record and not is_right(record[key]):
-                raise _UnreadableError(f"its {key} is none")
+        if not (_are_times(record.get("_creation_time"), record.get("_accessed_time")) and _RARE.isdisjoint(record)):
+            _check_own(record)
         return record, stale
 
     def _refusal(self, record: Mapping[str, Any], error: Exception) -> SessionValueError:

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import logging
-import secrets
+import random
 import time
-from collections.abc import Generator, Iterable, Iterator
+from collections.abc import Generator, Iterator
 from contextlib import AbstractContextManager, closing, contextmanager, nullcontext
 from itertools import islice
 from typing import Any
@@ -20,8 +20,7 @@ from beaker_bridge.exceptions import (
     SessionTooLargeError,
 )
 from beaker_bridge.merge import ACCESSED, merge
-from beaker_bridge.profile import Binding
-from beaker_bridge.session_base import CREATED, ID, MOVED, WRITER, SafeSession, is_stub, new_id, shown
+from beaker_bridge.session_base import CREATED, EXPIRY, ID, MOVED, WRITER, SafeSession, is_over, is_stub, new_id, shown
 from beaker_bridge.stores.base import ID_FORM, Record, Store, Swap
 
 log = logging.getLogger(__name__)
@@ -42,23 +41,19 @@ class Session(SafeSession):
     Args:
         request: as :class:`SafeSession`'s.
         binding: as :class:`SafeSession`'s.
-        session_id: the id, instead of a cookie's.
+        session_id: as :class:`SafeSession`'s.
         beaker_options: as :class:`SafeSession`'s.
     """
 
-    def __init__(
-        self, request: dict[str, Any], *, binding: Binding, session_id: str | None = None, **beaker_options: Any
-    ) -> None:
-        self._session_id = session_id
-        #: The ids that this request leaves: their record, and whether it is deleted or marked as moved.
-        self._left: dict[str, tuple[Record | None, bool]] = {}
-        #: An id that could not be read, since the store was down.
-        self._unread: str | None = None
-        self._writer = secrets.token_hex(4)
-        #: What was to be written when the store's answer did not come: it may stand there.
-        self._unanswered: set[bytes] = set()
-        self._locked = False
-        super().__init__(request, binding=binding)
+    #: The ids that this request leaves: their record, and whether it is deleted or marked as moved; or nothing.
+    _left: dict[str, tuple[Record | None, bool]] | None
+    #: An id that could not be read, since the store was down.
+    _unread: str | None = None
+    #: Who writes, in the record; chosen when it writes.
+    _writer = ""
+    #: What was to be written when the store's answer did not come: it may stand there.
+    _unanswered: frozenset[bytes] = frozenset()
+    _locked = False
 
     @property
     def _store(self) -> Store:
@@ -68,50 +63,49 @@ class Session(SafeSession):
 
     # -- Load ----------------------------------------------------------------------------------------
 
-    def load(self) -> None:
-        # Before its form is checked, what a browser sent is no id: no path, no key, no SQL.
-        ids = (found for found in self._ids() if ID_FORM.fullmatch(found[0]))
-        for session_id, stale in islice(ids, MAX_COOKIES):
-            if self._open(session_id, stale=stale):
-                return
+    def load(self, session_id: str | None = None) -> None:
+        tried = 0
+        for found, stale in self._cookie_values() if session_id is None else [(session_id, False)]:
+            # Before its form is checked, what a browser sent is no id: no path, no key, no SQL.
+            if tried < MAX_COOKIES and ID_FORM.fullmatch(found):
+                if self._open(found, stale=stale):
+                    return
+                tried += 1
         self._start_new()
-
-    def _ids(self) -> Iterable[tuple[str, bool]]:
-        return [(self._session_id, False)] if self._session_id else self._cookie_values()
 
     def _open(self, session_id: str, *, stale: bool) -> bool:
         """Begin what an id stands for; False where it stands for nothing."""
+        profile = self._profile
+        assert profile.store is not None
         try:
-            record = self._store.read(session_id)
+            record = profile.store.read(session_id)
+            while record is not None:
+                content, stale_record = profile.codec.decode(record.raw)
+                if MOVED in content or is_over(content, profile.options, self._now) or is_stub(content):
+                    if self._now < content.get(MOVED, 0):
+                        self._start_unsaved()
+                        return True
+                    record = None if is_stub(content) else self._expire(session_id, record, content)
+                else:
+                    self.id, self._record = session_id, record
+                    if stale:
+                        self.unsettled = self._send_cookie = True
+                    self._begin(content, stale=stale_record)
+                    return True
         except SessionStoreError as error:
-            if self._profile.options.store_error != "empty":
-                raise
-            log.warning("session %s: %s; an empty session is served", shown(session_id), error)
-            self._start_unsaved()
-            self._unread = session_id
+            self._begin_without_store(session_id, error)
             return True
-        try:
-            return self._open_record(session_id, record, stale=stale)
         except DamagedRecordError as error:
             self._damaged(error, shown(session_id))
-            return False
-
-    def _open_record(self, session_id: str, record: Record | None, *, stale: bool) -> bool:
-        while record is not None:
-            content, stale_record = self._profile.codec.decode(record.raw)
-            if is_stub(content):
-                break
-            if MOVED in content and self._now < content[MOVED]:
-                self._start_unsaved()
-                return True
-            if MOVED not in content and not self._is_over(content):
-                self.id = session_id
-                self._record = record
-                self._send_cookie = stale
-                self._begin(content, stale=stale_record)
-                return True
-            record = self._expire(session_id, record, content)
         return False
+
+    def _begin_without_store(self, session_id: str, error: SessionStoreError) -> None:
+        """Serve an empty session where the store cannot be reached, if the options say so; or raise."""
+        if self._profile.options.store_error != "empty":
+            raise error
+        log.warning("session %s: %s; an empty session is served", shown(session_id), error)
+        self._start_unsaved()
+        self._unread = session_id
 
     def _expire(self, session_id: str, record: Record, content: dict[str, Any]) -> Record | None:
         """Delete a record whose time is over, unless another request has renewed it: return that."""
@@ -136,7 +130,7 @@ class Session(SafeSession):
         """The id under which the session stands in the store: before a new one is committed, the old one."""
         if self._record is not None:
             return self.id
-        return next((session_id for session_id, (_, deleted) in self._left.items() if not deleted), None)
+        return next((session_id for session_id, (_, deleted) in (self._left or {}).items() if not deleted), None)
 
     @property
     def _exists(self) -> bool:
@@ -144,7 +138,7 @@ class Session(SafeSession):
 
     @property
     def _origin(self) -> Record | None:
-        return self._record or self._left.get(self._stored_id or "", (None,))[0]
+        return self._record or (self._left or {}).get(self._stored_id or "", (None,))[0]
 
     def _save(self) -> None:
         fresh = self._record is None
@@ -167,28 +161,42 @@ class Session(SafeSession):
         plain = self._serialized()
         if plain == self._plain:
             return False
+        swap = self._swap(self.id, self._record, plain)
+        if not swap.made:
+            return self._write_merged(swap.found, plain)
+        self._record, self._plain = swap.found, plain
+        return True
+
+    def _write_merged(self, found: Record | None, plain: bytes) -> bool:
+        """Write the session over what another request has written; returns as :meth:`_write` does."""
         merged = False
         with closing(self._tries(self.id)) as tries:
+            # The first one is lost.
+            next(tries)
             while True:
-                next(tries)
-                swap = self._swap(self.id, self._record, plain)
-                if swap.made:
-                    break
-                theirs = self._content(swap.found)
-                if theirs is None:
+                theirs = self._content(found)
+                if found is None or theirs is None:
                     self._end()
                     return False
                 # What an earlier try of ours has written is our base; nobody else changed it.
-                if swap.found is None or swap.found.raw not in self._unanswered:
+                if found.raw not in self._unanswered:
                     self._take(merge(self._base(), self._as_record(), theirs))
                     plain, merged = self._serialized(), True
-                self._record = swap.found
+                self._record = found
+                next(tries)
+                swap = self._swap(self.id, found, plain)
+                if swap.made:
+                    break
+                found = swap.found
         self._record, self._plain = swap.found, plain
         if merged:
             self._tell(SessionMerged, self.id, self._as_record())
         return True
 
     def _serialized(self) -> bytes:
+        if not self._writer:
+            # No secret: it tells two writers apart.
+            self._writer = f"{random.getrandbits(32):08x}"
         self._own[WRITER] = self._writer
         return self._profile.codec.serialize(self._as_record())
 
@@ -212,17 +220,18 @@ class Session(SafeSession):
         try:
             return self._store.swap(session_id, record, raw, self._expires_in)
         except SessionStoreError:
-            self._unanswered.add(raw)
+            self._unanswered |= {raw}
             raise
 
     @property
     def _expires_in(self) -> float | None:
         """Seconds after which the server may forget the record."""
         options = self._profile.options
-        ends = [float(self.timeout)] if self.timeout else []
-        if options.absolute_timeout:
-            ends.append(options.absolute_timeout - (self._now - self.created))
-        return min(ends) + GRACE if ends else None
+        timeout = self._own.get(EXPIRY, options.timeout)
+        if not options.absolute_timeout:
+            return timeout + GRACE if timeout else None
+        left: float = options.absolute_timeout - (self._now - self.created)
+        return (min(left, timeout) if timeout else left) + GRACE
 
     def _tries(self, session_id: str) -> Generator[None, None, None]:
         """Yield a few times freely, then with the store's lock until ``store_timeout`` is over."""
@@ -257,21 +266,24 @@ class Session(SafeSession):
     # -- What is left behind -------------------------------------------------------------------------
 
     def _leave(self, *, deleted: bool) -> None:
+        left = self._left or {}
         if deleted:
             if self._unread is not None:
-                self._left[self._unread] = None, True
-            self._left = {session_id: (record, True) for session_id, (record, _) in self._left.items()}
+                left[self._unread] = None, True
+            left = {session_id: (record, True) for session_id, (record, _) in left.items()}
         if self._record is not None:
-            self._left[self.id] = self._record, deleted
+            left[self.id] = self._record, deleted
+        self._left = left
         self._record = self._plain = None
 
     def _leave_behind(self) -> None:
-        for session_id, (record, deleted) in list(self._left.items()):
+        left = self._left or {}
+        for session_id, (record, deleted) in list(left.items()):
             if deleted or record is None:
                 self._delete(session_id, record)
             else:
                 self._mark_moved(session_id, record)
-            del self._left[session_id]
+            del left[session_id]
         if self.was_invalidated and self._record is None:
             self._forget_cookie()
 
@@ -355,6 +367,7 @@ class Session(SafeSession):
         if self._record is not None or self._stored_id is None:
             return None
         moved_to, self.id = self.id, self._stored_id
+        assert self._left is not None
         self._record, _ = self._left.pop(self.id)
         return moved_to
 
@@ -367,7 +380,7 @@ class Session(SafeSession):
             return
         self._record = record
         self._take(content)
-        self._handed_out.clear()
+        self._handed_out = None
         self._dirty = self._forced = False
 
     def _resume(
@@ -378,10 +391,11 @@ class Session(SafeSession):
             # The block has invalidated it, or it ended elsewhere.
             return
         self._take(merge(base, ours, self._base()))
-        self._handed_out.clear()
+        self._handed_out = None
         self._dirty, self._forced = dirty or moved_to is not None, forced
+        self.unsettled = True
         if moved_to is not None:
-            self._left[self.id] = self._record, False
+            self._left = {**(self._left or {}), self.id: (self._record, False)}
             self.id, self._record, self._plain = moved_to, None, None
 
 
@@ -389,10 +403,10 @@ class CookieSession(SafeSession):
     """A session that is all in its cookie: nothing to merge it with, and no way to revoke it."""
 
     #: The id and the content that this request has invalidated.
-    _left: tuple[str, dict[str, Any]] | None = None
+    _left: tuple[str, dict[str, Any]] | None
     _expired = False
 
-    def load(self) -> None:
+    def load(self, session_id: str | None = None) -> None:
         verified = False
         for value, stale in islice(self._cookie_values(), MAX_COOKIES):
             verified = True
@@ -401,7 +415,7 @@ class CookieSession(SafeSession):
                     return
             except DamagedRecordError as error:
                 self._damaged(error, "in a cookie")
-        if self._had_cookie and not verified:
+        if not verified and self._sent_cookies():
             self._damaged(DamagedRecordError("the cookie is not signed with a key of ours"), "in a cookie")
         self._start_new()
 
@@ -409,10 +423,10 @@ class CookieSession(SafeSession):
         """Begin what a cookie holds; False where its time is over."""
         record = Record(value.encode("ascii"))
         content, stale_record = self._profile.codec.decode(record.raw)
-        if self._is_over(content):
+        if is_over(content, self._profile.options, self._now):
             self._tell(SessionExpired, str(content.get(ID)), content)
             self._take(content)
-            self._expired = True
+            self.unsettled = self._expired = True
             return False
         self._record = record
         self._expired = False

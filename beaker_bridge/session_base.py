@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import logging
 import secrets
-from collections.abc import Iterator
 from contextlib import AbstractContextManager
 from typing import Any
 
@@ -40,6 +39,8 @@ MOVED = "_bb_moved"
 WRITER = "_bb_writer"
 #: What a record holds beside the application's keys; none of them is a key of ``request.session``.
 OWN_KEYS = frozenset({CREATED, ACCESSED, DOMAIN, PATH, ID, "_expires", EXPIRY, MOVED, WRITER})
+#: What Beaker's ``delete()`` leaves of them.
+_STUB = frozenset({DOMAIN, PATH})
 
 
 def new_id() -> str:
@@ -64,7 +65,7 @@ def is_over(record: dict[str, Any], options: SessionOptions, now: float) -> bool
 
 def is_stub(record: dict[str, Any]) -> bool:
     """Say whether a record is what Beaker's ``delete()`` leaves: its own keys, and no session."""
-    return record.keys() <= {DOMAIN, PATH}
+    return len(record) <= len(_STUB) and record.keys() <= _STUB
 
 
 class SafeSession(BeakerSession):
@@ -73,37 +74,45 @@ class SafeSession(BeakerSession):
     Args:
         request: Beaker's dict of the ``Cookie`` header, into which the cookie for the response goes.
         binding: what the request has decided about its session.
+        session_id: the id of a stored session, instead of a cookie's.
         beaker_options: what Beaker's ``SessionObject`` hands over; ignored, the profile has it parsed.
     """
 
+    # How a session begins: most requests only read it, and change none of these.
+    #: Whether something has happened since the last commit that the next one has to look at.
+    unsettled = False
+    is_new = False
+    was_invalidated = False
+    #: What we know to stand in the store, or in the browser.
+    _record: Record | None = None
+    #: The plain bytes of the last commit: a second one with the same writes nothing.
+    _plain: bytes | None = None
+    #: The mutable values that the application was handed, as they were.
+    _handed_out: dict[str, bytes | None] | None = None
+    #: What this request leaves, in the form of each kind of session.
+    _left: Any = None
+    _own: dict[str, Any] = {}  # noqa: RUF012 -- never changed: each session takes its own
+    _dirty = False
+    _forced = False
+    _rotated = False
+    _unsaved = False
+    _renewal_due = False
+    _send_cookie = False
+
     id: str
-    is_new: bool
     #: The time of the access before this one, in seconds; nothing in a new session.
     last_accessed: float | None
 
-    def __init__(self, request: dict[str, Any], *, binding: Binding, **beaker_options: Any) -> None:
+    def __init__(
+        self, request: dict[str, Any], binding: Binding, session_id: str | None = None, **beaker_options: Any
+    ) -> None:
         # Beaker's constructor parses, verifies, loads and locks, in ways that we do not share.
-        dict.__init__(self)
         self.request = request
         request["set_cookie"] = False
         self._binding = binding
-        self._profile = binding.profile
-        self._now = binding.profile.clock()
-        self._own: dict[str, Any] = {}
-        #: What we know to stand in the store, or in the browser.
-        self._record: Record | None = None
-        #: The plain bytes of the last commit: a second one with the same writes nothing.
-        self._plain: bytes | None = None
-        self._dirty = False
-        self._forced = False
-        self._rotated = False
-        self._unsaved = False
-        self._renewal_due = False
-        self._send_cookie = False
-        self._had_cookie = False
-        self._handed_out: dict[str, bytes | None] = {}
-        self.was_invalidated = False
-        self.load()
+        self._profile = profile = binding.profile
+        self._now = profile.clock()
+        self.load(session_id)
 
     # -- Beaker's attributes and the mapping ---------------------------------------------------------
 
@@ -175,7 +184,7 @@ class SafeSession(BeakerSession):
             self._own.pop(key, None)
         else:
             self._own[key] = value
-        self._dirty = self._send_cookie = True
+        self.unsettled = self._dirty = self._send_cookie = True
 
     # -- Changes -------------------------------------------------------------------------------------
 
@@ -183,8 +192,8 @@ class SafeSession(BeakerSession):
         """Drop the session when it is committed, and begin a new, empty one."""
         self._leave(deleted=True)
         self._unsaved = self._dirty = self._forced = False
-        self.was_invalidated = True
-        self._handed_out.clear()
+        self.unsettled = self.was_invalidated = True
+        self._handed_out = None
         self._start_new()
 
     delete = invalidate
@@ -198,18 +207,18 @@ class SafeSession(BeakerSession):
         self._unsaved = False
         self._leave(deleted=False)
         self.id = new_id()
-        self._dirty = self._rotated = True
+        self.unsettled = self._dirty = self._rotated = True
 
     def revert(self) -> None:
         """Return to the data as they were loaded, or last committed. A new id stays."""
         origin = self._origin
         self._take(self._decoded(origin) if origin else {CREATED: self.created, ACCESSED: self._own[ACCESSED]})
-        self._handed_out.clear()
+        self._handed_out = None
         self._dirty, self._forced = self._rotated, False
 
     def changed(self) -> None:
         """Mark the session as changed."""
-        self._dirty = True
+        self.unsettled = self._dirty = True
 
     def save(self, accessed_only: bool = False) -> None:
         """Commit, as Beaker's middleware asks for at the very end; a failure is logged.
@@ -227,18 +236,23 @@ class SafeSession(BeakerSession):
 
     def force(self) -> None:
         """Mark the session to be stored even if it is new and empty, as Beaker's ``save()`` does."""
-        self._dirty = self._forced = True
+        self.unsettled = self._dirty = self._forced = True
 
     def hand_out(self, key: str, value: Any) -> None:
         """Remember a mutable value that the application was handed, to see whether it changes it."""
         fingerprint = self._profile.fingerprint
-        if fingerprint is not None and key not in self._handed_out:
+        if fingerprint is None:
+            return
+        if self._handed_out is None:
+            self._handed_out = {}
+        if key not in self._handed_out:
             self._handed_out[key] = None if self._dirty else _print_of(fingerprint, value)
+            self.unsettled = True
 
     def _has_changed(self) -> bool:
         return self._dirty or any(
             key in self and _print_of(self._profile.fingerprint, dict.__getitem__(self, key)) != before
-            for key, before in self._handed_out.items()
+            for key, before in (self._handed_out or {}).items()
         )
 
     @property
@@ -258,11 +272,15 @@ class SafeSession(BeakerSession):
 
     def _take(self, record: dict[str, Any]) -> None:
         """Make a record the content of this session."""
-        dict.clear(self)
-        self._own = {key: record.pop(key) for key in OWN_KEYS & record.keys()}
+        # Most records have these three of our own, and no other.
+        own = self._own = {CREATED: record.pop(CREATED, self._now), ACCESSED: record.pop(ACCESSED, self._now)}
+        if WRITER in record:
+            own[WRITER] = record.pop(WRITER)
+        for key in OWN_KEYS.intersection(record):
+            own[key] = record.pop(key)
+        if self:
+            dict.clear(self)
         dict.update(self, record)
-        self._own.setdefault(CREATED, self._now)
-        self._own.setdefault(ACCESSED, self._now)
 
     def _start_new(self) -> None:
         self.id = new_id()
@@ -276,23 +294,21 @@ class SafeSession(BeakerSession):
     def _settle(self) -> None:
         """Take what is now committed as the state from which further changes count."""
         self._dirty = self._forced = self._rotated = self._renewal_due = self._send_cookie = False
+        self.unsettled = bool(self._handed_out)
         if self._handed_out:
             fingerprint = self._profile.fingerprint
             self._handed_out = {key: _print_of(fingerprint, self[key]) for key in self._handed_out if key in self}
 
     # -- Time ----------------------------------------------------------------------------------------
 
-    def _is_over(self, record: dict[str, Any]) -> bool:
-        return is_over(record, self._profile.options, self._now)
-
     def _begin(self, record: dict[str, Any], *, stale: bool) -> None:
         """Begin a request on a session that exists."""
-        self.is_new = False
         self._take(record)
-        self.last_accessed = self._own[ACCESSED]
-        options = self._profile.options
-        renewal = min(options.renewal, self._own.get(EXPIRY, float("inf")) / 10)
-        self._renewal_due = stale or (options.save_accessed_time and self._now - self._own[ACCESSED] >= renewal)
+        own, profile = self._own, self._profile
+        accessed = self.last_accessed = own[ACCESSED]
+        renewal = min(profile.renewal, own[EXPIRY] / 10) if EXPIRY in own else profile.renewal
+        if stale or (self._now - accessed >= renewal and profile.options.save_accessed_time):
+            self.unsettled = self._renewal_due = True
 
     def _renew(self) -> None:
         """Renew the access time where that is due; a record that is about to be written carries it."""
@@ -323,20 +339,20 @@ class SafeSession(BeakerSession):
     def _forget_cookie(self) -> None:
         """Make the browser forget an id that no longer opens anything, or never hear of it."""
         self.request["set_cookie"] = False
-        if self._had_cookie:
+        if self._sent_cookies():
             self.request["cookie_out"] = self._profile.cookies.delete(
                 https=self._binding.https, domain=self.domain, path=self.path
             )
             self.request["set_cookie"] = True
 
-    def _cookie_values(self) -> Iterator[tuple[str, bool]]:
-        """Yield each verified value of our cookie, and whether a retired key signed it."""
-        if self._profile.options.use_cookies:
-            for value in cookie_values(self.request.get("cookie") or "", self.key):
-                self._had_cookie = True
-                verified = self._profile.signer.verify(value)
-                if verified:
-                    yield verified
+    def _cookie_values(self) -> list[tuple[str, bool]]:
+        """Return each verified value of our cookie, and whether a retired key signed it."""
+        return self._profile.signer.verified(self._sent_cookies())
+
+    def _sent_cookies(self) -> list[str]:
+        options = self._profile.options
+        header = self.request.get("cookie")
+        return cookie_values(header, options.key) if header and options.use_cookies else []
 
     def exclusive(self) -> AbstractContextManager[None]:
         """Return a context in which the session is read, changed and written as one step."""
@@ -344,8 +360,8 @@ class SafeSession(BeakerSession):
 
     # -- What each kind of session does --------------------------------------------------------------
 
-    def load(self) -> None:
-        """Read the session that the request names, or start a new one."""
+    def load(self, session_id: str | None = None) -> None:
+        """Read the session that the request names, or the id, or start a new one."""
         raise NotImplementedError
 
     def commit(self) -> None:
@@ -354,7 +370,7 @@ class SafeSession(BeakerSession):
         Raises:
             BeakerBridgeError: the store, the serializer or a limit refuses it.
         """
-        if self._binding.discarded or self._unsaved:
+        if not self.unsettled or self._binding.discarded or self._unsaved:
             return
         try:
             self._commit()

@@ -9,7 +9,7 @@ from typing import Any
 from pyramid.interfaces import IApplicationCreated, ITweens
 from pyramid.tweens import EXCVIEW, INGRESS, excview_tween_factory
 
-from beaker_bridge.environ import ENVIRON_KEY, binding_of, commit, discard
+from beaker_bridge.environ import ENVIRON_KEY, commit, discard, make_ready, needs_commit
 from beaker_bridge.exceptions import BeakerBridgeError, SettingsError
 from beaker_bridge.factory import TWEEN, is_kept, remember_response
 from beaker_bridge.settings import prefixed, read_options
@@ -38,19 +38,21 @@ def session_tween_factory(handler: Callable[[Any], Any], registry: Any) -> Calla
     def session_tween(request: Any) -> Any:
         environ = request.environ
         environ[TWEEN] = True
-        if ENVIRON_KEY in environ:
-            binding_of(environ[ENVIRON_KEY])
+        session_object = environ.get(ENVIRON_KEY)
+        if session_object is not None:
+            make_ready(session_object)
         else:
             # The session may be first touched when the response callbacks are over.
             request.add_response_callback(remember_response)
         kept = False
         try:
             response = handler(request)
-            kept = ENVIRON_KEY not in environ or is_kept(request, environ[ENVIRON_KEY], fallback)
+            session_object = environ.get(ENVIRON_KEY)
+            kept = session_object is None or is_kept(request, session_object, fallback)
         finally:
             if not kept and ENVIRON_KEY in environ:
                 discard(environ[ENVIRON_KEY])
-        return _committed(request, response) if kept and ENVIRON_KEY in environ else response
+        return _committed(request, response) if kept and needs_commit(session_object) else response
 
     return session_tween
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping
+from inspect import signature
 from typing import Any
 
 from pyramid.util import DottedNameResolver
@@ -29,10 +30,11 @@ _TIMEOUTS: dict[str, Callable[[float], dict[str, Any]]] = {
     "pymysql": lambda seconds: dict.fromkeys(("connect_timeout", "read_timeout", "write_timeout"), seconds),
 }
 
+_SKIPS = "skip_autocommit_rollback"
 #: There never is a transaction to end: no round trip for that. (SQLAlchemy before 2.0.43 makes one.)
 _NO_TRANSACTIONS: dict[str, Any] = {
     "pool_reset_on_return": None,
-    **({"skip_autocommit_rollback": True} if hasattr(DefaultDialect, "skip_autocommit_rollback") else {}),
+    **({"skip_autocommit_rollback": True} if _SKIPS in signature(DefaultDialect.__init__).parameters else {}),
 }
 #: As many connections as SQLAlchemy's own pool has at most: it would close most of them after each use.
 _POOL = {"pool_size": 15, "max_overflow": 0}

@@ -5,15 +5,18 @@ from __future__ import annotations
 import os
 import secrets
 from collections.abc import Iterator
-from contextlib import AbstractContextManager, ExitStack, contextmanager, suppress
-from pathlib import Path
-from typing import BinaryIO, ClassVar
+from contextlib import ExitStack, contextmanager, suppress
+from typing import ClassVar
 
 from beaker_bridge.serializers import NamespaceEnvelope
 from beaker_bridge.settings import SessionOptions
 from beaker_bridge.stores.base import ID_FORM, LockingStore, Record, lock_timed_out, unreachable
 from beaker_bridge.stores.locks import FileLocks, LockTimeoutError
 
+#: What is read at once, in bytes.
+_CHUNK = 1 << 16
+#: Where Windows would translate line ends.
+_BINARY = getattr(os, "O_BINARY", 0)
 #: What a file is called while it is written; a purge removes what a killed process left of it.
 TEMPORARY = ".bridge-tmp"
 
@@ -65,17 +68,13 @@ class DirectoryStore(LockingStore):
                 for name in names:
                     yield folder, name
 
-    def _guard(self, session_id: str) -> AbstractContextManager[None]:
-        return self._guarded(session_id)
-
     @contextmanager
-    def _guarded(self, session_id: str) -> Iterator[None]:
-        with self._translated():
-            try:
-                with self._locks.guard(session_id, self._timeout):
-                    yield
-            except LockTimeoutError as error:
-                raise unreachable(self.kind, error) from error
+    def _guard(self, session_id: str) -> Iterator[None]:
+        try:
+            with self._locks.guard(session_id, self._timeout):
+                yield
+        except (LockTimeoutError, OSError) as error:
+            raise unreachable(self.kind, error) from error
 
     @contextmanager
     def _translated(self) -> Iterator[None]:
@@ -111,8 +110,12 @@ def replace(path: str, content: bytes) -> None:
     """Write a file whole: readers see the old one or the new one."""
     temporary = f"{path}.{secrets.token_hex(8)}{TEMPORARY}"
     try:
-        with _created(temporary) as file:
-            file.write(content)
+        descriptor = _created(temporary)
+        try:
+            while content:
+                content = content[os.write(descriptor, content) :]
+        finally:
+            os.close(descriptor)
         os.replace(temporary, path)
     except BaseException:
         with suppress(OSError):
@@ -120,12 +123,25 @@ def replace(path: str, content: bytes) -> None:
         raise
 
 
-def _created(path: str) -> BinaryIO:
+def _created(path: str) -> int:
+    flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | _BINARY
+    with suppress(FileNotFoundError):
+        return os.open(path, flags, 0o666)
+    os.makedirs(os.path.dirname(path), exist_ok=True)
+    return os.open(path, flags, 0o666)
+
+
+def content_of(path: str) -> bytes:
+    """Return the bytes of a file. The steps of ``open()`` take as long again as the file's own."""
+    descriptor = os.open(path, os.O_RDONLY | _BINARY)
     try:
-        return open(path, "xb")
-    except FileNotFoundError:
-        Path(path).parent.mkdir(parents=True, exist_ok=True)
-        return open(path, "xb")
+        content = chunk = os.read(descriptor, _CHUNK)
+        while len(chunk) == _CHUNK:
+            chunk = os.read(descriptor, _CHUNK)
+            content += chunk
+        return content
+    finally:
+        os.close(descriptor)
 
 
 class FileStore(DirectoryStore):
@@ -148,8 +164,7 @@ class FileStore(DirectoryStore):
 
     def read(self, session_id: str) -> Record | None:
         try:
-            with open(self._path(session_id), "rb", buffering=0) as file:
-                return Record(file.read())
+            return Record(content_of(self._path(session_id)))
         except FileNotFoundError:
             return None
         except OSError as error:

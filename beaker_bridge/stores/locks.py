@@ -8,7 +8,6 @@ import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
-from pathlib import Path
 
 try:
     import fcntl
@@ -33,7 +32,7 @@ class FileLocks:
     """
 
     def __init__(self, directory: str) -> None:
-        self._directory = Path(directory)
+        self._directory = directory
         self._renew()
 
     def _renew(self) -> None:
@@ -48,8 +47,12 @@ class FileLocks:
             LockTimeoutError: somebody held one of them for ``timeout`` seconds.
         """
         deadline = time.monotonic() + timeout
-        with self._slot("guard", session_id, deadline), _file_lock(self._beakers(session_id), deadline, create=False):
-            yield
+        with self._slot("guard", session_id, deadline):
+            beakers = _lock(self._beakers(session_id), deadline, create=False)
+            try:
+                yield
+            finally:
+                _unlock(beakers)
 
     @contextmanager
     def queue(self, session_id: str, timeout: float) -> Iterator[None]:
@@ -73,50 +76,60 @@ class FileLocks:
         if not thread_lock.acquire(timeout=max(0, deadline - time.monotonic())):
             raise LockTimeoutError
         try:
-            with _file_lock(self._directory / f"bridge-{use}-{number:02d}.lock", deadline, create=True):
+            descriptor = _lock(f"{self._directory}/bridge-{use}-{number:02d}.lock", deadline, create=True)
+            try:
                 yield
+            finally:
+                _unlock(descriptor)
         finally:
             thread_lock.release()
 
-    def _beakers(self, session_id: str) -> Path:
+    def _beakers(self, session_id: str) -> str:
         # beaker.synchronization.FileSynchronizer names its file by the digest.
         name = hashlib.sha1(session_id.encode("ascii"), usedforsecurity=False).hexdigest()
-        return self._directory / name[:1] / name[:2] / f"{name}.lock"
+        return f"{self._directory}/{name[:1]}/{name[:2]}/{name}.lock"
 
 
-@contextmanager
-def _file_lock(path: Path, deadline: float, *, create: bool) -> Iterator[None]:
+def _lock(path: str, deadline: float, *, create: bool) -> int | None:
+    """Return the descriptor of a file that is locked now; nothing where there is none to lock."""
     descriptor = _opened(path, create=create) if fcntl else None
-    if descriptor is None:
-        yield
-        return
-    try:
-        while not _locked(descriptor):
-            if time.monotonic() > deadline:
-                raise LockTimeoutError
-            time.sleep(POLL)
+    if descriptor is not None and not _locked(descriptor):
         try:
-            yield
-        finally:
+            _wait(descriptor, deadline)
+        except BaseException:
+            os.close(descriptor)
+            raise
+    return descriptor
+
+
+def _wait(descriptor: int, deadline: float) -> None:
+    while not _locked(descriptor):
+        if time.monotonic() > deadline:
+            raise LockTimeoutError
+        time.sleep(POLL)
+
+
+def _unlock(descriptor: int | None) -> None:
+    if descriptor is not None:
+        try:
             # To close it is not enough: a child that was forked meanwhile has the file open, too.
             fcntl.flock(descriptor, fcntl.LOCK_UN)
-    finally:
-        os.close(descriptor)
+        finally:
+            os.close(descriptor)
 
 
-def _opened(path: Path, *, create: bool) -> int | None:
+def _opened(path: str, *, create: bool) -> int | None:
     # A descriptor of its own each time: a forked child that shared one would share the lock, too.
     # The mode is Beaker's: the umask says which other users may share the sessions.
     flags = os.O_RDWR | os.O_CLOEXEC
+    if create:
+        flags |= os.O_CREAT
+    with suppress(FileNotFoundError):
+        return os.open(path, flags, 0o666)
     if not create:
-        with suppress(FileNotFoundError):
-            return os.open(path, flags)
         return None
-    try:
-        return os.open(path, flags | os.O_CREAT, 0o666)
-    except FileNotFoundError:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        return os.open(path, flags | os.O_CREAT, 0o666)
+    os.makedirs(os.path.dirname(path), exist_ok=True)
+    return os.open(path, flags, 0o666)
 
 
 def _locked(descriptor: int) -> bool:
