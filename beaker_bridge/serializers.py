@@ -77,6 +77,8 @@ _TOO_MANY = 1_000_000
 
 def _written_moment(moment: Any) -> Any:
     """Return a datetime or time in ISO format; with its zone and fold, where that format drops them."""
+    if moment.tzinfo is None and not moment.fold:
+        return moment.isoformat()
     zone = getattr(moment.tzinfo, "key", None)
     if not (zone or moment.fold):
         return moment.isoformat()
@@ -164,23 +166,31 @@ def _tagged(value: Any) -> Any:
 
     Subclasses of what JSON has (Markup, IntEnum) become what JSON makes of them.
     """
-    if type(value) in _LEAVES:
-        return value
     if isinstance(value, dict):
         return _tagged_dict(value)
     if isinstance(value, tuple):
-        return {TAG: ["tuple", list(map(_tagged, value))]}
-    if isinstance(value, list):
-        return list(map(_tagged, value))
-    return value
+        return {TAG: ["tuple", _tagged_items(value)]}
+    return _tagged_items(value) if isinstance(value, list) else value
+
+
+def _tagged_items(items: Collection[Any]) -> list[Any]:
+    # Most items are leaves: not even a call for them.
+    if _LEAVES.issuperset(map(type, items)):
+        return list(items)
+    return [item if type(item) in _LEAVES else _tagged(item) for item in items]
 
 
 def _tagged_dict(value: dict[Any, Any]) -> dict[str, Any]:
-    for key in value:
-        if not isinstance(key, str):
-            raise TypeError(f"the key {key!r} is of type {type(key).__name__}, JSON would turn it into a string")
-    tagged = {str(key): _tagged(item) for key, item in value.items()}
+    tagged = {key: item if type(item) in _LEAVES else _tagged(item) for key, item in value.items()}
+    if not _STR.issuperset(map(type, tagged)):
+        tagged = {_key(key): item for key, item in tagged.items()}
     return {TAG: ["dict", list(tagged.items())]} if TAG in tagged else tagged
+
+
+def _key(key: Any) -> str:
+    if not isinstance(key, str):
+        raise TypeError(f"the key {key!r} is of type {type(key).__name__}, JSON would turn it into a string")
+    return str(key)
 
 
 def _written(value: Any) -> dict[str, Any]:
