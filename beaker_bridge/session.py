@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-import random
+import os
 import time
 from collections.abc import Generator, Iterator
 from contextlib import AbstractContextManager, closing, contextmanager, nullcontext
@@ -80,7 +80,7 @@ class Session(SafeSession):
         try:
             record = profile.store.read(session_id)
             while record is not None:
-                content, stale_record = profile.codec.decode(record.raw)
+                content, stale_record = self._decode_for(session_id, record)
                 if MOVED in content or is_over(content, profile.options, self._now) or is_stub(content):
                     if self._now < content.get(MOVED, 0):
                         self._start_unsaved()
@@ -98,6 +98,13 @@ class Session(SafeSession):
         except DamagedRecordError as error:
             self._damaged(error, shown(session_id))
         return False
+
+    def _decode_for(self, session_id: str, record: Record) -> tuple[dict[str, Any], bool]:
+        """Decode the record of an id, as the codec does; one that was copied from another id is damaged."""
+        decoded = self._profile.codec.decode(record.raw)
+        if decoded[0].get(ID, session_id) != session_id:
+            raise DamagedRecordError("it is another session's record", value=len(record.raw))
+        return decoded
 
     def _begin_without_store(self, session_id: str, error: SessionStoreError) -> None:
         """Serve an empty session where the store cannot be reached, if the options say so; or raise."""
@@ -174,7 +181,7 @@ class Session(SafeSession):
             # The first one is lost.
             next(tries)
             while True:
-                theirs = self._content(found)
+                theirs = self._content(self.id, found)
                 if found is None or theirs is None:
                     self._end()
                     return False
@@ -195,9 +202,12 @@ class Session(SafeSession):
 
     def _serialized(self) -> bytes:
         if not self._writer:
-            # No secret: it tells two writers apart.
-            self._writer = f"{random.getrandbits(32):08x}"
+            # Not of ``random``, which applications seed: two writers must not have one word.
+            self._writer = os.urandom(4).hex()
         self._own[WRITER] = self._writer
+        if self._profile.options.encrypt_key:
+            # Who can copy it, and not read it, shall not open it under an id of his own.
+            self._own[ID] = self.id
         return self._profile.codec.serialize(self._as_record())
 
     def _touch(self) -> None:
@@ -246,14 +256,14 @@ class Session(SafeSession):
             f"session {shown(session_id)} was changed by others each time it was merged, for {timeout:g} seconds"
         )
 
-    def _content(self, found: Record | None) -> dict[str, Any] | None:
+    def _content(self, session_id: str, found: Record | None) -> dict[str, Any] | None:
         """Return what another request has left of the session; nothing where it ended or moved it."""
         if found is None:
             return None
         try:
-            content, _ = self._profile.codec.decode(found.raw)
+            content, _ = self._decode_for(session_id, found)
         except DamagedRecordError as error:
-            log.warning("session %s: %s; nothing is written over it", shown(self.id), error)
+            log.warning("session %s: %s; nothing is written over it", shown(session_id), error)
             return None
         return None if MOVED in content or is_stub(content) else content
 
@@ -296,7 +306,7 @@ class Session(SafeSession):
                 if swap.made:
                     break
                 record = swap.found
-        content = self._content(record)
+        content = self._content(session_id, record)
         if content is not None:
             self._tell(SessionInvalidated, session_id, content)
 
@@ -313,7 +323,7 @@ class Session(SafeSession):
             while True:
                 next(tries)
                 swap = self._store.swap(session_id, record, marker, MOVED_FOR)
-                theirs = None if swap.made else self._content(swap.found)
+                theirs = None if swap.made else self._content(session_id, swap.found)
                 if theirs is None:
                     break
                 self._take(merge(self._decoded(record), self._as_record(), theirs))
@@ -373,7 +383,7 @@ class Session(SafeSession):
 
     def _restart(self, record: Record | None) -> None:
         """Start anew from what stands in the store."""
-        content = self._content(record)
+        content = self._content(self.id, record)
         if content is None:
             self._end()
             self.clear()

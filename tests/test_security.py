@@ -43,9 +43,9 @@ from webtest import TestApp
 from beaker_bridge import SessionMiddleware, SessionStoreError, SettingsError
 from beaker_bridge.cookies import MAX_COOKIE_SIZE
 from beaker_bridge.environ import commit_late
-from beaker_bridge.profile import SECRET_SIZE
+from beaker_bridge.profile import SECRET_SIZE, Binding
 from beaker_bridge.serializers import MAX_PLAIN_SIZE
-from beaker_bridge.session import MAX_COOKIES, MOVED_FOR
+from beaker_bridge.session import MAX_COOKIES, MOVED_FOR, Session
 from beaker_bridge.settings import read_options
 from beaker_bridge.stores.base import Store
 from tests.fuzzing.memory import peak_of
@@ -671,14 +671,46 @@ def test_no_byte_of_an_encrypted_record_can_be_changed(tmp_path):
     assert opened == [False] * len(sealed)
 
 
-def test_a_record_can_be_copied_to_another_id(place):
-    """A limit that SECURITY.rst tells: who can write into the store can open a copied record under his own id."""
+def test_an_encrypted_record_opens_nothing_under_another_id(place, caplog):
+    """Who can write into the store cannot open a record there that he cannot read, by copying it to his own id."""
     site, attacker = (Site({**place.options, **ENCRYPTED}) for _ in range(2))
     session_id, attackers_id = site.visit("/confide")["id"], attacker.visit()["id"]
     place.write(attackers_id, place.read(session_id))
+    caplog.clear()
+    told = attacker.visit("/tell")
+    (warning,) = warnings_of(caplog)
 
-    assert attacker.visit("/tell")["data"] == ["name"]
-    assert attacker.visit("/tell")["id"] == attackers_id
+    assert told["new"]
+    assert told["data"] == []
+    assert "another session's record" in warning
+    assert attackers_id not in warning
+    assert site.visit("/tell")["data"] == ["name"]
+
+
+def test_an_encrypted_record_is_merged_into_no_other_session(tmp_path):
+    """Nor by copying it there while a request of his own is under way, whose commit would merge it."""
+    place = FilePlace({"type": "file", "data_dir": str(tmp_path)})
+    site, attacker = (Site({**place.options, **ENCRYPTED}) for _ in range(2))
+    session_id, attackers_id = site.visit("/confide")["id"], attacker.visit()["id"]
+    profile = profile_of(**place.options, **ENCRYPTED)
+    session = Session({}, Binding(profile, {}), attackers_id)
+    place.write(attackers_id, place.read(session_id))
+    session["more"] = True
+    session.changed()
+    session.commit()
+
+    assert sorted(session) == ["count", "more"]
+    assert attacker.visit("/tell")["data"] == []
+
+
+def test_an_encrypted_session_moves_to_a_new_id(tmp_path):
+    """A login moves an encrypted session as any other."""
+    place = FilePlace({"type": "file", "data_dir": str(tmp_path)})
+    site = Site({**place.options, **ENCRYPTED})
+    site.visit("/confide")
+    site.visit("/login")
+
+    assert site.visit("/tell")["data"] == ["_csrft_", "name", "user"]
 
 
 def test_a_plain_record_under_an_encrypt_key_is_refused(place, caplog):
