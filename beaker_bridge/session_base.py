@@ -20,7 +20,7 @@ from beaker_bridge.exceptions import BeakerBridgeError, DamagedRecordError
 from beaker_bridge.merge import ACCESSED
 from beaker_bridge.profile import Binding
 from beaker_bridge.serializers import is_attribute
-from beaker_bridge.settings import MAX_SECONDS, SessionOptions
+from beaker_bridge.settings import HOST_PREFIX, MAX_SECONDS, SessionOptions
 from beaker_bridge.stores.base import Record
 
 log = logging.getLogger(__name__)
@@ -154,7 +154,7 @@ class SafeSession(BeakerSession):
 
     @domain.setter
     def domain(self, domain: str | None) -> None:
-        self._set_own(DOMAIN, _checked_attribute("domain", domain))
+        self._set_own(DOMAIN, self._checked_attribute("domain", domain, ""))
 
     @property
     def path(self) -> str:
@@ -163,7 +163,15 @@ class SafeSession(BeakerSession):
 
     @path.setter
     def path(self, path: str) -> None:
-        self._set_own(PATH, _checked_attribute("path", path))
+        self._set_own(PATH, self._checked_attribute("path", path, "/"))
+
+    def _checked_attribute(self, name: str, value: str | None, hosts: str) -> str | None:
+        if not is_attribute(value):
+            raise ValueError(f"a cookie's {name} must be a text without white space or semicolons, got {value!r}")
+        if value and value != hosts and self.key.lower().startswith(HOST_PREFIX):
+            # No browser would take it.
+            raise ValueError(f"the {name} of a cookie named {self.key} must be {hosts or 'absent'}, got {value!r}")
+        return value
 
     def set_expiry(self, seconds: int | None) -> None:
         """Give this session its own idle timeout and cookie lifetime ("remember me").
@@ -432,12 +440,6 @@ class SafeSession(BeakerSession):
         if self._binding.notify is not None:
             data = {key: value for key, value in record.items() if key not in OWN_KEYS}
             self._binding.notify(kind(session_id, data))
-
-
-def _checked_attribute(name: str, value: str | None) -> str | None:
-    if not is_attribute(value):
-        raise ValueError(f"a cookie's {name} must be a text without white space or semicolons, got {value!r}")
-    return value
 
 
 def _print_of(fingerprint: Any, value: Any) -> bytes | None:

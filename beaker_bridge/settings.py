@@ -35,6 +35,8 @@ COOKIE = "cookie"
 MIN_NONCE_BITS = 48
 #: The longest time, in seconds: stores and browsers count in 32 bits.
 MAX_SECONDS = 0x7FFFFFFF
+#: How a cookie's name begins, in lower case, that browsers take over https alone; and of one host alone, too.
+SECURE_PREFIX, HOST_PREFIX = "__secure-", "__host-"
 #: Names under which Beaker registers some backends once more.
 ALIASES = {name: f"ext:{name}" for name in ("database", "google", "memcached", "sqla")}
 TRUE_WORDS = frozenset(truthy)
@@ -676,11 +678,11 @@ def _cookie_faults(options: SessionOptions) -> Iterator[Fault]:
     if options.samesite == "None" and options.secure is not True:
         yield Fault("samesite", "Lax or Strict unless secure = true", ("secure",))
     key = options.key.lower()
-    if key.startswith(("__secure-", "__host-")) and options.secure is not True:
+    if key.startswith((SECURE_PREFIX, HOST_PREFIX)) and options.secure is not True:
         yield Fault("secure", f"true for a cookie named {options.key}", ("key",))
-    if key.startswith("__host-") and options.cookie_domain:
+    if key.startswith(HOST_PREFIX) and options.cookie_domain:
         yield Fault("cookie_domain", f"absent for a cookie named {options.key}", ("key",))
-    if key.startswith("__host-") and options.cookie_path != "/":
+    if key.startswith(HOST_PREFIX) and options.cookie_path != "/":
         yield Fault("cookie_path", f"/ for a cookie named {options.key}", ("key",))
 
 

@@ -1243,6 +1243,17 @@ def test_a_domain_and_a_path_are_kept_with_the_session(browser):
     assert (later.session.domain, later.session.path) == ("example.com", "/shop")
 
 
+@pytest.mark.parametrize(("name", "value", "rule"), [("domain", "example.org", "absent"), ("path", "/a", "/")])
+def test_a_cookie_of_one_host_stays_so(name, value, rule):
+    """A session whose cookie is named ``__Host-`` refuses a domain or path with which no browser would take it."""
+    session = Request(profile_of(key="__Host-sid", secure=True)).session
+    with pytest.raises(ValueError, match=f"the {name} of a cookie named __Host-sid must be {rule}, got '{value}'"):
+        setattr(session, name, value)
+    session.domain, session.path = None, "/"
+
+    assert (session.domain, session.path) == (None, "/")
+
+
 def test_a_domain_can_be_taken_back(browser):
     """A domain of nothing is the option's."""
     request = browser.begin()

@@ -158,6 +158,8 @@ def test_a_write_is_two_round_trips(proxy, distant):
         (MONTH, MONTH - 60, MONTH),
         # memcached would take it for a date in January 1970.
         (40 * MONTH, 40 * MONTH - 60, 40 * MONTH),
+        # It would refuse a time that 32 bits do not hold.
+        (0x7FFFFFFF, -1, -1),
     ],
 )
 def test_the_server_forgets_a_record(server, store, expires_in, least, most):

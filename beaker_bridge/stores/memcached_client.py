@@ -26,6 +26,8 @@ COMPRESSED = 8
 MAX_SIZE = 16 * 1024 * 1024
 #: memcached takes an expiry above this, in seconds, for a date.
 MONTH = 60 * 60 * 24 * 30
+#: The last time that memcached reads, in seconds since the epoch.
+LAST_TIME = 0x7FFFFFFF
 #: The expiry that memcached takes for: at once.
 AT_ONCE = -1
 
@@ -226,7 +228,11 @@ def expiry(seconds: float | None) -> int:
     if seconds is None:
         return 0
     whole = max(1, math.ceil(seconds))
-    return whole if whole <= MONTH else int(time.time()) + whole
+    if whole <= MONTH:
+        return whole
+    # A time that it cannot hold never comes.
+    ends = int(time.time()) + whole
+    return ends if ends <= LAST_TIME else 0
 
 
 def _parsed(address: str) -> tuple[int, Any]:
