@@ -11,6 +11,7 @@ from beaker_bridge.exceptions import (
     SessionConflictError,
     SessionStoreError,
     SessionTooLargeError,
+    SessionTooLateError,
     SessionValueError,
     SettingsError,
 )
@@ -31,6 +32,7 @@ __all__ = [
     "SessionMiddleware",
     "SessionStoreError",
     "SessionTooLargeError",
+    "SessionTooLateError",
     "SessionValueError",
     "SettingsError",
     "includeme",

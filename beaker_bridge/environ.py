@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import logging
 import threading
-from collections.abc import MutableMapping
+from collections.abc import Iterable, Iterator, Mapping, MutableMapping
 from typing import Any
 
 from beaker.session import SessionObject as BeakerSessionObject
@@ -110,6 +110,7 @@ def _bound(session_object: BeakerSessionObject) -> Binding:
     state = session_object.__dict__
     profile: SessionProfile = state["profile"]
     binding = state["binding"] = Binding(profile, state["_environ"])
+    binding.sent = "sent" in state
     if not isinstance(session_object, SessionObject):
         # With these, Beaker's own object makes one of our sessions.
         state["_params"] |= {**profile.parameters, "session_class": _session_class(profile), "binding": binding}
@@ -176,6 +177,11 @@ def make_ready(session_object: BeakerSessionObject) -> None:
         binding_of(session_object)
 
 
+def is_carried(session_object: BeakerSessionObject | None) -> bool:
+    """Say whether our middleware carries the session: commits it last, and adds its headers."""
+    return session_object is not None and "carried" in session_object.__dict__
+
+
 # -- The end of a request ----------------------------------------------------------------------------
 
 
@@ -217,6 +223,48 @@ def discard(session_object: BeakerSessionObject) -> None:
     """Let the request leave no trace, whatever touches its session afterwards; final."""
     binding_of(session_object).discard()
     session_object.__dict__["_headers"]["set_cookie"] = False
+
+
+def headers_left(session_object: BeakerSessionObject) -> None:
+    """Take note that the response's headers have left: no cookie reaches the browser any more."""
+    state = session_object.__dict__
+    state["sent"] = True
+    binding: Binding | None = state.get("binding")
+    if binding is not None:
+        binding.sent = True
+
+
+class StreamedBody:
+    """A response's body that is made while it is sent: what it changes in the session is saved when it is closed.
+
+    Args:
+        body: the body.
+        session_object: the environ's session.
+    """
+
+    def __init__(self, body: Iterable[bytes], session_object: BeakerSessionObject) -> None:
+        self._body = body
+        self._object = session_object
+
+    def __iter__(self) -> Iterator[bytes]:
+        return iter(self._body)
+
+    def close(self) -> None:
+        """Close the body, and commit the session; a failure is logged."""
+        try:
+            close = getattr(self._body, "close", None)
+            if close is not None:
+                close()
+        finally:
+            if needs_commit(self._object):
+                commit_late(self._object)
+
+
+def is_streamed(body: Iterable[bytes], environ: Mapping[str, Any]) -> bool:
+    """Say whether a response's body may be made while it is sent."""
+    # A server has its own fast way for what its file wrapper has made.
+    wrapper = environ.get("wsgi.file_wrapper")
+    return not (isinstance(body, (list, tuple)) or (isinstance(wrapper, type) and isinstance(body, wrapper)))
 
 
 def with_session_headers(session_object: BeakerSessionObject, headers: Headers, *, cookie: bool = True) -> Headers:

@@ -74,5 +74,9 @@ class SessionConflictError(BeakerBridgeError):
     """Other requests changed the session each time that this one tried to merge its changes."""
 
 
+class SessionTooLateError(BeakerBridgeError):
+    """The session was changed when the response's headers had left, and the change needs a cookie among them."""
+
+
 class DamagedRecordError(BeakerBridgeError):
     """A record or a cookie that cannot be read as a session; ``value`` is its size in bytes."""

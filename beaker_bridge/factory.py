@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import secrets
 import sys
-from collections.abc import Callable, ItemsView, Mapping, MutableMapping, ValuesView
+from collections.abc import Callable, ItemsView, Iterator, Mapping, MutableMapping, ValuesView
 from contextlib import AbstractContextManager
 from typing import TYPE_CHECKING, Any
 
@@ -16,9 +16,13 @@ from zope.interface import implementer
 from beaker_bridge.environ import (
     ENVIRON_KEY,
     SessionObject,
+    StreamedBody,
     binding_of,
     commit_late,
     discard,
+    headers_left,
+    is_carried,
+    is_streamed,
     stored_session,
     with_session_headers,
 )
@@ -382,7 +386,7 @@ class SessionFactory:
         if registry is not None and registry.has_listeners:
             binding.notify = registry.notify
         # Where our middleware and our tween do it all, which is most often, there is nothing to complete.
-        if TWEEN not in environ or "carried" not in session_object.__dict__:
+        if TWEEN not in environ or not is_carried(session_object):
             _Completion(session_object, self.options).follow(request)
         return PyramidSession(session_object, binding.profile.options.constant_csrf_token or self._csrf_token)
 
@@ -419,6 +423,14 @@ def remember_response(request: Any, response: Any) -> None:
     request.environ[RESPONSE] = response
 
 
+class _StreamedResponse(StreamedBody):
+    """The same for a response whose headers have left when it is iterated over."""
+
+    def __iter__(self) -> Iterator[bytes]:
+        headers_left(self._object)
+        return super().__iter__()
+
+
 class _Completion:
     """Completes the response of a request, as late as Pyramid allows, where nobody else does.
 
@@ -435,7 +447,7 @@ class _Completion:
         self._options = options
         ours = isinstance(session_object, SessionObject)
         # Beaker's own middleware adds the cookie, and nothing else.
-        self._adds_cookie = ours and "carried" not in session_object.__dict__
+        self._adds_cookie = ours and not is_carried(session_object)
         self._adds_headers = self._adds_cookie or not ours
 
     def follow(self, request: Any) -> None:
@@ -456,9 +468,18 @@ class _Completion:
         if response is not None and self._adds_headers:
             commit_late(self._object)
             response.headerlist = with_session_headers(self._object, response.headerlist, cookie=self._adds_cookie)
+            self._save_streamed(response, environ)
         elif self._adds_cookie and not failed:
             discard(self._object)
             log.warning("a session that was first touched after the response callbacks is not saved: see the tween")
+
+    def _save_streamed(self, response: Any, environ: Mapping[str, Any]) -> None:
+        """Have saved what a body changes that is made while it is sent."""
+        if is_streamed(response.app_iter, environ):
+            # WebOb takes a new body for one of another length.
+            length = response.content_length
+            response.app_iter = _StreamedResponse(response.app_iter, self._object)
+            response.content_length = length
 
 
 def is_kept(request: Any, session_object: BeakerSessionObject, fallback: SessionOptions | None) -> bool:

@@ -7,7 +7,16 @@ from typing import Any
 
 from beaker.middleware import SessionMiddleware as BeakerSessionMiddleware
 
-from beaker_bridge.environ import ENVIRON_KEY, SessionObject, commit_late, needs_commit, with_session_headers
+from beaker_bridge.environ import (
+    ENVIRON_KEY,
+    SessionObject,
+    StreamedBody,
+    commit_late,
+    headers_left,
+    is_streamed,
+    needs_commit,
+    with_session_headers,
+)
 from beaker_bridge.profile import Binding, SessionProfile
 from beaker_bridge.session import Session
 from beaker_bridge.settings import PREFIXES, given, prefixed, read_options
@@ -58,9 +67,11 @@ class SessionMiddleware:
                 if needs_commit(session_object):
                     commit_late(session_object)
                 headers = with_session_headers(session_object, headers)
+            headers_left(session_object)
             return start_response(status, headers, exc_info)
 
-        return self.app(environ, session_start_response)
+        body = self.app(environ, session_start_response)
+        return StreamedBody(body, session_object) if is_streamed(body, environ) else body
 
     def _get_session(self) -> Session:
         """Return a session that has nothing to do with the request, as Beaker's middleware does."""

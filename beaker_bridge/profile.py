@@ -100,6 +100,8 @@ class Binding:
     notify: Callable[[object], None] | None = None
     #: Whether somebody has taken it upon himself to complete the response.
     followed = False
+    #: Whether the response's headers have left: no cookie reaches the browser any more.
+    sent = False
     _discarded_in: int | None = None
 
     def __init__(self, profile: SessionProfile, environ: Mapping[str, Any]) -> None:

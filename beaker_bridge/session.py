@@ -130,6 +130,11 @@ class Session(SafeSession):
         self._start_new()
         self._unsaved = True
 
+    def _refuse_late_change(self) -> None:
+        # A browser that has the id finds the change under it.
+        if self._record is None and self._profile.options.use_cookies:
+            self._refuse_late_cookie()
+
     # -- Commit --------------------------------------------------------------------------------------
 
     @property
@@ -444,6 +449,9 @@ class CookieSession(SafeSession):
         self.id = str(self._own.get(ID) or new_id())
         return True
 
+    def _refuse_late_change(self) -> None:
+        self._refuse_late_cookie()
+
     def _save(self) -> None:
         self._renew()
         self._own[ID] = self.id
@@ -482,6 +490,7 @@ class CookieSession(SafeSession):
         )
 
     def _leave(self, *, deleted: bool) -> None:
+        self._refuse_late_cookie()
         if deleted and self._record is not None:
             self._left = self.id, self._base()
             self._record = None

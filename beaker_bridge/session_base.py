@@ -16,7 +16,7 @@ from beaker.session import Session as BeakerSession
 
 from beaker_bridge.cookies import cookie_values
 from beaker_bridge.events import SessionEvent
-from beaker_bridge.exceptions import BeakerBridgeError, DamagedRecordError
+from beaker_bridge.exceptions import BeakerBridgeError, DamagedRecordError, SessionTooLateError
 from beaker_bridge.merge import ACCESSED
 from beaker_bridge.profile import Binding
 from beaker_bridge.serializers import is_attribute
@@ -188,6 +188,7 @@ class SafeSession(BeakerSession):
         self._set_own(EXPIRY, seconds)
 
     def _set_own(self, key: str, value: Any) -> None:
+        self._refuse_late_cookie()
         if value is None:
             self._own.pop(key, None)
         else:
@@ -211,6 +212,7 @@ class SafeSession(BeakerSession):
 
         The old id opens nothing from then on.
         """
+        self._refuse_late_cookie()
         # A login that overlaps another one: its own changes get an id of their own.
         self._unsaved = False
         self._leave(deleted=False)
@@ -225,7 +227,13 @@ class SafeSession(BeakerSession):
         self._dirty, self._forced = self._rotated, False
 
     def changed(self) -> None:
-        """Mark the session as changed."""
+        """Mark the session as changed.
+
+        Raises:
+            SessionTooLateError: the response's headers have left, and the browser does not know the session.
+        """
+        if self._binding.sent:
+            self._refuse_late_change()
         self.unsettled = self._dirty = True
 
     def save(self, accessed_only: bool = False) -> None:
@@ -244,6 +252,8 @@ class SafeSession(BeakerSession):
 
     def force(self) -> None:
         """Mark the session to be stored even if it is new and empty, as Beaker's ``save()`` does."""
+        if self._binding.sent:
+            self._refuse_late_change()
         self.unsettled = self._dirty = self._forced = True
 
     def hand_out(self, key: str, value: Any) -> None:
@@ -306,6 +316,22 @@ class SafeSession(BeakerSession):
         if self._handed_out:
             fingerprint = self._profile.fingerprint
             self._handed_out = {key: _print_of(fingerprint, self[key]) for key in self._handed_out if key in self}
+
+    # -- When the response's headers have left -------------------------------------------------------
+
+    def _refuse_late_cookie(self) -> None:
+        """Refuse what only a cookie can tell the browser, where none can be sent any more."""
+        if self._binding.sent and not self._binding.discarded and not self._unsaved:
+            error = SessionTooLateError(
+                "the session is changed when the response's headers have left, and the browser would have to be"
+                " told by a cookie: change it before the body is streamed"
+            )
+            log.error("session %s: %s", shown(self.id), error)
+            raise error
+
+    def _refuse_late_change(self) -> None:
+        """Refuse a change that the next request would not find, since the headers have left."""
+        raise NotImplementedError
 
     # -- Time ----------------------------------------------------------------------------------------
 
@@ -393,6 +419,8 @@ class SafeSession(BeakerSession):
             # A new session that nothing was put into leaves no record and no cookie.
             # (Beaker's proxy marks itself as saved when it is deleted; that is no wish to store it.)
             if self or self._exists or (self._forced and not self.was_invalidated):
+                if self._binding.sent:
+                    self._refuse_late_change()
                 self._save()
         elif self._record is not None and (self._renewal_due or self._send_cookie):
             self._touch()

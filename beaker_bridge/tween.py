@@ -6,12 +6,12 @@ import sys
 from collections.abc import Callable
 from typing import Any
 
-from pyramid.interfaces import IApplicationCreated, ITweens
+from pyramid.interfaces import IApplicationCreated, ISessionFactory, ITweens
 from pyramid.tweens import EXCVIEW, INGRESS, excview_tween_factory
 
-from beaker_bridge.environ import ENVIRON_KEY, commit, discard, make_ready, needs_commit
+from beaker_bridge.environ import ENVIRON_KEY, commit, discard, is_carried, is_streamed, make_ready, needs_commit
 from beaker_bridge.exceptions import BeakerBridgeError, SettingsError
-from beaker_bridge.factory import TWEEN, is_kept, remember_response
+from beaker_bridge.factory import TWEEN, SessionFactory, is_kept, remember_response
 from beaker_bridge.settings import prefixed, read_options
 
 #: The tween's name in ``pyramid.tweens``.
@@ -52,9 +52,20 @@ def session_tween_factory(handler: Callable[[Any], Any], registry: Any) -> Calla
         finally:
             if not kept and ENVIRON_KEY in environ:
                 discard(environ[ENVIRON_KEY])
+        if kept and not is_carried(session_object):
+            _follow_streamed(request, response)
         return _committed(request, response) if kept and needs_commit(session_object) else response
 
     return session_tween
+
+
+def _follow_streamed(request: Any, response: Any) -> None:
+    """Have saved what a streamed body does to a session that it is the first to touch."""
+    if is_streamed(response.app_iter, request.environ) and isinstance(
+        request.registry.queryUtility(ISessionFactory), SessionFactory
+    ):
+        # Made, not loaded; what makes it completes the response.
+        _ = request.session
 
 
 def _committed(request: Any, response: Any) -> Any:

@@ -1,0 +1,372 @@
+"""Sessions that are changed while the body is streamed, when the response's headers have left."""
+
+from __future__ import annotations
+
+import json
+import logging
+from io import BytesIO
+from wsgiref.util import FileWrapper
+
+import pytest
+from pyramid.request import Request
+from pyramid.response import FileIter, Response
+from webtest import TestApp
+
+from beaker_bridge import SessionMiddleware, SessionTooLateError
+from tests.installations import INSTALLATIONS, WITH_TWEEN, Views, count, data, install, store_options
+
+pytestmark = pytest.mark.filterwarnings("ignore::beaker.exceptions.BeakerWarning")
+
+STORED = ("memory", "file", "dbm", "file_encrypted")
+
+
+@pytest.fixture(params=INSTALLATIONS)
+def installation(request):
+    return request.param
+
+
+def streaming(change, *, touched=True):
+    """Return a view whose body touches the session; it tells what the change has raised.
+
+    Args:
+        change: what the body does to the session.
+        touched: whether the view itself reads the session, before it answers.
+    """
+
+    def view(request):
+        if touched:
+            request.session.get("count")
+
+        def body():
+            yield b"begun "
+            try:
+                change(request.session)
+            except SessionTooLateError as error:
+                yield str(error).encode()
+
+        return Response(app_iter=body())
+
+    return view
+
+
+def put(session):
+    session["put"] = 1
+
+
+def site(installation, tmp_path, view, store="memory", **options):
+    """Return an application with a streaming view, where ``/count`` begins a session."""
+    configure = Views(count=count, data=data, stream=view)
+    return TestApp(install(installation, {**store_options(store, tmp_path), **options}, configure))
+
+
+def errors_of(caplog):
+    return [record.getMessage() for record in caplog.records if record.levelno >= logging.ERROR]
+
+
+# -- What is saved -----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("store", STORED)
+def test_a_change_in_the_body_is_saved(installation, store, tmp_path, caplog):
+    """A session that the browser knows keeps what the body puts there while it is streamed, on every store."""
+    app = site(installation, tmp_path, streaming(put), store)
+    app.get("/count")
+
+    assert app.get("/stream").text == "begun "
+    assert app.get("/data").text == "[('count', 1), ('put', 1)]"
+    assert errors_of(caplog) == []
+
+
+@pytest.mark.parametrize("installation", [*WITH_TWEEN, "filter_alone"])
+def test_a_session_that_the_body_touches_first_is_saved(installation, tmp_path):
+    """It need not have been touched before: our filter, or our tween, sees that it is saved."""
+    app = site(installation, tmp_path, streaming(put, touched=False))
+    app.get("/count")
+    app.get("/stream")
+
+    assert app.get("/data").text == "[('count', 1), ('put', 1)]"
+
+
+def test_a_change_inside_a_value_is_saved(installation, tmp_path):
+    """What the body appends to a list is saved, without ``changed()``."""
+    app = TestApp(
+        install(
+            installation,
+            store_options("file", tmp_path),
+            Views(
+                begin=lambda request: request.session.update(rows=[1]),
+                stream=streaming(lambda session: session["rows"].append(2)),
+                data=data,
+            ),
+        )
+    )
+    app.get("/begin")
+    app.get("/stream")
+
+    assert app.get("/data").text == "[('rows', [1, 2])]"
+
+
+def test_the_view_begins_the_session_and_the_body_goes_on(installation, tmp_path):
+    """A session whose cookie leaves with the headers is known to the browser: its body may change it."""
+
+    def view(request):
+        request.session["begun"] = 1
+        return streaming(put)(request)
+
+    app = site(installation, tmp_path, view)
+    app.get("/stream")
+
+    assert app.get("/data").text == "[('begun', 1), ('put', 1)]"
+
+
+def test_changes_of_other_requests_are_merged(installation, tmp_path):
+    """A long stream does not overwrite what other requests change meanwhile."""
+
+    def meanwhile(session):
+        other.get("/count")
+        session["put"] = 1
+
+    app = site(installation, tmp_path, streaming(meanwhile))
+    app.get("/count")
+    other = TestApp(app.app, cookiejar=app.cookiejar)
+    app.get("/stream")
+
+    assert app.get("/data").text == "[('count', 2), ('put', 1)]"
+
+
+def test_a_session_can_end_in_the_body(installation, tmp_path):
+    """``invalidate()`` in the body deletes the session, though the cookie is still there."""
+    app = site(installation, tmp_path, streaming(lambda session: session.invalidate()))
+    app.get("/count")
+    app.get("/stream")
+
+    assert app.get("/data").text == "[]"
+
+
+def test_the_body_is_closed_first(installation, tmp_path):
+    """What a body changes in its ``close()`` is saved, too."""
+
+    class Body:
+        def __init__(self, request):
+            self._request = request
+
+        def __iter__(self):
+            return iter([b"a", b"b"])
+
+        def close(self):
+            put(self._request.session)
+
+    def view(request):
+        request.session.get("count")
+        return Response(app_iter=Body(request))
+
+    app = site(installation, tmp_path, view)
+    app.get("/count")
+
+    assert app.get("/stream").text == "ab"
+    assert app.get("/data").text == "[('count', 1), ('put', 1)]"
+
+
+def test_a_body_that_fails_is_saved_as_far_as_it_came(installation, tmp_path):
+    """An error in the middle of the body is the server's matter; what was changed before it stands."""
+
+    def change(session):
+        put(session)
+        raise RuntimeError("the body fails")
+
+    app = site(installation, tmp_path, streaming(change))
+    app.get("/count")
+    with pytest.raises(RuntimeError, match="the body fails"):
+        app.get("/stream")
+
+    assert app.get("/data").text == "[('count', 1), ('put', 1)]"
+
+
+# -- What is refused ---------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("touched", [True, False])
+@pytest.mark.parametrize("installation", [*WITH_TWEEN, "filter_alone"])
+def test_a_new_session_cannot_begin_in_the_body(installation, tmp_path, caplog, touched):
+    """A session that the browser does not know raises, and is logged: no request would ever find it."""
+    app = site(installation, tmp_path, streaming(put, touched=touched))
+    answer = app.get("/stream")
+
+    assert "change it before the body is streamed" in answer.text
+    assert "Set-Cookie" not in answer.headers
+    assert len(errors_of(caplog)) == 1
+    assert "change it before the body is streamed" in errors_of(caplog)[0]
+    assert app.get("/data").text == "[]"
+
+
+LATE = {
+    "an expiry": lambda session: session.set_expiry(60),
+    "a domain": lambda session: setattr(session, "domain", "example.org"),
+    "a path": lambda session: setattr(session, "path", "/a"),
+    "a new id": lambda session: session.regenerate_id(),
+    "a session after a logout": lambda session: (session.invalidate(), put(session)),
+    "save() after a logout": lambda session: (session.invalidate(), session.save()),
+}
+
+
+@pytest.mark.parametrize("change", LATE.values(), ids=LATE)
+def test_what_needs_a_cookie_is_refused(installation, tmp_path, caplog, change):
+    """What the browser would have to be told by a cookie raises in the body, and is logged."""
+    app = site(installation, tmp_path, streaming(change))
+    app.get("/count")
+
+    assert "change it before the body is streamed" in app.get("/stream").text
+    assert len(errors_of(caplog)) == 1
+
+
+CHANGES = {
+    "a key": put,
+    "a logout": lambda session: session.invalidate(),
+    "save()": lambda session: session.save(),
+}
+
+
+@pytest.mark.parametrize("change", CHANGES.values(), ids=CHANGES)
+@pytest.mark.parametrize("store", ["cookie", "cookie_encrypted"])
+def test_a_cookie_session_cannot_change_in_the_body(installation, store, tmp_path, caplog, change):
+    """A session that is all in its cookie cannot change any more: that raises, and is logged."""
+    app = site(installation, tmp_path, streaming(change), store)
+    app.get("/count")
+
+    assert "change it before the body is streamed" in app.get("/stream").text
+    assert len(errors_of(caplog)) == 1
+    assert app.get("/data").text == "[('count', 1)]"
+
+
+def test_a_change_inside_a_value_of_a_cookie_session_is_logged(installation, tmp_path, caplog):
+    """A change that nobody can see at once is logged when the body is closed."""
+
+    def begin(request):
+        request.session["rows"] = [1]
+
+    app = TestApp(
+        install(
+            installation,
+            store_options("cookie", tmp_path),
+            Views(begin=begin, stream=streaming(lambda session: session["rows"].append(2)), data=data),
+        )
+    )
+    app.get("/begin")
+    app.get("/stream")
+
+    assert app.get("/data").text == "[('rows', [1])]"
+    assert any("change it before the body is streamed" in error for error in errors_of(caplog))
+
+
+def test_a_failing_store_is_logged(installation, tmp_path, caplog):
+    """A change that the store refuses when the body is closed is logged."""
+
+    def unserializable(session):
+        session["put"] = object()
+
+    app = site(installation, tmp_path, streaming(unserializable), "file")
+    app.get("/count")
+    app.get("/stream")
+
+    assert len(errors_of(caplog)) == 1
+    assert app.get("/data").text == "[('count', 1)]"
+
+
+# -- What stays as it was ----------------------------------------------------------------------------
+
+
+def test_a_body_that_only_reads_writes_nothing(installation, tmp_path):
+    """A stream that reads the session finds it, and writes nothing."""
+    found = []
+    app = site(installation, tmp_path, streaming(lambda session: found.append(dict(session))), "file")
+    app.get("/count")
+    before = [(path, path.stat().st_mtime_ns) for path in (tmp_path / "sessions").rglob("*.cache")]
+    app.get("/stream")
+
+    assert found == [{"count": 1}]
+    assert [(path, path.stat().st_mtime_ns) for path in (tmp_path / "sessions").rglob("*.cache")] == before
+
+
+def test_a_session_that_is_discarded_stays_so(installation, tmp_path, caplog):
+    """Where ``cookie_on_exception`` keeps nothing, the body of the error page changes nothing, and raises nothing."""
+
+    def fail(request):
+        request.session["failed"] = True
+        raise RuntimeError("the view fails")
+
+    views = Views(count=count, data=data, fail=fail)
+    views.exception_views[RuntimeError] = streaming(put)
+    app = TestApp(install(installation, {**store_options("memory", tmp_path), "cookie_on_exception": "false"}, views))
+    answer = app.get("/fail")
+
+    assert answer.text == "begun "
+    assert app.get("/data").text == "[]"
+    assert errors_of(caplog) == []
+
+
+def test_an_empty_session_of_a_store_that_is_down_raises_nothing(installation, tmp_path, caplog):
+    """Where ``store_error = empty``, a body that changes the session is sent all the same, and nothing is saved."""
+    app = site(installation, tmp_path, streaming(put, touched=False), "file", store_error="empty")
+    app.get("/count")
+    folder = tmp_path / "sessions"
+    folder.rename(tmp_path / "away")
+    folder.write_text("no folder")
+
+    assert app.get("/stream").text == "begun "
+    assert errors_of(caplog) == []
+    assert folder.read_text() == "no folder"
+
+
+def test_a_length_that_was_given_stays(installation, tmp_path):
+    """A streamed body of a known length is sent with that length."""
+
+    def view(request):
+        request.session.get("count")
+        return Response(app_iter=iter([b"abc"]), content_length=3)
+
+    app = install(installation, store_options("memory", tmp_path), Views(stream=view))
+    sent = []
+    app(Request.blank("/stream").environ, lambda _status, headers, *_: sent.extend(headers))
+
+    assert dict(sent)["Content-Length"] == "3"
+
+
+@pytest.mark.parametrize("wrapper", [FileWrapper, FileIter])
+def test_a_servers_own_file_wrapper_is_left_to_it(installation, tmp_path, wrapper):
+    """What the server's file wrapper has made is handed back as it is: the server sends it in a way of its own."""
+
+    def view(request):
+        request.session.get("count")
+        return Response(app_iter=wrapper(BytesIO(b"abc")))
+
+    app = install(installation, store_options("memory", tmp_path), Views(stream=view))
+    environ = TestApp(app).get("/stream").request.environ
+    for key in [key for key in environ if key.startswith(("beaker", "webob", "paste", "webtest"))]:
+        del environ[key]
+    body = app({**environ, "wsgi.file_wrapper": FileWrapper}, lambda *_: None)
+
+    assert isinstance(body, FileWrapper) is (wrapper is FileWrapper)
+    assert b"".join(body) == b"abc"
+
+
+def test_an_application_that_answers_late(tmp_path):
+    """A WSGI application that begins its response while it is iterated over may change its session until then."""
+
+    def late(environ, start_response):
+        session = environ["beaker.session"]
+        session["count"] = session.get("count", 0) + 1
+        session.save()
+        start_response("200 OK", [("Content-Type", "application/json")])
+        yield json.dumps(session["count"]).encode()
+
+    app = TestApp(SessionMiddleware(late, **store_options("memory", tmp_path)))
+
+    assert [app.get("/").json for _ in range(3)] == [1, 2, 3]
+
+
+def test_an_id_without_a_cookie_is_the_applications_matter(tmp_path):
+    """Without cookies the application itself carries the id, so that the body may begin a session."""
+    app = site("filter", tmp_path, streaming(put), "file", use_cookies=False)
+    app.get("/stream")
+
+    assert len(list((tmp_path / "sessions").rglob("*.cache"))) == 1
