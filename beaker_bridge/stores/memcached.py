@@ -52,6 +52,7 @@ class MemcachedStore(ServerStore):
         self.close()
 
     def _place(self, session_id: str) -> tuple[str, MemcachedServer]:
+        self._notice_fork()
         key = f"{session_id}_session"
         return key, server_of(self._servers, key)
 

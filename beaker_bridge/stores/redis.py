@@ -135,6 +135,7 @@ class RedisStore(ServerStore):
     def _connected(self) -> Any:
         client = self._client
         if client is None:
+            self._notice_fork()
             with self._connecting:
                 client = self._client = self._client or self._connect()
         return client

@@ -27,11 +27,13 @@ class ServerStore(Store):
     """A store whose lock is a lease: an entry on the server, in words of its holder's own, that ends by itself."""
 
     def __init__(self) -> None:
+        self._process = os.getpid()
         self._queues = _ThreadQueues()
         _stores.add(self)
 
     @contextmanager
     def lock(self, session_id: str, timeout: float) -> Iterator[None]:
+        self._notice_fork()
         deadline = time.monotonic() + timeout
         with self._queues.turn(session_id, deadline) as in_turn:
             lease = self._wait_for_lease(session_id, deadline, max(LEASE, 5 * timeout)) if in_turn else None
@@ -69,6 +71,20 @@ class ServerStore(Store):
     def forget(self) -> None:
         """Begin anew in a forked child: the parent's connections and waiting threads are not the child's."""
         self._queues = _ThreadQueues()
+
+    def begin_anew(self) -> None:
+        """Forget, and only then take note of it: another thread must not go on with what was the parent's."""
+        self.forget()
+        self._process = os.getpid()
+
+    def _notice_fork(self) -> None:
+        """Begin anew in a child whose fork Python has not seen: uWSGI tells it of none, unless it is asked to."""
+        process = os.getpid()
+        if self._process != process:
+            # The child's own lock: the parent's might have been held by a thread that does not run here.
+            with _guards.setdefault(process, threading.Lock()):
+                if self._process != process:
+                    self.begin_anew()
 
 
 class _ThreadQueues:
@@ -112,11 +128,13 @@ def too_large(kind: str, size: int, limit: str) -> SessionTooLargeError:
 
 
 _stores: WeakSet[ServerStore] = WeakSet()
+#: By process: who is the first to use a store in it that Python did not see begin.
+_guards: dict[int, threading.Lock] = {}
 
 
 def _begin_anew() -> None:
     for store in list(_stores):
-        store.forget()
+        store.begin_anew()
 
 
 # Windows has no fork.

@@ -185,6 +185,7 @@ class SQLStore(ServerStore):
                 raise unreachable(self.kind, error) from error
 
     def _prepared(self) -> sa.Engine:
+        self._notice_fork()
         if self._ready is None:
             engine = self._engine()
             self._prepare(engine)
