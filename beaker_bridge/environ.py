@@ -16,9 +16,9 @@ from beaker.session import SessionObject as BeakerSessionObject
 from beaker_bridge.exceptions import BeakerBridgeError, SettingsError
 from beaker_bridge.merge import merge
 from beaker_bridge.profile import Binding, SessionProfile
-from beaker_bridge.session import CookieSession, Session
+from beaker_bridge.session import CookieSession, MemorySession, Session
 from beaker_bridge.session_base import OWN_KEYS, SafeSession
-from beaker_bridge.settings import given, read_options
+from beaker_bridge.settings import COOKIE, given, read_options
 
 log = logging.getLogger(__name__)
 
@@ -26,6 +26,9 @@ log = logging.getLogger(__name__)
 ENVIRON_KEY = "beaker.session"
 
 Headers = list[tuple[str, str]]
+
+#: The types whose sessions are of a class of their own.
+_CLASSES: dict[str | None, type[SafeSession]] = {COOKIE: CookieSession, "memory": MemorySession}
 
 
 class SessionObject(BeakerSessionObject):
@@ -78,7 +81,7 @@ def stored_session(session_object: BeakerSessionObject, session_id: str) -> Sess
 
 
 def _session_class(profile: SessionProfile) -> type[SafeSession]:
-    return CookieSession if profile.store is None else Session
+    return _CLASSES.get(profile.options.type, Session)
 
 
 # -- Binding -----------------------------------------------------------------------------------------

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import threading
 import time
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -41,6 +42,8 @@ class SessionProfile:
         self.fingerprint: Callable[[Any], bytes] | None = None
         if options.detect_changes and isinstance(self.codec.serializer, JSONSerializer):
             self.fingerprint = self.codec.serializer.encode
+        #: Who gets this warns that each process has sessions of its own.
+        self.may_warn_of_processes = threading.Lock()
 
 
 def _warn_of_short_secrets(options: SessionOptions) -> None:

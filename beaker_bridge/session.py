@@ -414,6 +414,22 @@ class Session(SafeSession):
             self.id, self._record, self._plain = moved_to, None, None
 
 
+class MemorySession(Session):
+    """A session in the memory of one process: where there are several, the first use warns."""
+
+    def load(self, session_id: str | None = None) -> None:
+        options = self._profile.options
+        several = self._binding.environ.get("wsgi.multiprocess") and not options.namespace_class
+        # Of all threads one gets it, and keeps it.
+        if several and self._profile.may_warn_of_processes.acquire(blocking=False):
+            log.warning(
+                "type = memory gives each process sessions of its own, and wsgi.multiprocess says that there are"
+                " several: a session is lost whenever another one answers;"
+                " type = file, dbm, cookie, ext:redis, ext:memcached or ext:database keeps it for all of them"
+            )
+        super().load(session_id)
+
+
 class CookieSession(SafeSession):
     """A session that is all in its cookie: nothing to merge it with, and no way to revoke it."""
 
