@@ -10,14 +10,18 @@ CRYPTO = ["cryptography"]
 SAMPLE = ["pyramid_jinja2", "pyramid_tm", "waitress"]
 # Where it has wheels; on other Pythons the fuzzer's tests are skipped.
 FUZZING = ['atheris>=3; sys_platform == "linux" and platform_machine == "x86_64" and python_version >= "3.11"']
+# Where it has wheels.
+UWSGI = ['pyuwsgi; sys_platform == "linux" and platform_machine in "x86_64 aarch64"']
 TESTING = [
     *CRYPTO,
     *SAMPLE,
+    *UWSGI,
     "PyMySQL",
     "SQLAlchemy>=2",
     "WebTest",
     "coverage>=7.10",
     "docutils",
+    "gunicorn>=25",
     "hypothesis",
     "psycopg[binary]>=3",
     "pyramid_beaker",

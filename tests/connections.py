@@ -9,11 +9,12 @@ from typing import Any
 from beaker_bridge.profile import SessionProfile
 from beaker_bridge.stores.memcached import MemcachedStore
 from beaker_bridge.stores.redis import RedisStore
+from beaker_bridge.stores.servers import ServerStore
 from beaker_bridge.stores.sql import SQLStore
 
 
-def connection_of(profile: SessionProfile) -> str | None:
-    """Return a name for the connection by which this thread asks the store now; nothing where there is none."""
+def connection_of(profile: SessionProfile) -> str:
+    """Return a name for the connection by which this thread asks the store now."""
     store: Any = profile.store
     if isinstance(store, RedisStore):
         return str(store._call("CLIENT", "ID"))
@@ -21,7 +22,19 @@ def connection_of(profile: SessionProfile) -> str | None:
         # It lasts as long as the driver's connection does.
         return store._run(lambda at: at.info.setdefault("name", secrets.token_hex(8)))
     if isinstance(store, MemcachedStore):
+        return _socket_of(store)
+    assert not isinstance(store, ServerStore)
+    # Files are opened anew each time: the process stands for them.
+    return str(os.getpid())
+
+
+def _socket_of(store: MemcachedStore) -> str:
+    (server,) = store._servers
+    connection = None
+    while connection is None:
         store.read("0" * 32)
-        # The last one returned is the next one taken.
-        return str(os.fstat(store._servers[0]._idle[-1]._socket.fileno()).st_ino)
-    return None
+        # Another thread may have taken it meanwhile.
+        connection = server._taken()
+    name = str(os.fstat(connection._socket.fileno()).st_ino)
+    server._idle.append(connection)
+    return name

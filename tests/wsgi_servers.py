@@ -3,21 +3,25 @@
 from __future__ import annotations
 
 import json
-import os
 import sys
 from http.client import HTTPConnection
 from importlib.util import find_spec
 from pathlib import Path
 from typing import ClassVar
 
-import pytest
-
 from tests.servers import PATIENCE, Server, free_port
 
 CHECKOUT = Path(__file__).resolve().parent.parent
 SITE = "tests.wsgi_site"
+#: The file with the session's options, and the folder in which each process says that it is there:
+#: both in the folder in which a server runs.
+OPTIONS, PROCESSES = "options.json", "processes"
 #: Threads of each process, where a process has several.
 THREADS = 4
+
+
+class MissingPackageError(Exception):
+    """A server's package is not installed."""
 
 
 class WSGIServer(Server):
@@ -38,10 +42,9 @@ class WSGIServer(Server):
     forks: ClassVar[bool] = False
 
     def __init__(self, folder: Path, options: dict[str, object]) -> None:
+        # None of Debian's programs, as other servers are.
         if find_spec(self.package) is None:
-            # Not one of Debian's packages, so it is not for MissingServerError.
-            reason = f"{self.package} is missing: pip install {self.package}"
-            (pytest.fail if os.environ.get("CI") else pytest.skip)(reason)
+            raise MissingPackageError(f"{self.package} is missing (pip install {self.package})")
         self.folder = folder
         self.program = self.package
         self.process = None
@@ -53,11 +56,11 @@ class WSGIServer(Server):
         return f"127.0.0.1:{self.port}"
 
     def prepare(self) -> None:
-        (self.folder / "processes").mkdir()
-        (self.folder / "options.json").write_text(json.dumps(self._options), encoding="utf-8")
+        (self.folder / PROCESSES).mkdir()
+        (self.folder / OPTIONS).write_text(json.dumps(self._options), encoding="utf-8")
 
     def command(self) -> list[str]:
-        # The site needs this checkout; -W: Pyramid imports pkg_resources, of which setuptools warns.
+        # The site comes from this checkout. Pyramid imports pkg_resources, of which setuptools warns.
         return ["env", f"PYTHONPATH={CHECKOUT}", sys.executable, "-W", "ignore", *self.words()]
 
     def words(self) -> list[str]:

@@ -18,11 +18,7 @@ from webob import Request
 from beaker_bridge import SessionMiddleware
 from tests.connections import connection_of
 from tests.servers import wait_until
-
-#: The file with the session's options, in the folder in which the server runs.
-OPTIONS = "options.json"
-#: The folder in which each process says that it is there.
-PROCESSES = "processes"
+from tests.wsgi_servers import OPTIONS, PROCESSES
 
 
 def begin(request):
