@@ -44,7 +44,14 @@ class SessionObject(BeakerSessionObject):
         # On the way of each request, also of those that leave the session alone: what only a session
         # needs is made when there is one. The parameters are the profile's; Beaker's methods only read them.
         state = self.__dict__
-        state["_environ"] = environ
+        # Not the environ itself, which holds this object: a cycle would leave all of the request to the
+        # collector.
+        known = environ.get
+        state["_environ"] = {
+            "HTTP_COOKIE": known("HTTP_COOKIE"),
+            "wsgi.url_scheme": known("wsgi.url_scheme"),
+            "wsgi.multiprocess": known("wsgi.multiprocess"),
+        }
         state["_params"] = profile.parameters
         state["_sess"] = None
         state["_headers"] = {}
@@ -57,10 +64,9 @@ class SessionObject(BeakerSessionObject):
         state = self.__dict__
         session: SafeSession | None = state["_sess"]
         if session is None:
-            profile = state["profile"]
-            request = state["_headers"] = {"cookie_out": None, "cookie": state["_environ"].get("HTTP_COOKIE")}
-            session_class = _session_class(profile)
-            session = state["_sess"] = session_class(request, state["binding"] or binding_of(self))
+            request = state["_headers"] = {"cookie_out": None, "cookie": state["_environ"]["HTTP_COOKIE"]}
+            session_class = _session_class(state["profile"])
+            session = state["_sess"] = session_class(request, state["binding"] or _bound(self))
         return session
 
     def get_by_id(self, id: str) -> Session | None:  # noqa: A002 -- Beaker's name
@@ -87,10 +93,14 @@ def _session_class(profile: SessionProfile) -> type[SafeSession]:
 # -- Binding -----------------------------------------------------------------------------------------
 
 
-def binding_of(session_object: BeakerSessionObject) -> Binding:
+def binding_of(session_object: BeakerSessionObject, environ: Mapping[str, Any] | None = None) -> Binding:
     """Return the binding of the environ's session, for this attempt at the request.
 
     Our session class is placed into an object that Beaker's own middleware made, before its first use.
+
+    Args:
+        session_object: the environ's session.
+        environ: the request's WSGI environ, where it is known; another attempt begins anew.
 
     Raises:
         SettingsError: the options of Beaker's own middleware are wrong, or the object is none of Beaker's.
@@ -101,11 +111,15 @@ def binding_of(session_object: BeakerSessionObject) -> Binding:
     binding: Binding | None = state.get("binding")
     if binding is None:
         return _bound(session_object) if "profile" in state else _adopt(session_object)
-    if binding.outlived:
+    if environ is not None and binding.outlived(_attempt(environ)):
         # pyramid_retry uses the environ again: this attempt starts from the store.
         state.update(_sess=None, _headers={}, _dirty=False)
         return _bound(session_object)
     return binding
+
+
+def _attempt(environ: Mapping[str, Any]) -> int:
+    return int(environ.get("retry.attempt", 0))
 
 
 def _bound(session_object: BeakerSessionObject) -> Binding:
@@ -113,8 +127,9 @@ def _bound(session_object: BeakerSessionObject) -> Binding:
     state = session_object.__dict__
     profile: SessionProfile = state["profile"]
     binding = state["binding"] = Binding(profile, state["_environ"])
-    binding.sent = "sent" in state
-    if not isinstance(session_object, SessionObject):
+    if "sent" in state:
+        binding.sent = True
+    if type(session_object) is not SessionObject:
         # With these, Beaker's own object makes one of our sessions.
         state["_params"] |= {**profile.parameters, "session_class": _session_class(profile), "binding": binding}
     return binding
@@ -169,15 +184,19 @@ def _tell_once(message: str) -> None:
         log.warning("%s", message)
 
 
-def make_ready(session_object: BeakerSessionObject) -> None:
+def make_ready(session_object: BeakerSessionObject, environ: Mapping[str, Any]) -> None:
     """Have our session class in the environ's session before its first use in this attempt.
+
+    Args:
+        session_object: the environ's session.
+        environ: the request's WSGI environ.
 
     Raises:
         SettingsError: as :func:`binding_of`.
     """
     # Ours that nobody has bound yet is ready, and there is nothing to bind as long as nobody touches it.
     if type(session_object) is not SessionObject or session_object.__dict__["binding"] is not None:
-        binding_of(session_object)
+        binding_of(session_object, environ)
 
 
 def is_carried(session_object: BeakerSessionObject | None) -> bool:
@@ -213,18 +232,18 @@ def commit(session_object: BeakerSessionObject) -> None:
     session.commit()
 
 
-def commit_late(session_object: BeakerSessionObject) -> None:
+def commit_late(session_object: BeakerSessionObject, environ: Mapping[str, Any]) -> None:
     """Commit when no exception view can answer any more: a failure is logged, and nothing is saved."""
     try:
         commit(session_object)
     except BeakerBridgeError:
         log.exception("a session that was changed after the exception views is not saved")
-        discard(session_object)
+        discard(session_object, environ)
 
 
-def discard(session_object: BeakerSessionObject) -> None:
+def discard(session_object: BeakerSessionObject, environ: Mapping[str, Any]) -> None:
     """Let the request leave no trace, whatever touches its session afterwards; final."""
-    binding_of(session_object).discard()
+    binding_of(session_object).discard(_attempt(environ))
     session_object.__dict__["_headers"]["set_cookie"] = False
 
 
@@ -243,11 +262,13 @@ class StreamedBody:
     Args:
         body: the body.
         session_object: the environ's session.
+        environ: the request's WSGI environ.
     """
 
-    def __init__(self, body: Iterable[bytes], session_object: BeakerSessionObject) -> None:
+    def __init__(self, body: Iterable[bytes], session_object: BeakerSessionObject, environ: Mapping[str, Any]) -> None:
         self._body = body
         self._object = session_object
+        self._environ = environ
 
     def __iter__(self) -> Iterator[bytes]:
         return iter(self._body)
@@ -260,7 +281,7 @@ class StreamedBody:
                 close()
         finally:
             if needs_commit(self._object):
-                commit_late(self._object)
+                commit_late(self._object, self._environ)
 
 
 def is_streamed(body: Iterable[bytes], environ: Mapping[str, Any]) -> bool:

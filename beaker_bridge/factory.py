@@ -23,6 +23,7 @@ from beaker_bridge.environ import (
     headers_left,
     is_carried,
     is_streamed,
+    make_ready,
     stored_session,
     with_session_headers,
 )
@@ -79,7 +80,7 @@ class PyramidSession:  # noqa: PLW1641 -- as a dict, it has no hash
 
     Args:
         session_object: the environ's session.
-        csrf_token: the option ``constant_csrf_token``.
+        csrf_token: the option ``constant_csrf_token`` of the settings, where a filter leaves that open.
     """
 
     __slots__ = ("_constant_csrf_token", "_object", "_state")
@@ -305,7 +306,8 @@ class PyramidSession:  # noqa: PLW1641 -- as a dict, it has no hash
 
     def new_csrf_token(self) -> str:
         """Return a new CSRF token, and keep it."""
-        token = self._constant_csrf_token or secrets.token_hex(20)
+        constant = self._state["profile"].options.constant_csrf_token or self._constant_csrf_token
+        token = constant or secrets.token_hex(20)
         self[CSRF_TOKEN] = token
         return token
 
@@ -379,16 +381,18 @@ class SessionFactory:
         session_object = environ.get(ENVIRON_KEY)
         if session_object is None:
             session_object = environ[ENVIRON_KEY] = SessionObject(environ, self._own_profile(), carried=False)
-        binding = binding_of(session_object)
-        if not (self._compared or binding.profile is self._profile):
-            self._compare(binding)
         registry = getattr(request, "registry", None)
         if registry is not None and registry.has_listeners:
-            binding.notify = registry.notify
+            binding_of(session_object, environ).notify = registry.notify
+        else:
+            make_ready(session_object, environ)
+        profile = session_object.__dict__["profile"]
+        if not (self._compared or profile is self._profile):
+            self._compare(profile.options)
         # Where our middleware and our tween do it all, which is most often, there is nothing to complete.
         if TWEEN not in environ or not is_carried(session_object):
             _Completion(session_object, self.options).follow(request)
-        return PyramidSession(session_object, binding.profile.options.constant_csrf_token or self._csrf_token)
+        return PyramidSession(session_object, self._csrf_token)
 
     def _own_profile(self) -> SessionProfile:
         if self._profile is None:
@@ -399,12 +403,11 @@ class SessionFactory:
             )
         return self._profile
 
-    def _compare(self, binding: Binding) -> None:
+    def _compare(self, used: SessionOptions) -> None:
         """Warn once where settings are given to no effect, since a filter configures the session."""
         self._compared = True
         if self.options is None:
             return
-        used = binding.profile.options
         # What a filter leaves open, the settings may say.
         open_options = {"cookie_on_exception", "constant_csrf_token"} - used.given
         names = [name for name in differing(used, self.options) if name not in open_options]
@@ -464,13 +467,13 @@ class _Completion:
         # In a finished callback, this is the exception that leaves the application.
         failed = sys.exc_info()[1] is not None
         if failed or (TWEEN not in environ and not is_kept(request, self._object, self._options)):
-            discard(self._object)
+            discard(self._object, environ)
         if response is not None and self._adds_headers:
-            commit_late(self._object)
+            commit_late(self._object, environ)
             response.headerlist = with_session_headers(self._object, response.headerlist, cookie=self._adds_cookie)
             self._save_streamed(response, environ)
         elif self._adds_cookie and not failed:
-            discard(self._object)
+            discard(self._object, environ)
             log.warning("a session that was first touched after the response callbacks is not saved: see the tween")
 
     def _save_streamed(self, response: Any, environ: Mapping[str, Any]) -> None:
@@ -478,7 +481,7 @@ class _Completion:
         if is_streamed(response.app_iter, environ):
             # WebOb takes a new body for one of another length.
             length = response.content_length
-            response.app_iter = _StreamedResponse(response.app_iter, self._object)
+            response.app_iter = _StreamedResponse(response.app_iter, self._object, environ)
             response.content_length = length
 
 

@@ -65,13 +65,13 @@ class SessionMiddleware:
         def session_start_response(status: str, headers: list[tuple[str, str]], exc_info: Any = None) -> Any:
             if session_object.__dict__["_sess"] is not None:
                 if needs_commit(session_object):
-                    commit_late(session_object)
+                    commit_late(session_object, environ)
                 headers = with_session_headers(session_object, headers)
             headers_left(session_object)
             return start_response(status, headers, exc_info)
 
         body = self.app(environ, session_start_response)
-        return StreamedBody(body, session_object) if is_streamed(body, environ) else body
+        return StreamedBody(body, session_object, environ) if is_streamed(body, environ) else body
 
     def _get_session(self) -> Session:
         """Return a session that has nothing to do with the request, as Beaker's middleware does."""

@@ -96,7 +96,7 @@ class Binding:
 
     Args:
         profile: the configuration.
-        environ: the request's WSGI environ.
+        environ: what a session needs to know of the request's WSGI environ.
     """
 
     #: What tells the application's subscribers of an event; set where Pyramid's registry is known.
@@ -109,6 +109,7 @@ class Binding:
 
     def __init__(self, profile: SessionProfile, environ: Mapping[str, Any]) -> None:
         self.profile = profile
+        # Not the environ of the request: that holds the session, and a cycle is left to the collector.
         self.environ = environ
 
     @property
@@ -121,15 +122,10 @@ class Binding:
         """Whether the request leaves no trace, whatever touches its session from now on."""
         return self._discarded_in is not None
 
-    def discard(self) -> None:
-        """Decide that the request leaves no trace; final."""
-        self._discarded_in = _attempt(self.environ)
+    def discard(self, attempt: int = 0) -> None:
+        """Decide that the request leaves no trace; final for this attempt at it, as pyramid_retry counts them."""
+        self._discarded_in = attempt
 
-    @property
-    def outlived(self) -> bool:
-        """Whether it was discarded in an attempt that pyramid_retry has followed with another."""
-        return self._discarded_in is not None and self._discarded_in != _attempt(self.environ)
-
-
-def _attempt(environ: Mapping[str, Any]) -> int:
-    return int(environ.get("retry.attempt", 0))
+    def outlived(self, attempt: int) -> bool:
+        """Say whether it was discarded in another attempt than this one."""
+        return self._discarded_in not in (None, attempt)

@@ -17,7 +17,7 @@ import re
 import struct
 import sys
 import zlib
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from datetime import date, datetime, time, timedelta
 from decimal import Decimal
 from functools import partial
@@ -211,8 +211,26 @@ def _untagged(value: dict[str, Any]) -> Any:
 
 # What holds itself is nested too deeply, too: no need to look for that apart.
 _ENCODER = json.JSONEncoder(separators=(",", ":"), default=_written, check_circular=False)
-_DECODER = json.JSONDecoder()
-_TAG_DECODER = json.JSONDecoder(object_hook=_untagged)
+_DECODER: Any = json.JSONDecoder()
+_TAG_DECODER: Any = json.JSONDecoder(object_hook=_untagged)
+
+
+def _made_once(encoder: json.JSONEncoder) -> Callable[[Any, int], Iterable[str]]:
+    """Return what writes a value in pieces of JSON: what the encoder makes anew for each, made once.
+
+    It keeps nothing between values, since it does not look for circles.
+    """
+    make: Any = json.encoder.c_make_encoder  # type: ignore[attr-defined]
+    if make is None:  # pragma: no cover -- where json has no part in C
+        return lambda value, _: encoder.iterencode(value)
+    escape = json.encoder.encode_basestring_ascii
+    separators = encoder.key_separator, encoder.item_separator
+    return make(  # type: ignore[no-any-return]
+        None, encoder.default, escape, None, *separators, encoder.sort_keys, encoder.skipkeys, encoder.allow_nan
+    )
+
+
+_encoded = _made_once(_ENCODER)
 
 
 class JSONSerializer:
@@ -244,7 +262,11 @@ class JSONSerializer:
         text = json_bytes.decode("utf-8")
         decoder = _TAG_DECODER if TAG in text else _DECODER
         if text.startswith("{"):
-            record, end = decoder.raw_decode(text)
+            # As its decode() does, without the steps between.
+            try:
+                record, end = decoder.scan_once(text, 0)
+            except StopIteration:
+                end = None
             if end == len(text):
                 return record
         # Others may put white space around; whatever else stands there, this refuses.
@@ -253,7 +275,7 @@ class JSONSerializer:
     def encode(self, value: Any) -> bytes:
         """Return the JSON of one value, for the detection of changes; raises as :meth:`dumps` does."""
         try:
-            return _ENCODER.encode(value if _is_plain(value) else _tagged(value)).encode("ascii")
+            return "".join(_encoded(value if _is_plain(value) else _tagged(value), 0)).encode("ascii")
         except RecursionError:
             raise ValueError("it is nested too deeply, or holds itself") from None
 
@@ -440,12 +462,15 @@ _OWN_VALUES: Mapping[str, Callable[[Any], bool]] = {
 _RARE = frozenset(_OWN_VALUES) - {"_creation_time", "_accessed_time"}
 
 
-def _are_times(created: Any, accessed: Any) -> bool:
-    """Say whether these are times as we write them ourselves."""
-    return type(created) is type(accessed) is float and 0 < created < _LATEST and 0 < accessed < _LATEST
-
-
-def _check_own(record: Mapping[str, Any]) -> None:
+def _check(record: Any) -> None:
+    """Raise where something is no record, or one whose own keys hold what nobody has written there."""
+    if not isinstance(record, dict):
+        raise _UnreadableError(f"it holds a {type(record).__name__}, not a dict")
+    created, accessed = record.get("_creation_time"), record.get("_accessed_time")
+    # As we write them ourselves, which is nearly always.
+    are_times = type(created) is type(accessed) is float and 0 < created < _LATEST and 0 < accessed < _LATEST
+    if are_times and _RARE.isdisjoint(record):
+        return
     for key, is_right in _OWN_VALUES.items():
         if key in record and not is_right(record[key]):
             raise _UnreadableError(f"its {key} is none")
@@ -507,34 +532,34 @@ class RecordCodec:
         """
         try:
             text = self._unwrap(raw)
-            return ({}, False) if text is None else self._open(text)
+            if text is None:
+                return {}, False
+            if self._cipher is None:
+                plain, stale = _from_base64(text), False
+            else:
+                plain, stale = self._cipher.decrypt(text.encode("ascii") if isinstance(text, str) else text)
+            try:
+                record = self.serializer.loads(plain)
+            except Exception:  # noqa: BLE001 -- the serializer may be anybody's
+                record, stale = self._legacy_record(plain), True
+            _check(record)
         except Exception as error:
             raise DamagedRecordError(
                 f"a record of {len(raw)} bytes cannot be read as a session: {_reason(error)}",
                 value=len(raw),
                 original=error,
             ) from error
-
-    def _open(self, text: bytes | str) -> tuple[dict[str, Any], bool]:
-        if self._cipher is None:
-            plain, stale = _from_base64(text), False
-        else:
-            plain, stale = self._cipher.decrypt(text.encode("ascii") if isinstance(text, str) else text)
-        try:
-            record = self.serializer.loads(plain)
-        except Exception:
-            if self._legacy is None:
-                if plain[:1] == b"\x80" and isinstance(self.serializer, JSONSerializer):
-                    raise _UnreadableError(
-                        "it is a pickle; legacy_serializer = pickle reads those in a store, never those in a cookie"
-                    ) from None
-                raise
-            record, stale = self._legacy.loads(plain), True
-        if not isinstance(record, dict):
-            raise _UnreadableError(f"it holds a {type(record).__name__}, not a dict")
-        if not (_are_times(record.get("_creation_time"), record.get("_accessed_time")) and _RARE.isdisjoint(record)):
-            _check_own(record)
         return record, stale
+
+    def _legacy_record(self, plain: bytes) -> Any:
+        """Return the record that the current serializer has just refused, by the legacy one; or raise again."""
+        if self._legacy is not None:
+            return self._legacy.loads(plain)
+        if plain[:1] == b"\x80" and isinstance(self.serializer, JSONSerializer):
+            raise _UnreadableError(
+                "it is a pickle; legacy_serializer = pickle reads those in a store, never those in a cookie"
+            ) from None
+        raise  # noqa: PLE0704 -- what the serializer has raised
 
     def _refusal(self, record: Mapping[str, Any], error: Exception) -> SessionValueError:
         """Find the key at which the serializer fails."""

@@ -415,11 +415,11 @@ class Session(SafeSession):
 
 
 class MemorySession(Session):
-    """A session in the memory of one process: where there are several, the first use warns."""
+    """A session in the memory of one process: where there are several, the first one that begins warns."""
 
-    def load(self, session_id: str | None = None) -> None:
-        options = self._profile.options
-        several = self._binding.environ.get("wsgi.multiprocess") and not options.namespace_class
+    def _start_new(self) -> None:
+        super()._start_new()
+        several = self._binding.environ.get("wsgi.multiprocess") and not self._profile.options.namespace_class
         # Of all threads one gets it, and keeps it.
         if several and self._profile.may_warn_of_processes.acquire(blocking=False):
             log.warning(
@@ -427,7 +427,6 @@ class MemorySession(Session):
                 " several: a session is lost whenever another one answers;"
                 " type = file, dbm, cookie, ext:redis, ext:memcached or ext:database keeps it for all of them"
             )
-        super().load(session_id)
 
 
 class CookieSession(SafeSession):

@@ -381,7 +381,8 @@ class SafeSession(BeakerSession):
 
     def _cookie_values(self) -> list[tuple[str, bool]]:
         """Return each verified value of our cookie, and whether a retired key signed it."""
-        return self._profile.signer.verified(self._sent_cookies())
+        sent = self._sent_cookies()
+        return self._profile.signer.verified(sent) if sent else []
 
     def _sent_cookies(self) -> list[str]:
         options = self._profile.options

@@ -40,7 +40,7 @@ def session_tween_factory(handler: Callable[[Any], Any], registry: Any) -> Calla
         environ[TWEEN] = True
         session_object = environ.get(ENVIRON_KEY)
         if session_object is not None:
-            make_ready(session_object)
+            make_ready(session_object, environ)
         else:
             # The session may be first touched when the response callbacks are over.
             request.add_response_callback(remember_response)
@@ -48,10 +48,11 @@ def session_tween_factory(handler: Callable[[Any], Any], registry: Any) -> Calla
         try:
             response = handler(request)
             session_object = environ.get(ENVIRON_KEY)
-            kept = session_object is None or is_kept(request, session_object, fallback)
+            failed = getattr(request, "exception", None) is not None
+            kept = not failed or session_object is None or is_kept(request, session_object, fallback)
         finally:
             if not kept and ENVIRON_KEY in environ:
-                discard(environ[ENVIRON_KEY])
+                discard(environ[ENVIRON_KEY], environ)
         if kept and not is_carried(session_object):
             _follow_streamed(request, response)
         return _committed(request, response) if kept and needs_commit(session_object) else response
@@ -73,7 +74,7 @@ def _committed(request: Any, response: Any) -> Any:
     try:
         commit(session_object)
     except BeakerBridgeError:
-        discard(session_object)
+        discard(session_object, request.environ)
         return request.invoke_exception_view(sys.exc_info(), reraise=True)
     return response
 

@@ -99,7 +99,7 @@ class Request:
 
     def discard(self) -> None:
         """Let the request leave no trace."""
-        discard(self.object)
+        discard(self.object, self.environ)
 
     @property
     def set_cookie(self) -> str | None:

@@ -329,3 +329,13 @@ def test_what_is_written_is_read():
     (value,) = cookie_values(header.partition(";")[0], NAME)
 
     assert signer.verify(value) == (VALUE, False)
+
+
+@pytest.mark.parametrize("algorithm", ["sha1", "sha256", "sha512"])
+@pytest.mark.parametrize("length", [0, 1, 32, 63, 64, 65, 127, 128, 129, 300])
+def test_a_signature_is_the_hmac_of_rfc_2104(algorithm, length):
+    """A signature is what Python's ``hmac`` makes, whatever the secret's length: a block, less, or more."""
+    secret = "\u00fc" * (length // 2) + "k" * (length % 2)
+    signed = Signer([secret], [algorithm]).sign("a" * 32)
+
+    assert signed == hmac.new(secret.encode(), b"a" * 32, algorithm).hexdigest() + "a" * 32

@@ -1058,7 +1058,7 @@ def fail(place, browser, clock):
     with place.breakdown(browser.id):
         browser.read()
         touching.commit()
-        commit_late(writing.object)
+        commit_late(writing.object, writing.environ)
         reading.commit()
 
 

@@ -1849,17 +1849,14 @@ def test_a_cookie_is_secure_over_https(profile, scheme, secure):
 
 def test_a_binding_outlives_a_retried_attempt(profile):
     """A discard belongs to one attempt of pyramid_retry: the next one is told from it."""
-    environ = {"retry.attempt": 0}
-    binding = Binding(profile, environ)
+    binding = Binding(profile, {})
     assert not binding.discarded
-    assert not binding.outlived
-    binding.discard()
-    assert binding.discarded
-    assert not binding.outlived
-    environ["retry.attempt"] = 1
+    assert not binding.outlived(1)
+    binding.discard(1)
 
     assert binding.discarded
-    assert binding.outlived
+    assert not binding.outlived(1)
+    assert binding.outlived(2)
 
 
 def test_a_writer_is_named_in_its_records(browser, profile):
