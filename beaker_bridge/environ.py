@@ -204,6 +204,14 @@ def is_carried(session_object: BeakerSessionObject | None) -> bool:
     return session_object is not None and "carried" in session_object.__dict__
 
 
+def is_untouched(session_object: BeakerSessionObject | None) -> bool:
+    """Say whether our middleware carries the session, and the request has left it alone: there is nothing to end."""
+    if session_object is None:
+        return False
+    state = session_object.__dict__
+    return state["_sess"] is None and "carried" in state
+
+
 # -- The end of a request ----------------------------------------------------------------------------
 
 
@@ -286,9 +294,11 @@ class StreamedBody:
 
 def is_streamed(body: Iterable[bytes], environ: Mapping[str, Any]) -> bool:
     """Say whether a response's body may be made while it is sent."""
+    if isinstance(body, (list, tuple)):
+        return False
     # A server has its own fast way for what its file wrapper has made.
     wrapper = environ.get("wsgi.file_wrapper")
-    return not (isinstance(body, (list, tuple)) or (isinstance(wrapper, type) and isinstance(body, wrapper)))
+    return not (isinstance(wrapper, type) and isinstance(body, wrapper))
 
 
 def with_session_headers(session_object: BeakerSessionObject, headers: Headers, *, cookie: bool = True) -> Headers:

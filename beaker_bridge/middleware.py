@@ -62,8 +62,10 @@ class SessionMiddleware:
         if self._webtest_varname and "paste.testing_variables" in environ:
             environ["paste.testing_variables"][self._webtest_varname] = session_object
 
+        state = session_object.__dict__
+
         def session_start_response(status: str, headers: list[tuple[str, str]], exc_info: Any = None) -> Any:
-            if session_object.__dict__["_sess"] is not None:
+            if state["_sess"] is not None:
                 if needs_commit(session_object):
                     commit_late(session_object, environ)
                 headers = with_session_headers(session_object, headers)

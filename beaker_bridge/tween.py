@@ -9,7 +9,16 @@ from typing import Any
 from pyramid.interfaces import IApplicationCreated, ISessionFactory, ITweens
 from pyramid.tweens import EXCVIEW, INGRESS, excview_tween_factory
 
-from beaker_bridge.environ import ENVIRON_KEY, commit, discard, is_carried, is_streamed, make_ready, needs_commit
+from beaker_bridge.environ import (
+    ENVIRON_KEY,
+    commit,
+    discard,
+    is_carried,
+    is_streamed,
+    is_untouched,
+    make_ready,
+    needs_commit,
+)
 from beaker_bridge.exceptions import BeakerBridgeError, SettingsError
 from beaker_bridge.factory import TWEEN, SessionFactory, is_kept, remember_response
 from beaker_bridge.settings import prefixed, read_options
@@ -53,11 +62,16 @@ def session_tween_factory(handler: Callable[[Any], Any], registry: Any) -> Calla
         finally:
             if not kept and ENVIRON_KEY in environ:
                 discard(environ[ENVIRON_KEY], environ)
-        if kept and not is_carried(session_object):
-            _follow_streamed(request, response)
-        return _committed(request, response) if kept and needs_commit(session_object) else response
+        return _ended(request, response) if kept and not is_untouched(session_object) else response
 
     return session_tween
+
+
+def _ended(request: Any, response: Any) -> Any:
+    session_object = request.environ.get(ENVIRON_KEY)
+    if not is_carried(session_object):
+        _follow_streamed(request, response)
+    return _committed(request, response) if needs_commit(session_object) else response
 
 
 def _follow_streamed(request: Any, response: Any) -> None:
