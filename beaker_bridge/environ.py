@@ -65,7 +65,7 @@ class SessionObject(BeakerSessionObject):
         session: SafeSession | None = state["_sess"]
         if session is None:
             request = state["_headers"] = {"cookie_out": None, "cookie": state["_environ"]["HTTP_COOKIE"]}
-            session_class = _session_class(state["profile"])
+            session_class = _CLASSES.get(state["profile"].options.type, Session)
             session = state["_sess"] = session_class(request, state["binding"] or _bound(self))
         return session
 
@@ -84,10 +84,6 @@ def stored_session(session_object: BeakerSessionObject, session_id: str) -> Sess
     binding = binding_of(session_object)
     session = Session({}, binding=Binding(binding.profile, binding.environ), session_id=session_id)
     return None if session.is_new else session
-
-
-def _session_class(profile: SessionProfile) -> type[SafeSession]:
-    return _CLASSES.get(profile.options.type, Session)
 
 
 # -- Binding -----------------------------------------------------------------------------------------
@@ -131,7 +127,11 @@ def _bound(session_object: BeakerSessionObject) -> Binding:
         binding.sent = True
     if type(session_object) is not SessionObject:
         # With these, Beaker's own object makes one of our sessions.
-        state["_params"] |= {**profile.parameters, "session_class": _session_class(profile), "binding": binding}
+        state["_params"] |= {
+            **profile.parameters,
+            "session_class": _CLASSES.get(profile.options.type, Session),
+            "binding": binding,
+        }
     return binding
 
 
@@ -204,14 +204,6 @@ def is_carried(session_object: BeakerSessionObject | None) -> bool:
     return session_object is not None and "carried" in session_object.__dict__
 
 
-def is_untouched(session_object: BeakerSessionObject | None) -> bool:
-    """Say whether our middleware carries the session, and the request has left it alone: there is nothing to end."""
-    if session_object is None:
-        return False
-    state = session_object.__dict__
-    return state["_sess"] is None and "carried" in state
-
-
 # -- The end of a request ----------------------------------------------------------------------------
 
 
@@ -222,6 +214,15 @@ def needs_commit(session_object: BeakerSessionObject | None) -> bool:
     state = session_object.__dict__
     session: SafeSession | None = state["_sess"]
     return session is not None and (session.unsettled or "_dirty" in state or state["_params"]["auto"])
+
+
+def is_settled(session_object: BeakerSessionObject | None) -> bool:
+    """Say whether there is nothing to do when a request ends: our middleware carries an unchanged session."""
+    if session_object is None:
+        return False
+    state = session_object.__dict__
+    # Most often nobody has touched it.
+    return "carried" in state and (state["_sess"] is None or not needs_commit(session_object))
 
 
 def commit(session_object: BeakerSessionObject) -> None:

@@ -384,7 +384,8 @@ class SessionFactory:
         registry = getattr(request, "registry", None)
         if registry is not None and registry.has_listeners:
             binding_of(session_object, environ).notify = registry.notify
-        else:
+        elif TWEEN not in environ or type(session_object) is not SessionObject:
+            # What the tween has done for ours.
             make_ready(session_object, environ)
         profile = session_object.__dict__["profile"]
         if not (self._compared or profile is self._profile):

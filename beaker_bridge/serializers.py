@@ -248,7 +248,7 @@ class JSONSerializer:
             raise SessionTooLargeError(
                 f"the session would have {len(text)} bytes as JSON, a record holds {MAX_PLAIN_SIZE}", value=len(text)
             )
-        return _compress(text)
+        return _stored(text) if len(text) <= MAX_STORED_SIZE else _compress(text)
 
     def loads(self, plain: bytes) -> Any:
         """Return the record; raises ``ValueError`` or another error for bytes that are none."""
@@ -281,8 +281,6 @@ class JSONSerializer:
 
 
 def _compress(data: bytes) -> bytes:
-    if len(data) <= MAX_STORED_SIZE:
-        return _stored(data)
     # A small window: zlib.compress spends more time on clearing its 32 KiB than on a small session.
     compressor = zlib.compressobj(1, zlib.DEFLATED, 12, 4)
     return compressor.compress(data) + compressor.flush()
@@ -344,13 +342,9 @@ def _framed(raw: bytes, opens: re.Pattern[bytes], closes: re.Pattern[bytes]) -> 
 class BareEnvelope:
     """Memory and memcached: the text itself."""
 
-    @staticmethod
-    def wrap(text: bytes) -> bytes:
-        return text
-
-    @staticmethod
-    def unwrap(raw: bytes) -> Any:
-        return raw
+    # Which return them as they are.
+    wrap: Callable[[bytes], bytes] = staticmethod(bytes)
+    unwrap: Callable[[bytes], Any] = staticmethod(bytes)
 
 
 class PickledEnvelope:
@@ -519,7 +513,7 @@ class RecordCodec:
 
     def seal(self, plain: bytes) -> bytes:
         """Return the raw bytes of plain ones: encrypted where there is a key, in the envelope."""
-        text = self._cipher.encrypt(plain) if self._cipher else base64.b64encode(plain)
+        text = self._cipher.encrypt(plain) if self._cipher else binascii.b2a_base64(plain, newline=False)
         return self._envelope.wrap(text)
 
     def decode(self, raw: bytes) -> tuple[dict[str, Any], bool]:

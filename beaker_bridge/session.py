@@ -7,7 +7,6 @@ import os
 import time
 from collections.abc import Generator, Iterator
 from contextlib import AbstractContextManager, closing, contextmanager, nullcontext
-from itertools import islice
 from typing import Any
 
 from beaker_bridge.cookies import MAX_COOKIE_SIZE
@@ -65,7 +64,8 @@ class Session(SafeSession):
 
     def load(self, session_id: str | None = None) -> None:
         tried = 0
-        for found, stale in self._cookie_values() if session_id is None else [(session_id, False)]:
+        sent = self._profile.signer.verified(self._sent_cookies()) if session_id is None else [(session_id, False)]
+        for found, stale in sent:
             # Before its form is checked, what a browser sent is no id: no path, no key, no SQL.
             if tried < MAX_COOKIES and ID_FORM.fullmatch(found):
                 if self._open(found, stale=stale):
@@ -437,15 +437,15 @@ class CookieSession(SafeSession):
     _expired = False
 
     def load(self, session_id: str | None = None) -> None:
-        verified = False
-        for value, stale in islice(self._cookie_values(), MAX_COOKIES):
-            verified = True
+        sent = self._sent_cookies()
+        verified = self._profile.signer.verified(sent)
+        for value, stale in verified[:MAX_COOKIES]:
             try:
                 if self._open(value, stale=stale):
                     return
             except DamagedRecordError as error:
                 self._damaged(error, "in a cookie")
-        if not verified and self._sent_cookies():
+        if sent and not verified:
             self._damaged(DamagedRecordError("the cookie is not signed with a key of ours"), "in a cookie")
         self._start_new()
 

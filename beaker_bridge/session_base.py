@@ -379,11 +379,6 @@ class SafeSession(BeakerSession):
             )
             self.request["set_cookie"] = True
 
-    def _cookie_values(self) -> list[tuple[str, bool]]:
-        """Return each verified value of our cookie, and whether a retired key signed it."""
-        sent = self._sent_cookies()
-        return self._profile.signer.verified(sent) if sent else []
-
     def _sent_cookies(self) -> list[str]:
         options = self._profile.options
         header = self.request.get("cookie")
@@ -405,7 +400,7 @@ class SafeSession(BeakerSession):
         Raises:
             BeakerBridgeError: the store, the serializer or a limit refuses it.
         """
-        if not self.unsettled or self._binding.discarded or self._unsaved:
+        if self._unsaved or not self.unsettled or self._binding.discarded:
             return
         try:
             self._commit()

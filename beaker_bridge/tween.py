@@ -14,8 +14,8 @@ from beaker_bridge.environ import (
     commit,
     discard,
     is_carried,
+    is_settled,
     is_streamed,
-    is_untouched,
     make_ready,
     needs_commit,
 )
@@ -62,7 +62,7 @@ def session_tween_factory(handler: Callable[[Any], Any], registry: Any) -> Calla
         finally:
             if not kept and ENVIRON_KEY in environ:
                 discard(environ[ENVIRON_KEY], environ)
-        return _ended(request, response) if kept and not is_untouched(session_object) else response
+        return _ended(request, response) if kept and not is_settled(session_object) else response
 
     return session_tween
 
