@@ -23,7 +23,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
 from functools import cached_property
 from math import ceil
-from typing import Any, NamedTuple, TypeVar
+from typing import Any, NamedTuple
 
 from beaker.cache import clsmap
 from beaker.container import NamespaceManager
@@ -37,14 +37,11 @@ from beaker_bridge.exceptions import (
 from beaker_bridge.region_locks import AWAY, CreationLock, FileLease
 from beaker_bridge.settings import SessionOptions
 from beaker_bridge.stores import open_store
-from beaker_bridge.stores.base import Record, Store, Swap
+from beaker_bridge.stores.base import Record, Store
+from beaker_bridge.stores.servers import urgently
 
 log = logging.getLogger(__name__)
 
-T = TypeVar("T")
-
-#: Seconds for which a server that could not be reached is left alone.
-PAUSE = 5
 #: Seconds between two warnings of one kind about one region.
 QUIET = 60
 #: What is in the place of a value where nobody can say which, or whether there is one.
@@ -119,61 +116,11 @@ def _reason(error: BaseException) -> str:
     return f"{type(error).__name__}: {text}" if text else type(error).__name__
 
 
-class _Server:
-    """A store on a server, which is left alone for a while when it could not be reached.
-
-    Each call would cost its timeout otherwise, and a page makes many.
-
-    Args:
-        store: the store.
-    """
-
-    def __init__(self, store: Store) -> None:
-        self._store = store
-        self._error: SessionStoreError | None = None
-        self._rests_until = 0.0
-
-    def read(self, name: str, *, urgent: bool = False) -> Record | None:
-        """Return a record, as :meth:`Store.read` does; ask in any case, if it is urgent."""
-        return self._ask(urgent, self._store.read, name)
-
-    def swap(
-        self,
-        name: str,
-        record: Record | None,
-        new: bytes | None,
-        expires_in: float | None = None,
-        *,
-        urgent: bool = False,
-    ) -> Swap:
-        """Replace a record, as :meth:`Store.swap` does; ask in any case, if it is urgent."""
-        return self._ask(urgent, self._store.swap, name, record, new, expires_in)
-
-    def close(self) -> None:
-        """Close its connections."""
-        self._store.close()
-
-    def _ask(self, urgent: bool, method: Callable[..., T], *arguments: Any) -> T:
-        error, now = self._error, time.monotonic()
-        if error is not None and not urgent:
-            if now < self._rests_until:
-                raise SessionStoreError(str(error), name=error.name, original=error.original)
-            # One finds out; the others wait for what it finds.
-            self._rests_until = now + PAUSE
-        try:
-            answer = method(*arguments)
-        except SessionStoreError as failure:
-            self._error, self._rests_until = failure, time.monotonic() + PAUSE
-            raise
-        self._error = None
-        return answer
-
-
-_servers: list[tuple[SessionOptions, _Server]] = []
+_servers: list[tuple[SessionOptions, Store]] = []
 _servers_guard = threading.Lock()
 
 
-def open_servers(kind: str, arguments: Mapping[str, Any], timeout: float) -> tuple[_Server, ...]:
+def open_servers(kind: str, arguments: Mapping[str, Any], timeout: float) -> tuple[Store, ...]:
     """Return the servers that a region's arguments name; each is opened once, for all regions.
 
     Args:
@@ -193,12 +140,12 @@ def open_servers(kind: str, arguments: Mapping[str, Any], timeout: float) -> tup
     return tuple(map(_server, each))
 
 
-def _server(options: SessionOptions) -> _Server:
+def _server(options: SessionOptions) -> Store:
     with _servers_guard:
         for known, server in _servers:
             if known == options:
                 return server
-        server = _Server(open_store(options))
+        server = open_store(options)
         _servers.append((options, server))
         return server
 
@@ -363,7 +310,7 @@ class ServerBackend(Backend):
         servers: the servers; each value is on one of them.
     """
 
-    def __init__(self, name: str, servers: tuple[_Server, ...]) -> None:
+    def __init__(self, name: str, servers: tuple[Store, ...]) -> None:
         self._name = name
         self._generation = f"{name}.generation"
         self._servers = servers
@@ -386,9 +333,10 @@ class ServerBackend(Backend):
 
     def delete(self, key: str) -> None:
         server, name = self._place(key)
-        record = server.read(name, urgent=True)
-        while record is not None:
-            record = server.swap(name, record, None, urgent=True).found
+        with urgently():
+            record = server.read(name)
+            while record is not None:
+                record = server.swap(name, record, None).found
 
     def clear(self) -> None:
         errors = []
@@ -400,10 +348,11 @@ class ServerBackend(Backend):
         if errors:
             raise errors[0]
 
-    def _change_generation(self, server: _Server) -> None:
-        record, new = server.read(self._generation, urgent=True), _word()
-        while not (swap := server.swap(self._generation, record, new, urgent=True)).made:
-            record = swap.found
+    def _change_generation(self, server: Store) -> None:
+        with urgently():
+            record, new = server.read(self._generation), _word()
+            while not (swap := server.swap(self._generation, record, new)).made:
+                record = swap.found
 
     def take(self, key: str, seconds: float) -> Any:
         server, name = self._place(f"{key}.lease")
@@ -417,7 +366,7 @@ class ServerBackend(Backend):
         server, name = self._place(f"{key}.lease")
         server.swap(name, Record(lease), None)
 
-    def _place(self, key: str) -> tuple[_Server, str]:
+    def _place(self, key: str) -> tuple[Store, str]:
         return self._servers[int(key[:8], 16) % len(self._servers)], f"{self._name}.{key}"
 
 

@@ -230,8 +230,9 @@ def test_a_restart_is_no_error(server, store):
     assert store.swap(ID, None, b"y").made
 
 
-def test_a_server_that_hangs_is_an_error(server):
+def test_a_server_that_hangs_is_an_error(server, monkeypatch):
     """A server that does not answer in time is a SessionStoreError, and its late answer is nobody's."""
+    monkeypatch.setattr(servers, "PAUSE", 0)
     store = opened(server.url, store_timeout=0.2)
     store.swap(ID, None, b"mine")
     server.freeze()
@@ -278,8 +279,9 @@ def test_an_answer_that_was_lost_does_not_undo_the_write(server, proxy, distant,
     assert (swap.found and swap.found.raw) == (found and found.raw) == new
 
 
-def test_an_answer_that_breaks_off_is_an_error(proxy, distant):
+def test_an_answer_that_breaks_off_is_an_error(proxy, distant, monkeypatch):
     """Half an answer is a SessionStoreError, not a shorter session, and the connection is not used again."""
+    monkeypatch.setattr(servers, "PAUSE", 0)
     distant.swap(ID, None, b"whole")
     for passing in (3, 60):
         proxy.lose_next_answer(passing)

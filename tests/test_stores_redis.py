@@ -16,7 +16,7 @@ import redis
 
 from beaker_bridge.exceptions import SessionStoreError, SettingsError
 from beaker_bridge.settings import given, read_options
-from beaker_bridge.stores import open_store
+from beaker_bridge.stores import open_store, servers
 from beaker_bridge.stores.servers import LEASE
 from tests.contract import PATIENCE, StoreContract, text, together
 from tests.servers import free_port
@@ -433,8 +433,9 @@ def test_the_timeout_bounds_connecting_and_each_operation(redis_server, redis_cl
     cluster.close()
 
 
-def test_a_redis_that_comes_back_is_used_again(private_redis, session_id, raw):
+def test_a_redis_that_comes_back_is_used_again(private_redis, session_id, raw, monkeypatch):
     """Requests fail as long as Redis is gone, and find the record when it is back, without a restart."""
+    monkeypatch.setattr(servers, "PAUSE", 0)
     store = opened(type="ext:redis", url=private_redis.url)
     new = raw()
     record = store.swap(session_id, None, new).found

@@ -6,10 +6,12 @@ import re
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from contextlib import AbstractContextManager
-from typing import Any, ClassVar, NamedTuple
+from typing import Any, ClassVar, NamedTuple, TypeVar
 
 from beaker_bridge.exceptions import SessionConflictError, SessionStoreError
 from beaker_bridge.serializers import Envelope
+
+E = TypeVar("E", bound=SessionStoreError)
 
 #: The form of an id. What else stands in a store is not a session's: a cache region's, say.
 ID_FORM = re.compile(r"[0-9a-f]{32}")
@@ -121,17 +123,17 @@ class LockingStore(Store):
             return Swap(True, Record(new))
 
 
-def unreachable(kind: str, error: BaseException) -> SessionStoreError:
+def unreachable(kind: str, error: BaseException, error_class: type[E] = SessionStoreError) -> E:  # type: ignore[assignment]
     """Return the error for a store that cannot be reached."""
     # A file is named by the session's id, which would open it: the log, and its traceback, have none.
-    for step in _chain(error):
+    for step in chain(error):
         if isinstance(step, OSError):
             del step.filename, step.filename2
     reason = f"{type(error).__name__}: {error}" if str(error) else type(error).__name__
-    return SessionStoreError(f"the session store {kind} cannot be reached: {reason}", name=kind, original=error)
+    return error_class(f"the session store {kind} cannot be reached: {reason}", name=kind, original=error)
 
 
-def _chain(error: BaseException | None) -> Iterator[BaseException]:
+def chain(error: BaseException | None) -> Iterator[BaseException]:
     """Yield an error, and those before it that a traceback shows."""
     while error is not None:
         yield error

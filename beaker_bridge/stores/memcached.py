@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import secrets
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
+from typing import Any, TypeVar
 
 from beaker_bridge.exceptions import SettingsError
 from beaker_bridge.serializers import BareEnvelope
@@ -18,7 +18,9 @@ from beaker_bridge.stores.memcached_client import (
     expiry,
     server_of,
 )
-from beaker_bridge.stores.servers import ServerStore, outcome, too_large
+from beaker_bridge.stores.servers import AwayError, BrokenError, Pause, ServerStore, outcome, too_large
+
+T = TypeVar("T")
 
 
 class MemcachedStore(ServerStore):
@@ -32,8 +34,8 @@ class MemcachedStore(ServerStore):
     envelope = BareEnvelope
 
     def __init__(self, options: SessionOptions) -> None:
-        super().__init__()
         self._servers = _servers(options)
+        super().__init__()
 
     def read(self, session_id: str) -> Record | None:
         key, server = self._place(session_id)
@@ -51,14 +53,18 @@ class MemcachedStore(ServerStore):
         super().forget()
         self.close()
 
+    def _begin_anew(self) -> None:
+        super()._begin_anew()
+        # Each by itself: where one of them is down, the others still have their sessions.
+        self._pauses = {server: Pause() for server in self._servers}
+
     def _place(self, session_id: str) -> tuple[str, MemcachedServer]:
         self._notice_fork()
         key = f"{session_id}_session"
         return key, server_of(self._servers, key)
 
     def _read(self, server: MemcachedServer, key: str) -> Record | None:
-        with self._translated():
-            value = server.gets(key)
+        value = self._ask(server, server.gets, key)
         return Record(*value) if value else None
 
     def _swap(
@@ -79,22 +85,29 @@ class MemcachedStore(ServerStore):
         self, server: MemcachedServer, key: str, record: Record | None, new: bytes | None, expires: int
     ) -> bool | None:
         """Return whether the write was made; nothing where it was not, and nothing stands there."""
-        with self._translated(len(new or b"")):
-            if record is None:
-                return server.add(key, new, expires) if new is not None else False
-            if new is None:
-                # A deletion that compares: 'delete' does not.
-                return server.cas(key, b"", AT_ONCE, record.token)
-            return server.cas(key, new, expires, record.token)
+        if record is None:
+            return self._ask(server, server.add, key, new, expires) if new is not None else False
+        if new is None:
+            # A deletion that compares: 'delete' does not.
+            return self._ask(server, server.cas, key, b"", AT_ONCE, record.token)
+        return self._ask(server, server.cas, key, new, expires, record.token)
 
-    @contextmanager
-    def _translated(self, size: int = 0) -> Iterator[None]:
+    def _ask(self, server: MemcachedServer, operation: Callable[..., T], key: str, *arguments: Any) -> T:
+        answer: T = self._pauses[server].ask(self._translated, server, operation, key, *arguments)
+        return answer
+
+    def _translated(self, server: MemcachedServer, operation: Callable[..., T], key: str, *arguments: Any) -> T:
         try:
-            yield
+            return operation(key, *arguments)
         except TooLargeError as error:
-            raise too_large(self.kind, size, "no item of that size (memcached's option -I)") from error
-        except (OSError, MemcachedError) as error:
+            raise too_large(self.kind, len(arguments[0]), "no item of that size (memcached's option -I)") from error
+        except MemcachedError as error:
             raise unreachable(self.kind, error) from error
+        except OSError as error:
+            server.close()
+            # Of a connection that breaks nobody knows yet whether the server is away.
+            error_class = BrokenError if isinstance(error, ConnectionError) else AwayError
+            raise unreachable(self.kind, error, error_class) from error
 
     # -- The lock, beside the session on its server --------------------------------------------------
 

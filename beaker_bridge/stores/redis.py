@@ -11,17 +11,23 @@ from urllib.parse import unquote
 
 import redis
 from redis.backoff import NoBackoff
-from redis.exceptions import NoScriptError, RedisClusterException, RedisError
+from redis.exceptions import ClusterDownError, NoScriptError, RedisClusterException, RedisError
 from redis.retry import Retry
 
-from beaker_bridge.exceptions import SettingsError
+from beaker_bridge.exceptions import SessionStoreError, SettingsError
 from beaker_bridge.serializers import PickledEnvelope
 from beaker_bridge.settings import SessionOptions
 from beaker_bridge.stores.base import Record, Swap, unreachable
-from beaker_bridge.stores.servers import ServerStore
+from beaker_bridge.stores.servers import AwayError, BrokenError, Pause, ServerStore
 
 #: redis-py, without its types: some of what is used here has none.
 _redis: Any = redis
+
+
+#: What says that the server, or the node that has a key, cannot be reached.
+_AWAY = (_redis.ConnectionError, _redis.TimeoutError, ClusterDownError, RedisClusterException, OSError)
+#: redis-py before 7 has a plain ConnectionError for this.
+_POOL_IS_FULL: Any = getattr(_redis.exceptions, "MaxConnectionsError", ())
 
 
 class _Script(NamedTuple):
@@ -86,7 +92,8 @@ class RedisStore(ServerStore):
     # -- The contract --------------------------------------------------------------------------------
 
     def read(self, session_id: str) -> Record | None:
-        raw = self._call("GET", _key(session_id))
+        key = _key(session_id)
+        raw = self._call(key, "GET", key)
         return None if raw is None else Record(raw)
 
     def swap(self, session_id: str, record: Record | None, new: bytes | None, expires_in: float | None = None) -> Swap:
@@ -110,7 +117,8 @@ class RedisStore(ServerStore):
 
     def _take_lease(self, session_id: str, lasts: float) -> bytes | None:
         lease = secrets.token_hex(16).encode("ascii")
-        made = self._call("SET", _lock(session_id), lease, "NX", "PX", int(lasts * 1000))
+        key = _lock(session_id)
+        made = self._call(key, "SET", key, lease, "NX", "PX", int(lasts * 1000))
         return lease if made else None
 
     def _end_lease(self, session_id: str, lease: bytes) -> None:
@@ -118,19 +126,34 @@ class RedisStore(ServerStore):
 
     def _run(self, script: _Script, key: str, *arguments: Any) -> Any:
         try:
-            return self._call("EVALSHA", script.digest, 1, key, *arguments)
+            return self._call(key, "EVALSHA", script.digest, 1, key, *arguments)
         except NoScriptError:
             # A server that was restarted, or told to forget its scripts.
-            return self._call("EVAL", script.text, 1, key, *arguments)
+            return self._call(key, "EVAL", script.text, 1, key, *arguments)
 
-    def _call(self, *command: Any) -> Any:
+    def _call(self, key: str, *command: Any) -> Any:
+        return self._pause_of(key).ask(self._execute, command)
+
+    def _pause_of(self, key: str) -> Pause:
+        """Return the pause of the server that has a key."""
+        return self._pause
+
+    def _execute(self, command: tuple[Any, ...]) -> Any:
         try:
             # Records are bytes, whatever the application's own client decodes its responses to.
             return self._connected().execute_command(*command, NEVER_DECODE=[])
         except NoScriptError:
             raise
         except (RedisError, RedisClusterException, OSError) as error:
-            raise unreachable(self.kind, error) from error
+            error_class = _class_of(error)
+            if error_class is not SessionStoreError:
+                self._drop_idle()
+            raise unreachable(self.kind, error, error_class) from error
+
+    def _drop_idle(self) -> None:
+        """Close the connections that nobody uses: they may lead to the same dead end, one after the other."""
+        if isinstance(self._address, str) and self._client is not None:
+            self._client.connection_pool.disconnect(inuse_connections=False)
 
     def _connected(self) -> Any:
         client = self._client
@@ -180,6 +203,23 @@ class RedisClusterStore(RedisStore):
         self._login = {name: value for name, value in login.items() if value}
         return addresses
 
+    def _begin_anew(self) -> None:
+        super()._begin_anew()
+        self._pauses: dict[str, Pause] = {}
+
+    def _pause_of(self, key: str) -> Pause:
+        """Return the pause of the node that has a key; while one shard fails over the others serve."""
+        client = self._client
+        nodes = client and client.nodes_manager.slots_cache.get(client.keyslot(key))
+        if not nodes:
+            return self._pause
+        name = nodes[0].name
+        return self._pauses.get(name) or self._pauses.setdefault(name, Pause())
+
+    def _drop_idle(self) -> None:
+        # The client itself does this for the node that failed.
+        return
+
     def _connect(self) -> Any:
         first, *others = [address.strip() for address in self._address.split(",")]
         nodes = [_parsed(address, "urls") for address in others]
@@ -192,6 +232,14 @@ class RedisClusterStore(RedisStore):
             retry=Retry(NoBackoff(), 1),
             **_bounded(self._timeout / 2),
         )
+
+
+def _class_of(error: Exception) -> type[SessionStoreError]:
+    """Return what an error says about the server: it is away, a connection broke, or it refused one command."""
+    # Of redis-py's own pool being full, the server knows nothing; what it calls a timeout is no ConnectionError.
+    if not isinstance(error, _AWAY) or isinstance(error, _POOL_IS_FULL):
+        return SessionStoreError
+    return BrokenError if type(error) is _redis.ConnectionError else AwayError
 
 
 def _key(session_id: str) -> str:

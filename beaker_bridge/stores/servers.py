@@ -1,4 +1,4 @@
-"""What the stores on servers share: a lock that the server keeps, and a new beginning in a forked child."""
+"""What the stores on servers share: a pause after a failure, a lock, and a new beginning in a forked child."""
 
 from __future__ import annotations
 
@@ -9,18 +9,117 @@ import time
 from abc import abstractmethod
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, TypeVar
 from weakref import WeakSet
 
 from beaker_bridge.exceptions import SessionStoreError, SessionTooLargeError
-from beaker_bridge.stores.base import Record, Store, Swap, lock_timed_out
+from beaker_bridge.stores.base import Record, Store, Swap, chain, lock_timed_out
 
 log = logging.getLogger(__name__)
 
+T = TypeVar("T")
+
+#: Seconds for which a server that could not be reached is left alone.
+PAUSE = 1
 #: Seconds after which a lock ends by itself, whose holder has died; more where waits are long.
 LEASE = 30
 #: The shortest and the longest pause between two tries for a lock that somebody holds, in seconds.
 PAUSES = (0.001, 0.05)
+
+
+class AwayError(SessionStoreError):
+    """The server itself cannot be reached; an answer that refuses one statement is not this."""
+
+
+class BrokenError(AwayError):
+    """A connection broke: the server may be well, or there again after a restart."""
+
+
+class Pause:
+    """Leaves a server alone for a while when it could not be reached: each try would cost a request its time.
+
+    When the pause is over one caller finds out; the others go on without the server until it has.
+    A connection that broke begins no pause by itself: the next caller finds out at once.
+    """
+
+    def __init__(self) -> None:
+        #: One object as long as the server is up, nothing during a pause: the one thing that a call
+        #: looks at. A call that began before the server was back says nothing about it as it is now.
+        self._up: object | None = object()
+        self._guard = threading.Lock()
+        self._finding_out = False
+        self._until = 0.0
+        self._failure: AwayError | None = None
+
+    def ask(self, step: Callable[..., T], *arguments: Any) -> T:
+        """Ask the server, unless it is left alone.
+
+        Args:
+            step: what asks; it raises :class:`AwayError` where the server cannot be reached.
+            arguments: the step's.
+
+        Raises:
+            AwayError: it cannot be reached, or could not be a moment ago.
+        """
+        up = self._up
+        if up is None:
+            return self._find_out(step, arguments)
+        try:
+            return step(*arguments)
+        except AwayError as failure:
+            self._begin(failure, up)
+            raise
+
+    def _begin(self, failure: AwayError, up: object) -> None:
+        with self._guard:
+            if self._up is up:
+                self._up, self._failure = None, failure
+                self._until = time.monotonic() + (0 if isinstance(failure, BrokenError) else PAUSE)
+
+    def _find_out(self, step: Callable[..., T], arguments: tuple[Any, ...]) -> T:
+        if not getattr(_urgent, "asks", False):
+            self._take_turn()
+        failure = None
+        try:
+            return step(*arguments)
+        except AwayError as error:
+            failure = error
+            raise
+        finally:
+            with self._guard:
+                self._finding_out = False
+                if failure is None:
+                    # It has answered, if only with an error.
+                    self._up, self._failure = object(), None
+                else:
+                    self._failure, self._until = failure, time.monotonic() + PAUSE
+
+    def _take_turn(self) -> None:
+        with self._guard:
+            failure = self._failure
+            if failure is not None and (self._finding_out or time.monotonic() < self._until):
+                # Their frames would be kept for as long as the server is away, with sockets and requests.
+                for step in chain(failure):
+                    step.__traceback__ = None
+                raise AwayError(
+                    f"{failure}; it is left alone for up to {PAUSE} s after a failure",
+                    name=failure.name,
+                    original=failure.original,
+                )
+            self._finding_out = True
+
+
+_urgent = threading.local()
+
+
+@contextmanager
+def urgently() -> Iterator[None]:
+    """Ask servers in this thread though they are left alone."""
+    _urgent.asks = True
+    try:
+        yield
+    finally:
+        _urgent.asks = False
 
 
 class ServerStore(Store):
@@ -28,8 +127,12 @@ class ServerStore(Store):
 
     def __init__(self) -> None:
         self._process = os.getpid()
-        self._queues = _ThreadQueues()
+        self._start()
         _stores.add(self)
+
+    def _start(self) -> None:
+        self._queues = _ThreadQueues()
+        self._pause = Pause()
 
     @contextmanager
     def lock(self, session_id: str, timeout: float) -> Iterator[None]:
@@ -69,8 +172,8 @@ class ServerStore(Store):
         """End a lease, if it still is ours."""
 
     def forget(self) -> None:
-        """Begin anew in a forked child: the parent's connections and waiting threads are not the child's."""
-        self._queues = _ThreadQueues()
+        """Begin anew in a forked child: the parent's connections, waiting threads and pauses are not the child's."""
+        self._start()
 
     def begin_anew(self) -> None:
         """Forget, and only then take note of it: another thread must not go on with what was the parent's."""

@@ -15,12 +15,12 @@ from weakref import finalize
 import sqlalchemy as sa
 from sqlalchemy.exc import DBAPIError, IntegrityError, SQLAlchemyError
 
-from beaker_bridge.exceptions import SettingsError
+from beaker_bridge.exceptions import SessionStoreError, SettingsError
 from beaker_bridge.serializers import NamespaceEnvelope
 from beaker_bridge.settings import SessionOptions
 from beaker_bridge.stores.base import ID_FORM, Record, Swap, unreachable
 from beaker_bridge.stores.engines import application_engine, is_address, own_engine
-from beaker_bridge.stores.servers import ServerStore, outcome, too_large
+from beaker_bridge.stores.servers import AwayError, BrokenError, ServerStore, outcome, too_large
 
 T = TypeVar("T")
 
@@ -165,12 +165,16 @@ class SQLStore(ServerStore):
     # -- The connection ------------------------------------------------------------------------------
 
     def _run(self, work: Callable[[sa.Connection], T]) -> T:
+        answer: T = self._pause.ask(self._tried, work)
+        return answer
+
+    def _tried(self, work: Callable[[sa.Connection], T]) -> T:
         """Do something with a connection; once more on a new one, where the server has closed it."""
         deadline = time.monotonic() + self._timeout
         tries = 0
         while True:
             try:
-                with self._prepared().connect() as connection:
+                with _connected(self._prepared()) as connection:
                     return work(connection)
             except DBAPIError as error:
                 if _is_lost(error):
@@ -180,7 +184,7 @@ class SQLStore(ServerStore):
                 tries += 1
                 if tries > 1 or not error.connection_invalidated or time.monotonic() > deadline:
                     # What the driver said: SQLAlchemy's text may show the record.
-                    raise unreachable(self.kind, error.orig or error) from error.orig
+                    raise unreachable(self.kind, error.orig or error, _class_of(error)) from error.orig
             except SQLAlchemyError as error:
                 raise unreachable(self.kind, error) from error
 
@@ -195,7 +199,7 @@ class SQLStore(ServerStore):
     def _prepare(self, engine: sa.Engine) -> None:
         """Do what the first use of the database needs; threads and processes may do it at once."""
         if engine.dialect.name in ("mysql", "mariadb"):
-            with engine.connect() as connection:
+            with _connected(engine) as connection:
                 self._largest = connection.scalar(
                     sa.text(
                         "SELECT character_octet_length FROM information_schema.columns"
@@ -242,10 +246,36 @@ class _Statements:
         )
 
 
+def _connected(engine: sa.Engine) -> sa.Connection:
+    """Return a connection of an engine.
+
+    Raises:
+        DBAPIError: there is none to be had. Where an idle connection of the application's engine has
+            broken, SQLAlchemy lets the driver's own error through, which comes when it is set to AUTOCOMMIT.
+    """
+    try:
+        return engine.connect()
+    except engine.dialect.loaded_dbapi.Error as error:
+        broken = engine.dialect.is_disconnect(error, None, None)
+        if broken:
+            # The others are as old as this one.
+            engine.dispose()
+        raise DBAPIError(None, None, error, connection_invalidated=broken) from error
+
+
 def _is_lost(error: DBAPIError) -> bool:
     state = getattr(error.orig, "sqlstate", None) or getattr(error.orig, "pgcode", None)
     number = error.orig.args[0] if error.orig and error.orig.args else None
     return isinstance(error, IntegrityError) or state in _LOST_STATES or number in _LOST_NUMBERS
+
+
+def _class_of(error: DBAPIError) -> type[SessionStoreError]:
+    """Return what an error says about the server: it is away, a connection broke, or it refused one statement."""
+    # Without a statement it is the connection that could not be had, for whatever reason.
+    if error.statement is None:
+        return AwayError
+    # A statement that was not answered may wait for a row that somebody has locked.
+    return BrokenError if error.connection_invalidated else SessionStoreError
 
 
 def _end_of(lease: bytes) -> float:
@@ -267,7 +297,7 @@ class DatabaseStore(SQLStore):
         super().__init__(options, _table(options), options.url)
 
     def _prepare(self, engine: sa.Engine) -> None:
-        with engine.connect() as connection:
+        with _connected(engine) as connection:
             try:
                 self._table.create(connection, checkfirst=True)
             except DBAPIError as error:

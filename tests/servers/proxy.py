@@ -21,7 +21,9 @@ class Proxy:
         self._pairs: list[tuple[socket.socket, socket.socket]] = []
         self._threads = [threading.Thread(target=self._accept)]
         #: How many bytes of the next answer are let through before the connection is closed.
-        self._passing: int | None = None
+        self._passing = 0
+        #: How many answers are still to be lost.
+        self._losses = 0
         #: How many connections were made.
         self.connections = 0
         #: How many times somebody asked.
@@ -42,9 +44,14 @@ class Proxy:
             for one in pair:
                 one.close()
 
-    def lose_next_answer(self, passing: int = 0) -> None:
-        """Pass the next request on, but of the answer only the first bytes; then close the connection."""
-        self._passing = passing
+    def lose_next_answer(self, passing: int = 0, *, times: int = 1) -> None:
+        """Pass the next request on, but of the answer only the first bytes; then close the connection.
+
+        Args:
+            passing: how many bytes are let through.
+            times: how many requests are lost so, one after the other.
+        """
+        self._passing, self._losses = passing, times
 
     def cut(self) -> None:
         """Close every connection."""
@@ -72,9 +79,9 @@ class Proxy:
     def _answer(self, client: socket.socket, server: socket.socket) -> None:
         with suppress(OSError):
             while answer := server.recv(65536):
-                if self._passing is not None:
-                    passing, self._passing = self._passing, None
-                    client.sendall(answer[:passing])
+                if self._losses:
+                    self._losses -= 1
+                    client.sendall(answer[: self._passing])
                     break
                 client.sendall(answer)
         _end(client, server)
