@@ -1,4 +1,4 @@
-"""Connections to PostgreSQL by psycopg 3 whose statements end in time, whatever the server does."""
+"""Connections to PostgreSQL by psycopg 3 that are made, and answered, in time, whatever the server does."""
 
 from __future__ import annotations
 
@@ -16,8 +16,17 @@ class BoundedConnection(psycopg.Connection[Any]):
     server that hangs does not heed it.
     """
 
-    #: The longest wait for a statement, in seconds.
+    #: The longest wait for a connection, and for a statement, in seconds.
     seconds: float = 0
+
+    @classmethod
+    def _connect_gen(cls, *args: Any, **kwargs: Any) -> Generator[Any, Any, Any]:
+        # As libpq, psycopg takes whole seconds for connect_timeout, and 2 at least.
+        steps: Generator[Any, Any, Any] = super()._connect_gen(*args, **kwargs)
+        try:
+            return (yield from _within(cls.seconds, steps))
+        except TimeoutError:
+            raise psycopg.OperationalError(f"no connection within {cls.seconds:g} seconds") from None
 
     def wait(self, gen: Generator[Any, Any, Any], *args: Any, **kwargs: Any) -> Any:
         """Wait for a statement; raises ``psycopg.OperationalError`` when its time is over."""
@@ -41,14 +50,10 @@ def _within(seconds: float, steps: Generator[Any, Any, Any]) -> Generator[Any, A
         return end.value
 
 
-def connect(seconds: float, *args: Any, **kwargs: Any) -> BoundedConnection:
-    """Return a connection.
+def bounded(seconds: float) -> type[BoundedConnection]:
+    """Return a class of connections.
 
     Args:
-        seconds: the longest wait for each of its statements.
-        args: as ``psycopg.connect`` takes them.
-        kwargs: as ``psycopg.connect`` takes them.
+        seconds: the longest wait for one of them, and for each of its statements.
     """
-    connection = BoundedConnection.connect(*args, **kwargs)
-    connection.seconds = seconds
-    return connection
+    return type("BoundedConnection", (BoundedConnection,), {"seconds": seconds})

@@ -99,11 +99,13 @@ def _defaults(url: URL, settings: Mapping[str, Any], timeout: float) -> dict[str
 
 
 def _bound(engine: Engine, timeout: float) -> None:
-    from beaker_bridge.stores.bounded_psycopg import connect
+    from beaker_bridge.stores.bounded_psycopg import bounded
+
+    connection_class = bounded(timeout)
 
     @event.listens_for(engine, "do_connect")
     def _connect(_dialect: Any, _record: Any, arguments: Any, options: Any) -> Any:
-        return connect(timeout, *arguments, **options)
+        return connection_class.connect(*arguments, **options)
 
 
 def application_engine(choice: Any) -> Callable[[], Engine]:

@@ -15,18 +15,20 @@ PACKAGE = "mariadb-server"
 
 
 class MariaDB(Server):
-    """One MariaDB on a Unix socket, which forgets everything when it is stopped.
+    """One MariaDB on a Unix socket, which may lose its last second when it is killed.
 
     Args:
         folder: as :class:`Server`'s.
+        options: further options of ``mariadbd``.
     """
 
     program = "mariadbd"
     package = PACKAGE
     not_yet = (pymysql.OperationalError,)
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, *options: str) -> None:
         super().__init__(folder)
+        self._options = options
         self._install = find("mariadb-install-db", PACKAGE)
         self._words = ["--no-defaults", f"--user={getpass.getuser()}", f"--datadir={folder}/data"]
         self.socket = f"{folder}/socket"
@@ -34,6 +36,17 @@ class MariaDB(Server):
     @property
     def url(self) -> str:
         return f"mysql+pymysql://root@localhost/test?charset=utf8mb4&unix_socket={self.socket}"
+
+    @property
+    def address(self) -> str:
+        """The address, as a socket takes it."""
+        return self.socket
+
+    def connections(self) -> int:
+        """Return how many clients are connected, beside the one that asks."""
+        with self.client() as client, client.cursor() as cursor:
+            cursor.execute("SELECT count(*) FROM information_schema.processlist WHERE user = 'root'")
+            return cursor.fetchone()[0] - 1
 
     def prepare(self) -> None:
         subprocess.run(
@@ -48,6 +61,7 @@ class MariaDB(Server):
             *(self.path, *self._words, "--skip-networking", f"--socket={self.socket}"),
             *("--pid-file=pid", "--max-connections=200"),
             *("--innodb-flush-log-at-trx-commit=0", "--innodb-buffer-pool-size=16M", "--skip-log-bin"),
+            *self._options,
         ]
 
     def connect(self) -> None:

@@ -65,6 +65,10 @@ class Memcached(Server):
         lines = self.ask("stats", "END").splitlines()[:-1]
         return dict(line.split(" ", 2)[1:] for line in lines)
 
+    def connections(self) -> int:
+        """Return how many clients are connected, beside the one that asks."""
+        return self.ask("stats conns", "END").count(":listen_addr ") - 1
+
     def left(self, key: str) -> int:
         """Return the seconds after which a key expires; -1: never."""
         return int(self.ask(f"mg {key} t", "HD t", "EN").removeprefix("HD t"))

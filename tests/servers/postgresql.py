@@ -12,7 +12,7 @@ from pathlib import Path
 
 import psycopg
 
-from tests.servers import PATIENCE, MissingServerError, Server, find, free_port
+from tests.servers import PATIENCE, MissingServerError, Server, find, free_port, wait_until
 
 PACKAGE = "postgresql"
 #: PostgreSQL refuses to run as root: its package's user runs it then.
@@ -20,18 +20,20 @@ USER = "postgres"
 
 
 class PostgreSQL(Server):
-    """One PostgreSQL, which forgets everything when it is stopped.
+    """One PostgreSQL, which may lose its last writes when it is killed.
 
     Args:
         folder: as :class:`Server`'s.
+        settings: other settings, each ``name=value``.
     """
 
     program = "postgres"
     package = PACKAGE
     not_yet = (psycopg.OperationalError,)
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, *settings: str) -> None:
         super().__init__(folder)
+        self._settings = settings
         self._initdb = find("initdb", PACKAGE)
         self.port = free_port()
 
@@ -66,18 +68,55 @@ class PostgreSQL(Server):
             "synchronous_commit": "off",
             "full_page_writes": "off",
         }
-        words = [word for name, value in settings.items() for word in ("-c", f"{name}={value}")]
+        all_settings = [*(f"{name}={value}" for name, value in settings.items()), *self._settings]
+        words = [word for setting in all_settings for word in ("-c", setting)]
         return [*self._rights(), self.path, "-D", str(self._data), *words]
+
+    @property
+    def address(self) -> tuple[str, int]:
+        """The address, as a socket takes it."""
+        return "127.0.0.1", self.port
 
     def connect(self) -> None:
         self.client().close()
+
+    def connections(self) -> int:
+        """Return how many clients are connected, beside the one that asks."""
+        with self.client() as client:
+            query = "SELECT count(*) - 1 FROM pg_stat_activity WHERE backend_type = 'client backend'"
+            return client.execute(query).fetchone()[0]
 
     def client(self) -> psycopg.Connection:
         """Return a connection for the test itself, each statement of which is a transaction."""
         return psycopg.connect(host="127.0.0.1", port=self.port, user=USER, dbname="postgres", autocommit=True)
 
+    def kill(self) -> None:
+        # Its children end when they see that it has; before that, another one could not start.
+        children = self._children()
+        super().kill()
+        wait_until(lambda: not any(Path(f"/proc/{child}").exists() for child in children))
+
+    def freeze(self) -> None:
+        super().freeze()
+        # Those that serve the connections are processes of their own.
+        children = self._children()
+        for child in children:
+            os.kill(child, signal.SIGSTOP)
+        wait_until(lambda: all(") T " in Path(f"/proc/{child}/stat").read_text("ascii") for child in children))
+
+    def thaw(self) -> None:
+        for child in self._children():
+            os.kill(child, signal.SIGCONT)
+        super().thaw()
+
+    def _children(self) -> list[int]:
+        found = Path(f"/proc/{self.process.pid}/task/{self.process.pid}/children").read_text(encoding="ascii")
+        return [int(number) for number in found.split()]
+
     def stop(self) -> None:
-        # At once, whoever is connected; its SIGTERM would wait for them.
+        # At once, whoever is connected; its SIGTERM would wait for them. Frozen children would not end.
+        if self.process is not None:
+            self.thaw()
         self._end(signal.SIGINT)
 
     def _rights(self) -> list[str]:

@@ -1,4 +1,4 @@
-"""A proxy before a server, which counts what is asked and can lose an answer."""
+"""A proxy before a server, which counts what is asked, and can lose an answer or fall silent."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ class Proxy:
     """Passes bytes on between its own port and a server's.
 
     Args:
-        port: the server's, on the loopback interface.
+        place: the server's port on the loopback interface, or the path of its Unix socket.
     """
 
-    def __init__(self, port: int) -> None:
-        self._server = ("127.0.0.1", port)
+    def __init__(self, place: int | str) -> None:
+        self._server = place
         self._listener = socket.create_server(("127.0.0.1", 0))
         self.port: int = self._listener.getsockname()[1]
         self._pairs: list[tuple[socket.socket, socket.socket]] = []
@@ -28,6 +28,7 @@ class Proxy:
         self.connections = 0
         #: How many times somebody asked.
         self.asked = 0
+        self._silent = False
 
     def __enter__(self):
         self._threads[0].start()
@@ -53,6 +54,14 @@ class Proxy:
         """
         self._passing, self._losses = passing, times
 
+    def fall_silent(self) -> None:
+        """Accept connections and requests from now on, and never answer."""
+        self._silent = True
+
+    def speak(self) -> None:
+        """Serve new connections again; those from before hear nothing any more."""
+        self._silent = False
+
     def cut(self) -> None:
         """Close every connection."""
         for pair in self._pairs:
@@ -63,22 +72,34 @@ class Proxy:
             while True:
                 client, _ = self._listener.accept()
                 self.connections += 1
-                server = socket.create_connection(self._server)
+                server = self._connected()
                 self._pairs.append((client, server))
                 for target in (self._ask, self._answer):
                     self._threads.append(threading.Thread(target=target, args=(client, server)))
                     self._threads[-1].start()
 
+    def _connected(self) -> socket.socket:
+        if isinstance(self._server, int):
+            return socket.create_connection(("127.0.0.1", self._server))
+        server = socket.socket(socket.AF_UNIX)
+        server.connect(self._server)
+        return server
+
     def _ask(self, client: socket.socket, server: socket.socket) -> None:
+        deaf = False
         with suppress(OSError):
             while request := client.recv(65536):
                 self.asked += 1
-                server.sendall(request)
+                deaf = deaf or self._silent
+                if not deaf:
+                    server.sendall(request)
         _end(client, server)
 
     def _answer(self, client: socket.socket, server: socket.socket) -> None:
         with suppress(OSError):
             while answer := server.recv(65536):
+                if self._silent:
+                    continue
                 if self._losses:
                     self._losses -= 1
                     client.sendall(answer[: self._passing])

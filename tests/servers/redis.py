@@ -36,6 +36,16 @@ class Redis(Server):
     def url(self) -> str:
         return f"redis://127.0.0.1:{self.port}/0"
 
+    @property
+    def address(self) -> tuple[str, int]:
+        """The address, as a socket takes it."""
+        return "127.0.0.1", self.port
+
+    def connections(self) -> int:
+        """Return how many clients are connected, beside the one that asks."""
+        with self.client() as client:
+            return len(client.client_list(_type="normal")) - 1
+
     def command(self) -> list[str]:
         return [
             *(self.path, "--port", str(self.port), "--bind", "127.0.0.1", "--dir", str(self.folder)),
