@@ -43,17 +43,20 @@ class Pace(NamedTuple):
 
     Args:
         fault: seconds for which the store is away, or hangs.
-        after: seconds of traffic after it is back.
+        calm: seconds without a failed request after which the service counts as back.
         store_timeout: the option, in seconds.
     """
 
     fault: float
-    after: float
+    calm: float
     store_timeout: float
 
 
-SHORT = Pace(fault=1.5, after=2, store_timeout=0.5)
-LONG = Pace(fault=10, after=5, store_timeout=2)
+#: Calm is longer than the pause after a failure, and than what an idle connection that broke may cost.
+SHORT = Pace(fault=1.2, calm=1.1, store_timeout=0.5)
+LONG = Pace(fault=10, calm=3, store_timeout=2)
+#: Seconds after which a service is given up that does not come back.
+GIVEN_UP = 10
 
 #: Starts a server of this run: by module, class and options.
 Start = Callable[..., Any]
@@ -134,7 +137,7 @@ class Browser:
     def log_in(self) -> None:
         """Log in, as a new user."""
         self._cookie, self._visits = "", 0
-        response = self._answer(f"login?user={self._user}")
+        response = self.answer(f"login?user={self._user}")
         assert response.status_int == 200, response.text
         self._cookie = response.headers["Set-Cookie"].partition(";")[0]
 
@@ -142,7 +145,7 @@ class Browser:
         """Ask for a page."""
         began = time.monotonic()
         try:
-            response = self._answer(page)
+            response = self.answer(page)
         except Exception:  # noqa: BLE001 -- whatever reaches the server is one of the outcomes
             response = None
         end = time.monotonic()
@@ -150,7 +153,8 @@ class Browser:
         logged_out = response is not None and self._is_logged_out(page, response)
         return Sent(page, end, end - began, status, logged_out)
 
-    def _answer(self, page: str) -> Any:
+    def answer(self, page: str) -> Any:
+        """Ask for a page, and return the whole response."""
         return Request.blank(f"/{page}", headers={"Cookie": self._cookie}).get_response(self._app)
 
     def _is_logged_out(self, page: str, response: Any) -> bool:
@@ -173,6 +177,7 @@ class Report(NamedTuple):
         errors: how many had another error.
         logged_out: how many users lost what was there before.
         plain: how many pages that have nothing to do with the session failed.
+        waited: how many were answered only when a wait for the store was over.
         longest: the longest request, in seconds.
         back_after: seconds from the store's return to the end of the last request that failed.
         leaked: the threads, the sockets and the server's clients that are left.
@@ -184,6 +189,7 @@ class Report(NamedTuple):
     errors: int
     logged_out: int
     plain: int
+    waited: int
     longest: float
     back_after: float
     leaked: tuple[int, int, int]
@@ -204,7 +210,7 @@ class Traffic:
         self._forgets = forgets
         self._sent: list[Sent] = []
         self._over = threading.Event()
-        self.back_at = 0.0
+        self._back_at = 0.0
 
     def run(self, name: str, fault: Callable[[], Any], clients: Callable[[], int] = lambda: 0) -> Report:
         """Send requests before, during and after a fault.
@@ -221,8 +227,8 @@ class Traffic:
         try:
             time.sleep(BEFORE)  # the traffic before the fault
             fault()
-            self.back_at = time.monotonic()
-            time.sleep(self._pace.after)  # the traffic after it
+            self._back_at = time.monotonic()
+            self._wait_for_calm()
         finally:
             self._over.set()
             for thread in threads:
@@ -233,6 +239,12 @@ class Traffic:
         wait_until(lambda: clients() == 0)
         threads_left, sockets_left = (now - then for now, then in zip(_held(), before, strict=True))
         return self._report(name, (threads_left, sockets_left, max(0, at_most)))
+
+    def _wait_for_calm(self) -> None:
+        failed_at = self._back_at
+        while failed_at + self._pace.calm > (now := time.monotonic()) < self._back_at + GIVEN_UP:
+            time.sleep(failed_at + self._pace.calm - now)  # until it would be calm, if nothing fails
+            failed_at = max([self._back_at] + [sent.end for sent in self._sent if sent.status != 200])
 
     def _browse(self, user: str) -> None:
         browser = Browser(self._app, user)
@@ -259,8 +271,9 @@ class Traffic:
             sum(sent.status != 503 for sent in failed),
             sum(sent.logged_out for sent in self._sent),
             sum(sent.page == "plain" for sent in failed),
+            sum(sent.seconds > 0.8 * self._pace.store_timeout for sent in failed),
             max(sent.seconds for sent in self._sent),
-            max([sent.end - self.back_at for sent in failed] + [0]),
+            max([sent.end - self._back_at for sent in failed] + [0]),
             leaked,
         )
 
@@ -459,7 +472,7 @@ FAULTS: list[tuple[Fault, str]] = [
     *((full, name) for name in ("file", "dbm")),
     *((read_only, name) for name in ("file", "dbm")),
 ]
-HEADS = ("Fault", "Requests", "503", "Other errors", "Logged out", "Longest request", "Back after")
+HEADS = ("Fault", "Requests", "503", "Other errors", "Logged out", "Waited", "Longest", "Back after")
 
 
 def table(reports: list[Report]) -> str:
@@ -471,6 +484,7 @@ def table(reports: list[Report]) -> str:
             f"{report.unavailable}",
             f"{report.errors}",
             f"{report.logged_out}",
+            f"{report.waited}",
             f"{report.longest:.2f} s",
             f"{report.back_after:.2f} s",
         )
