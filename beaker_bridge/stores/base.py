@@ -126,14 +126,14 @@ class LockingStore(Store):
 def unreachable(kind: str, error: BaseException, error_class: type[E] = SessionStoreError) -> E:  # type: ignore[assignment]
     """Return the error for a store that cannot be reached."""
     # A file is named by the session's id, which would open it: the log, and its traceback, have none.
-    for step in chain(error):
+    for step in _chain(error):
         if isinstance(step, OSError):
             del step.filename, step.filename2
     reason = f"{type(error).__name__}: {error}" if str(error) else type(error).__name__
     return error_class(f"the session store {kind} cannot be reached: {reason}", name=kind, original=error)
 
 
-def chain(error: BaseException | None) -> Iterator[BaseException]:
+def _chain(error: BaseException | None) -> Iterator[BaseException]:
     """Yield an error, and those before it that a traceback shows."""
     while error is not None:
         yield error

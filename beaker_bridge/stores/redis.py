@@ -41,6 +41,7 @@ class _Script(NamedTuple):
         return cls(text, hashlib.sha1(text, usedforsecurity=False).hexdigest())
 
 
+_SENTINEL_SCHEME = "redis+sentinel:"
 #: ``redis+sentinel://name:password@host:port,host:port/service/db``, which redis-py does not know.
 _SENTINEL = re.compile(
     r"redis\+sentinel://(?:(?P<username>[^:@/]*):(?P<password>[^@/]*)@)?"
@@ -145,10 +146,25 @@ class RedisStore(ServerStore):
         except NoScriptError:
             raise
         except (RedisError, RedisClusterException, OSError) as error:
-            error_class = _class_of(error)
+            error_class = self._class_of(error)
             if error_class is not SessionStoreError:
                 self._drop_idle()
             raise unreachable(self.kind, error, error_class) from error
+
+    def _class_of(self, error: Exception) -> type[SessionStoreError]:
+        """Return what an error says about the server: it is away, a connection broke, or it refused one command."""
+        # Of redis-py's own pool being full, the server knows nothing.
+        if not isinstance(error, _AWAY) or isinstance(error, _POOL_IS_FULL):
+            return SessionStoreError
+        # Behind sentinels a new connection may lead to another master than the one that hangs.
+        broken = type(error) is _redis.ConnectionError or (
+            self._has_sentinels and isinstance(error, _redis.TimeoutError)
+        )
+        return BrokenError if broken else AwayError
+
+    @property
+    def _has_sentinels(self) -> bool:
+        return isinstance(self._address, str) and self._address.startswith(_SENTINEL_SCHEME)
 
     def _drop_idle(self) -> None:
         """Close the connections that nobody uses: they may lead to the same dead end, one after the other."""
@@ -232,14 +248,6 @@ class RedisClusterStore(RedisStore):
             retry=Retry(NoBackoff(), 1),
             **_bounded(self._timeout / 2),
         )
-
-
-def _class_of(error: Exception) -> type[SessionStoreError]:
-    """Return what an error says about the server: it is away, a connection broke, or it refused one command."""
-    # Of redis-py's own pool being full, the server knows nothing; what it calls a timeout is no ConnectionError.
-    if not isinstance(error, _AWAY) or isinstance(error, _POOL_IS_FULL):
-        return SessionStoreError
-    return BrokenError if type(error) is _redis.ConnectionError else AwayError
 
 
 def _key(session_id: str) -> str:

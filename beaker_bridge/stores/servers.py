@@ -8,12 +8,12 @@ import threading
 import time
 from abc import abstractmethod
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Any, TypeVar
 from weakref import WeakSet
 
 from beaker_bridge.exceptions import SessionStoreError, SessionTooLargeError
-from beaker_bridge.stores.base import Record, Store, Swap, chain, lock_timed_out
+from beaker_bridge.stores.base import Record, Store, Swap, lock_timed_out
 
 log = logging.getLogger(__name__)
 
@@ -73,7 +73,7 @@ class Pause:
     def _begin(self, failure: AwayError, up: object) -> None:
         with self._guard:
             if self._up is up:
-                self._up, self._failure = None, failure
+                self._up, self._failure = None, _bare(failure)
                 self._until = time.monotonic() + (0 if isinstance(failure, BrokenError) else PAUSE)
 
     def _find_out(self, step: Callable[..., T], arguments: tuple[Any, ...]) -> T:
@@ -92,21 +92,28 @@ class Pause:
                     # It has answered, if only with an error.
                     self._up, self._failure = object(), None
                 else:
-                    self._failure, self._until = failure, time.monotonic() + PAUSE
+                    self._failure, self._until = _bare(failure), time.monotonic() + PAUSE
 
     def _take_turn(self) -> None:
         with self._guard:
             failure = self._failure
             if failure is not None and (self._finding_out or time.monotonic() < self._until):
-                # Their frames would be kept for as long as the server is away, with sockets and requests.
-                for step in chain(failure):
-                    step.__traceback__ = None
                 raise AwayError(
                     f"{failure}; it is left alone for up to {PAUSE} s after a failure",
                     name=failure.name,
                     original=failure.original,
                 )
             self._finding_out = True
+
+
+def _bare(failure: AwayError) -> AwayError:
+    """Return a failure to be remembered: its frames, and what a client adds to an error, hold sockets and requests."""
+    original = failure.original
+    bare = None
+    # One that cannot be made from what it shows is left out.
+    with suppress(Exception):
+        bare = original and type(original)(*original.args)
+    return AwayError(str(failure), name=failure.name, original=bare)
 
 
 _urgent = threading.local()
