@@ -237,8 +237,7 @@ class Traffic:
         self._app._profile.store.close()
         gc.collect()
         wait_until(lambda: clients() == 0)
-        threads_left, sockets_left = (now - then for now, then in zip(_held(), before, strict=True))
-        return self._report(name, (threads_left, sockets_left, max(0, at_most)))
+        return self._report(name, (*_more_than(before), max(0, at_most)))
 
     def _wait_for_calm(self) -> None:
         failed_at = self._back_at
@@ -288,6 +287,12 @@ def _held() -> tuple[int, int]:
             # The directory's own.
             continue
     return threading.active_count(), sockets
+
+
+def _more_than(before: tuple[int, int]) -> tuple[int, int]:
+    """Return how many threads and sockets there are more than before."""
+    threads, sockets = _held()
+    return threads - before[0], sockets - before[1]
 
 
 # -- Servers -----------------------------------------------------------------------------------------
@@ -344,6 +349,7 @@ def silent(name: str, start: Start, _folder: Path, pace: Pace) -> Report:
     """What stands where the server was accepts connections, and never answers."""
     server = start(*SERVERS[name])
     place = server.address if isinstance(server.address, str) else server.address[1]
+    before = _held()
     with Proxy(place) as proxy:
 
         def fault() -> None:
@@ -352,8 +358,10 @@ def silent(name: str, start: Start, _folder: Path, pace: Pace) -> Report:
             proxy.speak()
 
         traffic = Traffic(_site_on(name, PROXIED[name].format(proxy.port), pace), pace)
-        # The proxy's own threads and sockets are as many as its connections.
-        return traffic.run(f"{name}: accepts, no answer for {pace.fault:g} s", fault)._replace(leaked=(0, 0, 0))
+        report = traffic.run(f"{name}: accepts, no answer for {pace.fault:g} s", fault)
+    # Of its own connections the proxy has threads and sockets, too: it is counted when it has ended.
+    wait_until(lambda: server.connections() == 0)
+    return report._replace(leaked=(*_more_than(before), 0))
 
 
 # -- A failover --------------------------------------------------------------------------------------
@@ -361,6 +369,15 @@ def silent(name: str, start: Start, _folder: Path, pace: Pace) -> Report:
 
 def failed_over(name: str, start: Start, _folder: Path, pace: Pace) -> Report:
     """A master is killed, and its replica is promoted."""
+    return _failover(name, start, pace, "is killed", lambda master: master.kill())
+
+
+def hung_over(name: str, start: Start, _folder: Path, pace: Pace) -> Report:
+    """A master hangs, and its replica is promoted."""
+    return _failover(name, start, pace, "hangs", lambda master: master.freeze())
+
+
+def _failover(name: str, start: Start, pace: Pace, what: str, happens: Callable[[Any], None]) -> Report:
     if name == "sentinel":
         group = start("redis", "RedisWithSentinels")
         app = site(type="ext:redis", url=group.url, store_timeout=pace.store_timeout)
@@ -371,10 +388,10 @@ def failed_over(name: str, start: Start, _folder: Path, pace: Pace) -> Report:
         master, replicas = group.servers[0], group.servers[3:]
 
     def fault() -> None:
-        master.kill()
+        happens(master)
         wait_until(lambda: any(_is_master(replica) for replica in replicas))
 
-    return Traffic(app, pace).run(f"redis {name}: the master is killed", fault)
+    return Traffic(app, pace).run(f"redis {name}: the master {what}", fault)
 
 
 def _is_master(node: Any) -> bool:
@@ -469,6 +486,7 @@ FAULTS: list[tuple[Fault, str]] = [
     *((frozen, name) for name in SERVERS),
     *((silent, name) for name in SERVERS),
     *((failed_over, name) for name in ("sentinel", "cluster")),
+    *((hung_over, name) for name in ("sentinel", "cluster")),
     *((full, name) for name in ("file", "dbm")),
     *((read_only, name) for name in ("file", "dbm")),
 ]

@@ -9,6 +9,7 @@ import threading
 import time
 import weakref
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
 from types import SimpleNamespace
 
 import pytest
@@ -570,3 +571,22 @@ def test_waiting_for_a_probe_is_nobodys(start_server, clock):
         assert all("left alone" in str(error) for error in others)
 
         store.close()
+
+
+def test_a_master_that_hangs_is_not_the_one_to_wait_for(start_server, clock):
+    """Behind sentinels a request that a master did not answer begins no pause: the next one asks the new master."""
+    group = start_server("redis", "RedisWithSentinels")
+    store = opened(type="ext:redis", url=group.url)
+    store.read(ID)
+    group.master.freeze()
+    hung = refused(lambda: store.read(ID))
+    with ExitStack() as open_clients:
+        clients = [open_clients.enter_context(sentinel.client()) for sentinel in group.sentinels]
+        wait_until(
+            lambda: all(client.sentinel_get_master_addr_by_name("main")[1] == group.replica.port for client in clients)
+        )
+
+    assert isinstance(hung.original, redis.TimeoutError)
+    assert store.read(ID) is None
+
+    store.close()

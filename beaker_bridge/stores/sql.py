@@ -256,11 +256,9 @@ def _connected(engine: sa.Engine) -> sa.Connection:
     try:
         return engine.connect()
     except engine.dialect.loaded_dbapi.Error as error:
-        broken = engine.dialect.is_disconnect(error, None, None)
-        if broken:
-            # The others are as old as this one.
-            engine.dispose()
-        raise DBAPIError(None, None, error, connection_invalidated=broken) from error
+        # The other idle ones are as old as this one.
+        engine.dispose()
+        raise DBAPIError(None, None, error, connection_invalidated=True) from error
 
 
 def _is_lost(error: DBAPIError) -> bool:
