@@ -15,11 +15,12 @@ import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from importlib import import_module
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import redis
 from pyramid.config import Configurator
 from pyramid.response import Response
 from webob import Request
@@ -395,8 +396,10 @@ def _failover(name: str, start: Start, pace: Pace, what: str, happens: Callable[
 
 
 def _is_master(node: Any) -> bool:
-    with node.client() as client:
+    # A sentinel ends the connections of whom it promotes.
+    with suppress(redis.ConnectionError), node.client() as client:
         return bool(client.info("replication")["role"] == "master")
+    return False
 
 
 # -- Disks -------------------------------------------------------------------------------------------
