@@ -156,7 +156,14 @@ class Session(SafeSession):
         fresh = self._record is None
         renewed = self._renewal_due and self._cookie_has_lifetime
         self._renew()
-        written = self._write()
+        try:
+            written = self._write()
+        except SessionStoreError as error:
+            if not fresh or self._left or self._profile.options.store_error != "empty":
+                raise
+            log.warning("a new session is not saved: %s", error)
+            self._unsaved = True
+            return
         if not self._unsaved and (self._send_cookie or (written and (fresh or renewed))):
             self._send()
 

@@ -17,7 +17,7 @@ def connection_of(profile: SessionProfile) -> str:
     """Return a name for the connection by which this thread asks the store now."""
     store: Any = profile.store
     if isinstance(store, RedisStore):
-        return str(store._call("CLIENT", "ID"))
+        return str(store._connected().execute_command("CLIENT", "ID"))
     if isinstance(store, SQLStore):
         # It lasts as long as the driver's connection does.
         return store._run(lambda at: at.info.setdefault("name", secrets.token_hex(8)))

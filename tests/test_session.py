@@ -238,6 +238,30 @@ def test_an_empty_session_is_served_instead(browser, empty, caplog):
     assert browser.read() == {"name": "base"}
 
 
+def test_a_visitor_without_a_session_is_served_too(empty, caplog):
+    """Nor does a page fail that begins a session while the store is down: it sends no cookie, and saves nothing."""
+    request = Request(empty)
+    request.session["a"] = 1
+    store = break_store(empty)
+    request.commit()
+    empty.store = store
+    request.commit()
+
+    assert request.set_cookie is None
+    assert "a new session is not saved" in caplog.text
+    assert stored(empty, request.session.id) is None
+
+
+def test_a_change_that_cannot_be_written_raises(browser, empty):
+    """A session that was read is never silently not saved."""
+    request = browser.begin(empty)
+    request.session["a"] = 1
+    break_store(empty)
+
+    with pytest.raises(SessionStoreError):
+        request.commit()
+
+
 def test_a_logout_holds_though_the_store_was_down(browser, empty):
     """A session that could not be read is deleted by the logout, once the store is back."""
     store = break_store(empty)

@@ -53,8 +53,8 @@ class MemcachedStore(ServerStore):
         super().forget()
         self.close()
 
-    def _begin_anew(self) -> None:
-        super()._begin_anew()
+    def _start(self) -> None:
+        super()._start()
         # Each by itself: where one of them is down, the others still have their sessions.
         self._pauses = {server: Pause() for server in self._servers}
 

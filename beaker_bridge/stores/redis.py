@@ -219,8 +219,8 @@ class RedisClusterStore(RedisStore):
         self._login = {name: value for name, value in login.items() if value}
         return addresses
 
-    def _begin_anew(self) -> None:
-        super()._begin_anew()
+    def _start(self) -> None:
+        super()._start()
         self._pauses: dict[str, Pause] = {}
 
     def _pause_of(self, key: str) -> Pause:
