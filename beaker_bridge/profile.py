@@ -8,8 +8,9 @@ import time
 from collections.abc import Callable, Mapping
 from typing import Any
 
+from beaker_bridge.codec import BareEnvelope, Cipher, RecordCodec
 from beaker_bridge.cookies import CookieWriter, Signer
-from beaker_bridge.serializers import BareEnvelope, Cipher, JSONSerializer, PickleSerializer, RecordCodec, Serializer
+from beaker_bridge.serializers import JSONSerializer, PickleSerializer, Serializer
 from beaker_bridge.settings import COOKIE, SessionOptions
 from beaker_bridge.stores import open_store
 

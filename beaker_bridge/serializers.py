@@ -1,34 +1,23 @@
-"""Records to bytes and back: a serializer, a cipher, and the envelope that Beaker's backend puts around.
+"""Serializers: the dict that Beaker keeps of a session to plain bytes, and back.
 
-A record is the dict that Beaker keeps of a session. Its *plain* bytes are what the serializer makes of
-it, its *text* is those in base64 (encrypted first, where there is an ``encrypt_key``), and its *raw*
-bytes are what stands in the store. The formats are Beaker's: ``beaker/session.py``
-(``_encrypt_data``), ``beaker/util.py`` (``JsonSerializer``) and the namespace managers.
+The formats are Beaker's (``beaker/util.py``, ``JsonSerializer`` and ``PickleSerializer``), with more types in JSON.
 """
 
 from __future__ import annotations
 
 import base64
-import binascii
 import json
-import os
 import pickle
-import re
 import struct
-import sys
 import zlib
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable
 from datetime import date, datetime, time, timedelta
 from decimal import Decimal
-from functools import partial
 from itertools import chain, compress
 from typing import Any, Protocol
 from uuid import UUID
 
-from beaker.crypto import generateCryptoKeys, get_crypto_module, get_nonce_size
-
-from beaker_bridge.exceptions import BeakerBridgeError, DamagedRecordError, SessionTooLargeError, SessionValueError
-from beaker_bridge.settings import MAX_SECONDS
+from beaker_bridge.exceptions import SessionTooLargeError
 
 #: The largest JSON, in bytes, that a record is compressed from. A larger one is refused when it is
 #: written, and damaged when it is read: it would be a bomb.
@@ -55,14 +44,7 @@ class Serializer(Protocol):
     def loads(self, plain: bytes) -> Any: ...
 
 
-# As base64.b64decode(…, validate=True), without its steps between.
-if sys.version_info >= (3, 11):
-    _from_base64 = partial(binascii.a2b_base64, strict_mode=True)
-else:  # pragma: no cover -- Python 3.10 is strict only there
-    _from_base64 = partial(base64.b64decode, validate=True)
-
-
-class _UnreadableError(ValueError):
+class UnreadableError(ValueError):
     """Says in our own words why bytes are no record: others' words may quote them."""
 
 
@@ -256,9 +238,9 @@ class JSONSerializer:
         is_stored = plain.startswith(_STORED)
         json_bytes = zlib.decompress(plain) if is_stored else _decompress(plain)
         if is_stored and len(json_bytes) + _STORED_FRAME != len(plain):
-            raise _UnreadableError("something follows it")
+            raise UnreadableError("something follows it")
         if len(json_bytes) > MAX_PLAIN_SIZE:
-            raise _UnreadableError(f"it would have over {MAX_PLAIN_SIZE} bytes")
+            raise UnreadableError(f"it would have over {MAX_PLAIN_SIZE} bytes")
         text = json_bytes.decode("utf-8")
         decoder = _TAG_DECODER if TAG in text else _DECODER
         if text.startswith("{"):
@@ -296,7 +278,7 @@ def _decompress(data: bytes) -> bytes:
     decompressor = zlib.decompressobj()
     text = decompressor.decompress(data, MAX_PLAIN_SIZE + 1)
     if len(text) <= MAX_PLAIN_SIZE and (not decompressor.eof or decompressor.unused_data):
-        raise _UnreadableError("it is cut, or something follows it")
+        raise UnreadableError("it is cut, or something follows it")
     return text
 
 
@@ -310,265 +292,3 @@ class PickleSerializer:
     def loads(self, plain: bytes) -> Any:
         """Return the record; raises what ``pickle`` raises."""
         return pickle.loads(plain)  # noqa: S301  # nosec B301 -- asked for by name: data_serializer = pickle
-
-
-# -- The envelope of a backend -----------------------------------------------------------------------
-
-# Beaker pickles an envelope around a JSON session, too. It is read by its form, not by ``pickle``:
-# nothing in it can name any code, and eight bytes of it cannot ask for gigabytes, as a pickle's can.
-_HEAD = rb"(?:\x80[\x02-\x05](?:\x95.{8})?)?"
-_MEMO = rb"(?:\x94|q.)?"
-_SIZE = rb"(?:X(.{4})|\x8c(.))"
-_KEY = rb"(?:X\x07\0\0\0|\x8c\x07)session"
-_TEXT_OPENS = re.compile(_HEAD + _SIZE, re.DOTALL)
-_TEXT_CLOSES = re.compile(_MEMO + rb"\.", re.DOTALL)
-_DICT_OPENS = re.compile(_HEAD + rb"}" + _MEMO + _KEY + _MEMO + _SIZE, re.DOTALL)
-_DICT_CLOSES = re.compile(_MEMO + rb"s\.", re.DOTALL)
-_EMPTY_DICT = re.compile(_HEAD + rb"}" + _MEMO + rb"\.", re.DOTALL)
-
-
-def _framed(raw: bytes, opens: re.Pattern[bytes], closes: re.Pattern[bytes]) -> str:
-    """Return the text between an opening, which ends with the text's size, and a closing."""
-    opening = opens.match(raw)
-    if opening is None:
-        raise _UnreadableError("its envelope is not Beaker's")
-    start = opening.end()
-    end = start + int.from_bytes(opening[1] or opening[2], "little")
-    if not closes.fullmatch(raw, end):
-        raise _UnreadableError("its envelope is cut, or holds more than a text")
-    return raw[start:end].decode("ascii")
-
-
-class BareEnvelope:
-    """Memory and memcached: the text itself."""
-
-    # Which return them as they are.
-    wrap: Callable[[bytes], bytes] = staticmethod(bytes)
-    unwrap: Callable[[bytes], Any] = staticmethod(bytes)
-
-
-class PickledEnvelope:
-    """Redis and dbm: the pickled text."""
-
-    @staticmethod
-    def wrap(text: bytes) -> bytes:
-        return pickle.dumps(text.decode("ascii"))
-
-    @staticmethod
-    def unwrap(raw: bytes) -> Any:
-        return _framed(raw, _TEXT_OPENS, _TEXT_CLOSES)
-
-
-class NamespaceEnvelope:
-    """File and SQL: a pickled dict that holds the text under ``'session'``."""
-
-    @staticmethod
-    def wrap(text: bytes) -> bytes:
-        return pickle.dumps({"session": text.decode("ascii")})
-
-    @staticmethod
-    def unwrap(raw: bytes) -> Any:
-        return None if _EMPTY_DICT.fullmatch(raw) else _framed(raw, _DICT_OPENS, _DICT_CLOSES)
-
-
-Envelope = type[BareEnvelope] | type[PickledEnvelope] | type[NamespaceEnvelope]
-
-
-# -- The cipher --------------------------------------------------------------------------------------
-
-
-class Cipher:
-    """Beaker's encryption: a nonce in base64, then the ciphertext in base64.
-
-    Args:
-        pairs: ``(encrypt_key, validate_key)``, the current pair first, then the retired ones.
-        crypto_type: the name of Beaker's crypto module.
-        nonce_bits: the size of the nonce.
-    """
-
-    def __init__(self, pairs: Sequence[tuple[str, str]], *, crypto_type: str, nonce_bits: int) -> None:
-        self._pairs = tuple(pairs)
-        self._module = get_crypto_module(crypto_type)
-        self._nonce_size, self._nonce_length = get_nonce_size(nonce_bits)
-
-    def encrypt(self, plain: bytes) -> bytes:
-        """Return the text of plain bytes, under the current keys and a new nonce."""
-        nonce = base64.b64encode(os.urandom(self._nonce_size))[: self._nonce_length].decode("ascii")
-        ciphertext = self._module.aesEncrypt(plain, self._key(self._pairs[0], nonce))
-        return nonce.encode("ascii") + base64.b64encode(ciphertext)
-
-    def decrypt(self, text: bytes) -> tuple[bytes, bool]:
-        """Return the plain bytes, and whether a retired key was needed.
-
-        Raises:
-            ValueError: it is no such text, or no key opens it.
-        """
-        nonce = text[: self._nonce_length].decode("ascii")
-        ciphertext = base64.b64decode(text[self._nonce_length :], validate=True)
-        for pair in self._pairs:
-            try:
-                plain = self._module.aesDecrypt(ciphertext, self._key(pair, nonce))
-            except Exception:  # noqa: BLE001, S112 -- each cipher library has its own error for a wrong key
-                continue
-            return plain, pair is not self._pairs[0]
-        raise _UnreadableError("no key opens it")
-
-    def _key(self, pair: tuple[str, str], nonce: str) -> bytes:
-        encrypt_key, validate_key = pair
-        return bytes(generateCryptoKeys(encrypt_key, validate_key + nonce, 1, self._module.getKeyLength()))
-
-
-# -- All of it ---------------------------------------------------------------------------------------
-
-
-#: Printable ASCII, without the semicolon that would begin another attribute.
-_ATTRIBUTE = re.compile(r"[!-:<-~]*")
-#: No time is later: in seconds since the epoch.
-_LATEST = 1e12
-
-
-def _is_time(value: Any) -> bool:
-    # No NaN, no infinity, and nothing that overflows a float.
-    return isinstance(value, (int, float)) and -_LATEST < value < _LATEST
-
-
-def _is_lifetime(value: Any) -> bool:
-    return type(value) is int and 0 < value <= MAX_SECONDS
-
-
-def is_attribute(value: Any) -> bool:
-    """Say whether a value can be a cookie's domain or path: nothing, or text that needs no quoting."""
-    return value is None or (isinstance(value, str) and _ATTRIBUTE.fullmatch(value) is not None)
-
-
-#: What a record holds beside the application's keys is computed with: it must be what it is named.
-_OWN_VALUES: Mapping[str, Callable[[Any], bool]] = {
-    "_creation_time": _is_time,
-    "_accessed_time": _is_time,
-    "_bb_expiry": _is_lifetime,
-    "_bb_moved": _is_time,
-    "_domain": is_attribute,
-    "_path": is_attribute,
-}
-
-
-#: Of them, what hardly any record has.
-_RARE = frozenset(_OWN_VALUES) - {"_creation_time", "_accessed_time"}
-
-
-def _check(record: Any) -> None:
-    """Raise where something is no record, or one whose own keys hold what nobody has written there."""
-    if not isinstance(record, dict):
-        raise _UnreadableError(f"it holds a {type(record).__name__}, not a dict")
-    created, accessed = record.get("_creation_time"), record.get("_accessed_time")
-    # As we write them ourselves, which is nearly always.
-    are_times = type(created) is type(accessed) is float and 0 < created < _LATEST and 0 < accessed < _LATEST
-    if are_times and _RARE.isdisjoint(record):
-        return
-    for key, is_right in _OWN_VALUES.items():
-        if key in record and not is_right(record[key]):
-            raise _UnreadableError(f"its {key} is none")
-
-
-class RecordCodec:
-    """Turns a record into what the store or the cookie holds, and back.
-
-    Args:
-        serializer: the current serializer.
-        legacy: a serializer that older records may be written with, or nothing.
-        cipher: encrypts and decrypts, or nothing.
-        envelope: what the backend puts around the text.
-    """
-
-    def __init__(
-        self,
-        serializer: Serializer,
-        *,
-        legacy: Serializer | None = None,
-        cipher: Cipher | None = None,
-        envelope: Envelope = BareEnvelope,
-    ) -> None:
-        self.serializer = serializer
-        self._legacy = legacy
-        self._cipher = cipher
-        self._envelope = envelope
-        self._unwrap = envelope.unwrap
-
-    def serialize(self, record: Mapping[str, Any]) -> bytes:
-        """Return the plain bytes of a record.
-
-        Raises:
-            SessionValueError: a key or value is not what the serializer takes; it names the key.
-            SessionTooLargeError: its JSON is over ``MAX_PLAIN_SIZE``.
-        """
-        try:
-            plain = self.serializer.dumps(record)
-        except BeakerBridgeError:
-            raise
-        except Exception as error:
-            raise self._refusal(record, error) from error
-        if not isinstance(plain, bytes):
-            raise SessionValueError(f"data_serializer.dumps must return bytes, got a {type(plain).__name__}")
-        return plain
-
-    def seal(self, plain: bytes) -> bytes:
-        """Return the raw bytes of plain ones: encrypted where there is a key, in the envelope."""
-        text = self._cipher.encrypt(plain) if self._cipher else binascii.b2a_base64(plain, newline=False)
-        return self._envelope.wrap(text)
-
-    def decode(self, raw: bytes) -> tuple[dict[str, Any], bool]:
-        """Return the record of raw bytes, and whether it should be written anew.
-
-        An envelope without a session, as Beaker leaves it behind, is an empty record.
-
-        Raises:
-            DamagedRecordError: they are no record, or not under these keys and this serializer.
-        """
-        try:
-            text = self._unwrap(raw)
-            if text is None:
-                return {}, False
-            if self._cipher is None:
-                plain, stale = _from_base64(text), False
-            else:
-                plain, stale = self._cipher.decrypt(text.encode("ascii") if isinstance(text, str) else text)
-            try:
-                record = self.serializer.loads(plain)
-            except Exception:  # noqa: BLE001 -- the serializer may be anybody's
-                record, stale = self._legacy_record(plain), True
-            _check(record)
-        except Exception as error:
-            raise DamagedRecordError(
-                f"a record of {len(raw)} bytes cannot be read as a session: {_reason(error)}",
-                value=len(raw),
-                original=error,
-            ) from error
-        return record, stale
-
-    def _legacy_record(self, plain: bytes) -> Any:
-        """Return the record that the current serializer has just refused, by the legacy one; or raise again."""
-        if self._legacy is not None:
-            return self._legacy.loads(plain)
-        if plain[:1] == b"\x80" and isinstance(self.serializer, JSONSerializer):
-            raise _UnreadableError(
-                "it is a pickle; legacy_serializer = pickle reads those in a store, never those in a cookie"
-            ) from None
-        raise  # noqa: PLE0704 -- what the serializer has raised
-
-    def _refusal(self, record: Mapping[str, Any], error: Exception) -> SessionValueError:
-        """Find the key at which the serializer fails."""
-        for key, value in record.items():
-            try:
-                self.serializer.dumps({key: value})
-            except Exception as cause:  # noqa: BLE001 -- the serializer may be anybody's
-                return SessionValueError(
-                    f"session[{key!r}] cannot be stored: {cause} (it holds a {type(value).__name__})",
-                    name=key,
-                    original=cause,
-                )
-        return SessionValueError(f"the session cannot be stored: {error}", original=error)
-
-
-def _reason(error: Exception) -> str:
-    # What others say may quote the record, which is no matter for a log.
-    return str(error) if isinstance(error, _UnreadableError) else type(error).__name__

@@ -14,12 +14,12 @@ from typing import Any
 
 from beaker.session import Session as BeakerSession
 
+from beaker_bridge.codec import is_attribute
 from beaker_bridge.cookies import cookie_values
 from beaker_bridge.events import SessionEvent
 from beaker_bridge.exceptions import BeakerBridgeError, DamagedRecordError, SessionTooLateError
 from beaker_bridge.merge import ACCESSED
 from beaker_bridge.profile import Binding
-from beaker_bridge.serializers import is_attribute
 from beaker_bridge.settings import HOST_PREFIX, MAX_SECONDS, SessionOptions
 from beaker_bridge.stores.base import Record
 
@@ -39,6 +39,8 @@ MOVED = "_bb_moved"
 WRITER = "_bb_writer"
 #: What a record holds beside the application's keys; none of them is a key of ``request.session``.
 OWN_KEYS = frozenset({CREATED, ACCESSED, DOMAIN, PATH, ID, "_expires", EXPIRY, MOVED, WRITER})
+#: How many cookies of our name are tried: a browser sends one for each domain and path that ever set one.
+MAX_COOKIES = 4
 #: What Beaker's ``delete()`` leaves of them.
 _STUB = frozenset({DOMAIN, PATH})
 

@@ -24,8 +24,8 @@ from webtest import TestApp
 from webtest.http import StopableWSGIServer
 
 from beaker_bridge import DamagedRecordError
+from beaker_bridge.codec import Cipher
 from beaker_bridge.cookies import Signer
-from beaker_bridge.serializers import Cipher
 from tests.installations import SECRET, install, store_options
 
 # Thousands of inputs to one and the same logic.

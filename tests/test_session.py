@@ -9,6 +9,7 @@ from datetime import datetime, timezone
 
 import pytest
 
+from beaker_bridge.cookie_session import CookieSession
 from beaker_bridge.cookies import MAX_COOKIE_SIZE, Signer
 from beaker_bridge.environ import SessionObject, commit
 from beaker_bridge.exceptions import (
@@ -19,11 +20,11 @@ from beaker_bridge.exceptions import (
     SessionTooLargeError,
     SessionValueError,
 )
-from beaker_bridge.factory import PyramidSession
 from beaker_bridge.merge import ACCESSED
 from beaker_bridge.profile import Binding
-from beaker_bridge.session import GRACE, MAX_COOKIES, MOVED_FOR, CookieSession, Session
-from beaker_bridge.session_base import CREATED, EXPIRY, ID, MOVED, WRITER, new_id
+from beaker_bridge.pyramid_session import PyramidSession
+from beaker_bridge.session import GRACE, MOVED_FOR, Session
+from beaker_bridge.session_base import CREATED, EXPIRY, ID, MAX_COOKIES, MOVED, WRITER, new_id
 from beaker_bridge.stores.base import Record, Swap
 from tests.requests import NAME, START, Browser, Clock, Request, content, profile_of, stored, watched
 
@@ -1756,7 +1757,7 @@ def test_a_renewal_that_makes_a_cookie_too_large_fails_no_request(clock, caplog,
     browser = Browser(cookie_session(clock))
     browser.write(a=1)
     clock.now += 100
-    monkeypatch.setattr("beaker_bridge.session.MAX_COOKIE_SIZE", 10)
+    monkeypatch.setattr("beaker_bridge.cookie_session.MAX_COOKIE_SIZE", 10)
     request = browser.begin().commit()
 
     assert request.set_cookie is None

@@ -10,8 +10,9 @@ from beaker.cache import clsmap
 from beaker.container import AbstractDictionaryNSManager, FileNamespaceManager, NamespaceManager
 from beaker.synchronization import null_synchronizer
 
+from beaker_bridge.codec import BareEnvelope, RecordCodec
 from beaker_bridge.exceptions import DamagedRecordError, SessionStoreError
-from beaker_bridge.serializers import BareEnvelope, JSONSerializer, RecordCodec
+from beaker_bridge.serializers import JSONSerializer
 from beaker_bridge.settings import given, read_options
 from beaker_bridge.stores import open_store
 from tests.contract import PATIENCE, StoreContract, together

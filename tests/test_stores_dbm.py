@@ -15,8 +15,9 @@ import pytest
 from beaker.cache import clsmap
 from beaker.synchronization import FileSynchronizer
 
+from beaker_bridge.codec import PickledEnvelope, RecordCodec
 from beaker_bridge.exceptions import DamagedRecordError, SessionStoreError
-from beaker_bridge.serializers import JSONSerializer, PickledEnvelope, RecordCodec
+from beaker_bridge.serializers import JSONSerializer
 from beaker_bridge.settings import given, read_options
 from beaker_bridge.stores import dbm as dbm_module
 from beaker_bridge.stores import open_store

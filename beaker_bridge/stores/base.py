@@ -8,8 +8,8 @@ from collections.abc import Iterator
 from contextlib import AbstractContextManager
 from typing import Any, ClassVar, NamedTuple, TypeVar
 
+from beaker_bridge.codec import Envelope
 from beaker_bridge.exceptions import SessionConflictError, SessionStoreError
-from beaker_bridge.serializers import Envelope
 
 E = TypeVar("E", bound=SessionStoreError)
 

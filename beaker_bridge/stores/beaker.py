@@ -11,8 +11,8 @@ from typing import Any
 
 from beaker.cache import clsmap
 
+from beaker_bridge.codec import BareEnvelope
 from beaker_bridge.exceptions import BeakerBridgeError
-from beaker_bridge.serializers import BareEnvelope
 from beaker_bridge.settings import SessionOptions
 from beaker_bridge.stores.base import LockingStore, Record, lock_timed_out, unreachable
 

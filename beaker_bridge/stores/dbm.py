@@ -19,7 +19,7 @@ from typing import Any, ClassVar
 from beaker._compat import anydbm
 from beaker.synchronization import file_synchronizer
 
-from beaker_bridge.serializers import PickledEnvelope
+from beaker_bridge.codec import PickledEnvelope
 from beaker_bridge.settings import SessionOptions
 from beaker_bridge.stores.base import ID_FORM, Record, Store, unreachable
 from beaker_bridge.stores.beaker import BeakerStore

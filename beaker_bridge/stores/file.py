@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from typing import ClassVar
 
-from beaker_bridge.serializers import NamespaceEnvelope
+from beaker_bridge.codec import NamespaceEnvelope
 from beaker_bridge.settings import SessionOptions
 from beaker_bridge.stores.base import ID_FORM, LockingStore, Record, lock_timed_out, unreachable
 from beaker_bridge.stores.locks import FileLocks, LockTimeoutError

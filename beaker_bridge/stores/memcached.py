@@ -6,8 +6,8 @@ import secrets
 from collections.abc import Callable
 from typing import Any, TypeVar
 
+from beaker_bridge.codec import BareEnvelope
 from beaker_bridge.exceptions import SettingsError
-from beaker_bridge.serializers import BareEnvelope
 from beaker_bridge.settings import SessionOptions
 from beaker_bridge.stores.base import Record, Swap, unreachable
 from beaker_bridge.stores.memcached_client import (

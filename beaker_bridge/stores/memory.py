@@ -9,7 +9,7 @@ from typing import Any
 
 from beaker.container import MemoryNamespaceManager
 
-from beaker_bridge.serializers import BareEnvelope
+from beaker_bridge.codec import BareEnvelope
 from beaker_bridge.settings import SessionOptions
 from beaker_bridge.stores.base import ID_FORM, LockingStore, Record, lock_timed_out
 

@@ -14,8 +14,8 @@ from redis.backoff import NoBackoff
 from redis.exceptions import ClusterDownError, NoScriptError, RedisClusterException, RedisError
 from redis.retry import Retry
 
+from beaker_bridge.codec import PickledEnvelope
 from beaker_bridge.exceptions import SessionStoreError, SettingsError
-from beaker_bridge.serializers import PickledEnvelope
 from beaker_bridge.settings import SessionOptions
 from beaker_bridge.stores.base import Record, Swap, unreachable
 from beaker_bridge.stores.servers import AwayError, BrokenError, Pause, ServerStore

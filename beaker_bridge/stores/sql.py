@@ -15,8 +15,8 @@ from weakref import finalize
 import sqlalchemy as sa
 from sqlalchemy.exc import DBAPIError, IntegrityError, SQLAlchemyError
 
+from beaker_bridge.codec import NamespaceEnvelope
 from beaker_bridge.exceptions import SessionStoreError, SettingsError
-from beaker_bridge.serializers import NamespaceEnvelope
 from beaker_bridge.settings import SessionOptions
 from beaker_bridge.stores.base import ID_FORM, Record, Swap, unreachable
 from beaker_bridge.stores.engines import application_engine, is_address, own_engine

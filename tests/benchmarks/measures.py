@@ -20,8 +20,8 @@ from typing import Any
 
 from beaker_bridge import SessionTooLargeError
 from beaker_bridge.environ import SessionObject
-from beaker_bridge.factory import PyramidSession
 from beaker_bridge.profile import SessionProfile
+from beaker_bridge.pyramid_session import PyramidSession
 from beaker_bridge.settings import given, read_options
 from tests.benchmarks.backends import Backend
 from tests.benchmarks.content import LARGE, MIDDLE, SMALL, content_of
