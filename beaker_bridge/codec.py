@@ -21,8 +21,8 @@ from typing import Any
 from beaker.crypto import generateCryptoKeys, get_crypto_module, get_nonce_size
 
 from beaker_bridge.exceptions import BeakerBridgeError, DamagedRecordError, SessionValueError
+from beaker_bridge.kinds import MAX_SECONDS
 from beaker_bridge.serializers import JSONSerializer, Serializer, UnreadableError
-from beaker_bridge.settings import MAX_SECONDS
 
 # As base64.b64decode(…, validate=True), without its steps between.
 if sys.version_info >= (3, 11):

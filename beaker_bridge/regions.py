@@ -17,8 +17,8 @@ from beaker.exceptions import InvalidCacheBackendError
 from beaker.util import DEFAULT_CACHE_KEY_LENGTH
 
 from beaker_bridge.exceptions import SettingsError
+from beaker_bridge.kinds import ANYTHING, BOOLEAN, DOTTED, DURATION, SECONDS, TEXT, Kind
 from beaker_bridge.region_backends import SERVER_KINDS, RegionNamespace, Terms, Troubles, open_servers
-from beaker_bridge.settings import ANYTHING, BOOLEAN, DOTTED, DURATION, SECONDS, TEXT, Kind
 
 log = logging.getLogger(__name__)
 

@@ -18,9 +18,10 @@ from beaker_bridge.codec import is_attribute
 from beaker_bridge.cookies import cookie_values
 from beaker_bridge.events import SessionEvent
 from beaker_bridge.exceptions import BeakerBridgeError, DamagedRecordError, SessionTooLateError
+from beaker_bridge.kinds import MAX_SECONDS
 from beaker_bridge.merge import ACCESSED
 from beaker_bridge.profile import Binding
-from beaker_bridge.settings import HOST_PREFIX, MAX_SECONDS, SessionOptions
+from beaker_bridge.settings import HOST_PREFIX, SessionOptions
 from beaker_bridge.stores.base import Record
 
 log = logging.getLogger(__name__)

@@ -9,18 +9,16 @@ from __future__ import annotations
 
 import difflib
 import logging
-import re
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, fields
-from datetime import datetime, timedelta
+from datetime import datetime
 from types import MappingProxyType
 from typing import Any, NamedTuple
 
 from beaker.cache import clsmap
-from beaker.crypto import CRYPTO_MODULES, get_crypto_module
-from pyramid.settings import truthy
-from pyramid.util import DottedNameResolver
+from beaker.crypto import get_crypto_module
 
+from beaker_bridge import kinds
 from beaker_bridge.exceptions import SettingsError
 from beaker_bridge.policy import Policy
 
@@ -31,196 +29,11 @@ log = logging.getLogger(__name__)
 PREFIXES = ("session.", "beaker.session.")
 
 COOKIE = "cookie"
-#: Beaker's nonce before its version 1.8, in bits: the smallest.
-MIN_NONCE_BITS = 48
-#: The longest time, in seconds: stores and browsers count in 32 bits.
-MAX_SECONDS = 0x7FFFFFFF
 #: How a cookie's name begins, in lower case, that browsers take over https alone; and of one host alone, too.
 SECURE_PREFIX, HOST_PREFIX = "__secure-", "__host-"
-#: Names under which Beaker registers some backends once more.
-ALIASES = {name: f"ext:{name}" for name in ("database", "google", "memcached", "sqla")}
-TRUE_WORDS = frozenset(truthy)
-FALSE_WORDS = frozenset({"f", "false", "n", "no", "off", "0"})
-#: Names of a cookie's attributes, which no cookie may have.
-ATTRIBUTES = frozenset({"comment", "domain", "expires", "httponly", "max-age", "path", "samesite", "secure", "version"})
 
 
-# -- Converters: each takes a string or a Python value, and raises ValueError or TypeError -----------
-
-
-class Kind(NamedTuple):
-    """A kind of value: the rule in words, and the converter that holds it."""
-
-    rule: str
-    convert: Callable[[Any], Any]
-
-
-def _text(value: Any) -> str:
-    if not isinstance(value, str) or not value.strip():
-        raise ValueError
-    return value
-
-
-def _backend(value: Any) -> str:
-    kind = _text(value)
-    return ALIASES.get(kind, kind)
-
-
-def _boolean(value: Any) -> bool:
-    word = str(int(value)) if isinstance(value, int) else _text(value).strip().lower()
-    if word not in TRUE_WORDS | FALSE_WORDS:
-        raise ValueError
-    return word in TRUE_WORDS
-
-
-def _whole(value: Any) -> int:
-    if isinstance(value, str) and not re.fullmatch(r"\s*[0-9]+\s*", value):
-        raise ValueError
-    if isinstance(value, bool) or int(value) != float(value):
-        raise ValueError
-    return int(value)
-
-
-def _seconds(value: Any) -> int:
-    seconds = _whole(value.total_seconds() if isinstance(value, timedelta) else value)
-    if not 1 <= seconds <= MAX_SECONDS:
-        raise ValueError
-    return seconds
-
-
-def _duration(value: Any) -> float:
-    seconds = value.total_seconds() if isinstance(value, timedelta) else value
-    if isinstance(seconds, bool) or not 0 < float(seconds) <= MAX_SECONDS:
-        raise ValueError
-    return float(seconds)
-
-
-def _texts(value: Any) -> tuple[str, ...]:
-    # Only lines are parted: a part of a secret with a space or a comma in it would be a weak secret.
-    if isinstance(value, str):
-        value = [line.strip() for line in value.splitlines() if line.strip()]
-    if not isinstance(value, (list, tuple)):
-        raise TypeError
-    return tuple(map(_text, value))
-
-
-def _one_of(*words: str) -> Kind:
-    def convert(value: Any) -> str:
-        found = [word for word in words if str(value).strip().lower() == word.lower()]
-        if not found:
-            raise ValueError
-        return found[0]
-
-    return Kind("one of " + ", ".join(words), convert)
-
-
-def _cookie_expires(value: Any) -> bool | int | datetime:
-    if isinstance(value, (bool, datetime)):
-        return value
-    if isinstance(value, str) and value.strip().lower() in (TRUE_WORDS | FALSE_WORDS) - {"0", "1"}:
-        return _boolean(value)
-    return _seconds(value)
-
-
-def _secure(value: Any) -> bool | str:
-    return "auto" if isinstance(value, str) and value.strip().lower() == "auto" else _boolean(value)
-
-
-def _dotted(value: Any) -> Any:
-    """Return the object that a dotted name names; an object passes through."""
-    if not isinstance(value, str):
-        return value
-    try:
-        return DottedNameResolver(None).resolve(value.strip())
-    except Exception as error:
-        # Not only ImportError: the module is run, and may fail as it likes.
-        raise ValueError(f"{type(error).__name__}: {error}") from error
-
-
-def _policy(value: Any) -> Policy:
-    if isinstance(value, str) and value.strip().lower() == "http":
-        return "http"
-    if isinstance(value, str) and re.search(r"[.:]", value):
-        return _callable(_dotted(value))  # type: ignore[no-any-return]
-    return value if callable(value) else _boolean(value)
-
-
-def _serializer(value: Any) -> Any:
-    if isinstance(value, str):
-        return _one_of("json", "pickle").convert(value)
-    if not (callable(getattr(value, "dumps", None)) and callable(getattr(value, "loads", None))):
-        raise TypeError
-    return value
-
-
-def _nonce_bits(value: Any) -> int:
-    bits = _whole(value)
-    if bits < MIN_NONCE_BITS or bits % 8:
-        raise ValueError
-    return bits
-
-
-def _crypto_type(value: Any) -> str:
-    if value not in {"default", "cryptography", "pycryptodome", "pycrypto", *CRYPTO_MODULES}:
-        raise ValueError
-    return str(value)
-
-
-def _callable(value: Any) -> Any:
-    if not callable(value):
-        raise TypeError
-    return value
-
-
-def _token(value: Any) -> str | None:
-    # pyramid_beaker's default is False; that word must not become everybody's token.
-    if value is False or _text(value).strip().lower() in FALSE_WORDS:
-        return None
-    return _text(value)
-
-
-def _cookie_name(value: Any) -> str:
-    if not re.fullmatch(r"[!#%&'*+.^_`|~0-9A-Za-z-][!#$%&'*+.^_`|~0-9A-Za-z-]*", value) or value.lower() in ATTRIBUTES:
-        raise ValueError
-    return str(value)
-
-
-def _cookie_attribute(value: Any) -> str:
-    if not re.fullmatch(r"[\x21-\x3a\x3c-\x7e]+", value):
-        raise ValueError
-    return str(value)
-
-
-def _cookie_path(value: Any) -> str:
-    if not _cookie_attribute(value).startswith("/"):
-        raise ValueError
-    return str(value)
-
-
-def _mapping(value: Any) -> dict[str, Any]:
-    return dict(value)
-
-
-def _anything(value: Any) -> Any:
-    return _text(value) if isinstance(value, str) else value
-
-
-TEXT = Kind("a text that is not empty", _text)
-BOOLEAN = Kind("true or false", _boolean)
-SECONDS = Kind("a whole number of seconds, 1 or more (68 years at most)", _seconds)
-DURATION = Kind("a number of seconds over 0 (68 years at most)", _duration)
-ALGORITHM = _one_of("sha1", "sha256", "sha512")
-ALGORITHMS = Kind(
-    "a list of sha1, sha256 and sha512, each on a line of its own",
-    lambda value: tuple(map(ALGORITHM.convert, _texts(value))),
-)
-TEXTS = Kind("a list of texts; in an .ini one on each line", _texts)
-ANYTHING = Kind("a text that is not empty, or an object", _anything)
-DOTTED = Kind("a dotted name that can be imported, or an object", _dotted)
-SERIALIZER = Kind("json, pickle or an object with dumps and loads", _serializer)
-
-
-def _option(kind: Kind, default: Any, help: str, *, secret: bool = False) -> Any:  # noqa: A002
+def _option(kind: kinds.Kind, default: Any, help: str, *, secret: bool = False) -> Any:  # noqa: A002
     return field(default=default, repr=not secret, metadata={"kind": kind, "help": help, "secret": secret})
 
 
@@ -233,146 +46,148 @@ class SessionOptions:
 
     # What keeps the session.
     type: str = _option(
-        Kind(TEXT.rule, _backend),
+        kinds.BACKEND,
         None,
         "memory, file, dbm, cookie, ext:redis, … as Beaker's; else file with a data_dir, memory without",
     )
     namespace_class: Any = _option(
-        Kind("a dotted name that can be imported, or a class", lambda value: _callable(_dotted(value))),
+        kinds.CLASS,
         None,
         "a class that does what Beaker's NamespaceManager does, instead of the type's",
     )
-    data_dir: str | None = _option(TEXT, None, "the directory for files, dbm files and lock files")
-    file_dir: str | None = _option(TEXT, None, "the directory for files, instead of data_dir/container_file")
-    dbm_dir: str | None = _option(TEXT, None, "the directory for dbm files, instead of data_dir/container_dbm")
-    lock_dir: str | None = _option(TEXT, None, "the directory for lock files")
-    dbmmodule: Any = _option(DOTTED, None, "the dbm module; Beaker takes dbm.gnu, else dbm.dumb")
+    data_dir: str | None = _option(kinds.TEXT, None, "the directory for files, dbm files and lock files")
+    file_dir: str | None = _option(kinds.TEXT, None, "the directory for files, instead of data_dir/container_file")
+    dbm_dir: str | None = _option(kinds.TEXT, None, "the directory for dbm files, instead of data_dir/container_dbm")
+    lock_dir: str | None = _option(kinds.TEXT, None, "the directory for lock files")
+    dbmmodule: Any = _option(kinds.DOTTED, None, "the dbm module; Beaker takes dbm.gnu, else dbm.dumb")
     # There may be a password in an address.
-    url: Any = _option(ANYTHING, None, "the address of the store; in Python also a client or an engine", secret=True)
+    url: Any = _option(
+        kinds.ANYTHING, None, "the address of the store; in Python also a client or an engine", secret=True
+    )
     urls: Any = _option(
-        ANYTHING,
+        kinds.ANYTHING,
         None,
         "the addresses of a Redis Cluster, with commas between them; in Python also a client",
         secret=True,
     )
-    username: str | None = _option(TEXT, None, "ext:rediscluster: the user, where urls name none")
-    password: str | None = _option(TEXT, None, "ext:rediscluster: the password, where urls hold none", secret=True)
-    memcache_module: str | None = _option(TEXT, None, "accepted for Beaker's sake; sessions have a client of their own")
-    table_name: str = _option(TEXT, "beaker_cache", "the SQL table")
-    schema_name: str | None = _option(TEXT, None, "the SQL table's schema")
-    sa_opts: Mapping[str, Any] | None = _option(
-        Kind("a dict", _mapping), None, "options for SQLAlchemy's engine_from_config; sa.* in an .ini", secret=True
+    username: str | None = _option(kinds.TEXT, None, "ext:rediscluster: the user, where urls name none")
+    password: str | None = _option(
+        kinds.TEXT, None, "ext:rediscluster: the password, where urls hold none", secret=True
     )
-    bind: Any = _option(DOTTED, None, "ext:sqla: the application's engine")
-    table: Any = _option(DOTTED, None, "ext:sqla: the application's table")
+    memcache_module: str | None = _option(
+        kinds.TEXT, None, "accepted for Beaker's sake; sessions have a client of their own"
+    )
+    table_name: str = _option(kinds.TEXT, "beaker_cache", "the SQL table")
+    schema_name: str | None = _option(kinds.TEXT, None, "the SQL table's schema")
+    sa_opts: Mapping[str, Any] | None = _option(
+        kinds.MAPPING, None, "options for SQLAlchemy's engine_from_config; sa.* in an .ini", secret=True
+    )
+    bind: Any = _option(kinds.DOTTED, None, "ext:sqla: the application's engine")
+    table: Any = _option(kinds.DOTTED, None, "ext:sqla: the application's table")
     store_timeout: float = _option(
-        DURATION, 2.0, "seconds that a store may cost a request, connecting, waiting for a lock and merging included"
+        kinds.DURATION,
+        2.0,
+        "seconds that a store may cost a request, connecting, waiting for a lock and merging included",
     )
     store_error: str = _option(
-        _one_of("raise", "empty"),
+        kinds.one_of("raise", "empty"),
         "raise",
         "a store that cannot be reached: raise SessionStoreError, or empty: serve an empty session that is not saved",
     )
 
     # What it is kept as.
-    data_serializer: Any = _option(SERIALIZER, "json", "json, pickle, or an object with dumps and loads")
-    legacy_serializer: Any = _option(SERIALIZER, None, "what older records in the store may be written with")
+    data_serializer: Any = _option(kinds.SERIALIZER, "json", "json, pickle, or an object with dumps and loads")
+    legacy_serializer: Any = _option(kinds.SERIALIZER, None, "what older records in the store may be written with")
     invalidate_corrupt: bool = _option(
-        BOOLEAN, True, "a damaged record or cookie becomes a new session and a logged warning; else it raises"
+        kinds.BOOLEAN, True, "a damaged record or cookie becomes a new session and a logged warning; else it raises"
     )
     detect_changes: bool = _option(
-        BOOLEAN, True, "with JSON, save a list or dict that was changed in place though changed() was forgotten"
+        kinds.BOOLEAN, True, "with JSON, save a list or dict that was changed in place though changed() was forgotten"
     )
-    auto: bool = _option(BOOLEAN, False, "save each session that was touched, also an empty one")
+    auto: bool = _option(kinds.BOOLEAN, False, "save each session that was touched, also an empty one")
 
     # How long.
-    timeout: int | None = _option(SECONDS, None, "idle seconds after which a session expires")
+    timeout: int | None = _option(kinds.SECONDS, None, "idle seconds after which a session expires")
     absolute_timeout: int | None = _option(
-        SECONDS, None, "seconds since its creation after which a session expires, whatever the activity"
+        kinds.SECONDS, None, "seconds since its creation after which a session expires, whatever the activity"
     )
     reissue_time: int | None = _option(
-        SECONDS,
+        kinds.SECONDS,
         None,
         "seconds: the access time, and a cookie that has a lifetime, are renewed at most this often; "
         "a tenth of the smaller of timeout and cookie_expires, else 60",
     )
-    save_accessed_time: bool = _option(BOOLEAN, True, "keep the time of the last access")
+    save_accessed_time: bool = _option(kinds.BOOLEAN, True, "keep the time of the last access")
 
     # The cookie.
-    use_cookies: bool = _option(BOOLEAN, True, "read and send a cookie")
+    use_cookies: bool = _option(kinds.BOOLEAN, True, "read and send a cookie")
     key: str = _option(
-        Kind("a cookie's name (RFC 6265), and none of its attributes'", _cookie_name),
+        kinds.COOKIE_NAME,
         "beaker.session.id",
         "the cookie's name",
     )
-    secret: str | None = _option(TEXT, None, "signs the id in the cookie", secret=True)
+    secret: str | None = _option(kinds.TEXT, None, "signs the id in the cookie", secret=True)
     sign_algorithm: str = _option(
-        ALGORITHM, "sha1", "the hash in the HMAC that signs the cookie: sha1, as Beaker's, sha256 or sha512"
+        kinds.ALGORITHM, "sha1", "the hash in the HMAC that signs the cookie: sha1, as Beaker's, sha256 or sha512"
     )
     previous_sign_algorithms: tuple[str, ...] = _option(
-        ALGORITHMS, (), "other hashes that are still accepted, or already: while a site changes over"
+        kinds.ALGORITHMS, (), "other hashes that are still accepted, or already: while a site changes over"
     )
-    previous_secrets: tuple[str, ...] = _option(TEXTS, (), "retired secrets that are still accepted", secret=True)
+    previous_secrets: tuple[str, ...] = _option(kinds.TEXTS, (), "retired secrets that are still accepted", secret=True)
     cookie_expires: Any = _option(
-        Kind("true, false, a whole number of seconds, a timedelta or a datetime", _cookie_expires),
+        kinds.COOKIE_EXPIRES,
         True,
         "true: until the browser closes; false: never; or seconds, a timedelta or a datetime",
     )
-    cookie_domain: str | None = _option(
-        Kind("ASCII text without white space or semicolons", _cookie_attribute), None, "the cookie's domain"
-    )
+    cookie_domain: str | None = _option(kinds.COOKIE_ATTRIBUTE, None, "the cookie's domain")
     cookie_path: str = _option(
-        Kind("a path that begins with /, in ASCII without white space or semicolons", _cookie_path),
+        kinds.COOKIE_PATH,
         "/",
         "the cookie's path",
     )
     secure: bool | str = _option(
-        Kind("true, false or auto", _secure),
+        kinds.SECURE,
         "auto",
         "send the cookie over https only; auto: where the request came over https",
     )
-    httponly: bool = _option(BOOLEAN, True, "hide the cookie from JavaScript")
+    httponly: bool = _option(kinds.BOOLEAN, True, "hide the cookie from JavaScript")
     samesite: str = _option(
-        _one_of("Lax", "Strict", "None"), "Lax", "the cookie's SameSite attribute; None needs secure = true"
+        kinds.one_of("Lax", "Strict", "None"), "Lax", "the cookie's SameSite attribute; None needs secure = true"
     )
 
     # Signature and encryption of the data.
     validate_key: str | None = _option(
-        TEXT, None, "signs a cookie session, and goes into the key that encrypts", secret=True
+        kinds.TEXT, None, "signs a cookie session, and goes into the key that encrypts", secret=True
     )
     previous_validate_keys: tuple[str, ...] = _option(
-        TEXTS, (), "retired validate_keys that are still accepted", secret=True
+        kinds.TEXTS, (), "retired validate_keys that are still accepted", secret=True
     )
-    encrypt_key: str | None = _option(TEXT, None, "encrypts the session; needs validate_key", secret=True)
+    encrypt_key: str | None = _option(kinds.TEXT, None, "encrypts the session; needs validate_key", secret=True)
     previous_encrypt_keys: tuple[str, ...] = _option(
-        TEXTS, (), "retired encrypt_keys that are still accepted", secret=True
+        kinds.TEXTS, (), "retired encrypt_keys that are still accepted", secret=True
     )
-    encrypt_nonce_bits: int = _option(
-        Kind("a multiple of 8, 48 or more", _nonce_bits), 128, "the size of the nonce in bits; 48 before Beaker 1.8"
-    )
+    encrypt_nonce_bits: int = _option(kinds.NONCE_BITS, 128, "the size of the nonce in bits; 48 before Beaker 1.8")
     crypto_type: str = _option(
-        Kind("default, cryptography, pycryptodome or a name that is registered with Beaker", _crypto_type),
+        kinds.CRYPTO_TYPE,
         "default",
         "Beaker's crypto module; stored sessions, and retired keys, need cryptography",
     )
 
     # The request.
     cookie_on_exception: Policy = _option(
-        Kind("true, false, http, or the dotted name of a function", _policy),
+        kinds.POLICY,
         True,
         "keep the session and its cookie when an exception view answers",
     )
     constant_csrf_token: str | None = _option(
-        Kind("a text that is not empty, or false", _token),
+        kinds.TOKEN,
         None,
         "the CSRF token of each session, for tests",
         secret=True,
     )
-    webtest_varname: str | None = _option(TEXT, None, "the name of the session among paste.testing_variables")
-    log_file: str | None = _option(TEXT, None, "accepted for Beaker's sake; Beaker ignores it")
-    clock: Any = _option(
-        Kind("a callable", _callable), None, "what returns the time in seconds, for tests; in Python only"
-    )
+    webtest_varname: str | None = _option(kinds.TEXT, None, "the name of the session among paste.testing_variables")
+    log_file: str | None = _option(kinds.TEXT, None, "accepted for Beaker's sake; Beaker ignores it")
+    clock: Any = _option(kinds.CALLABLE, None, "what returns the time in seconds, for tests; in Python only")
 
     # What an unknown backend is given, unchecked; there may be secrets in it.
     backend_arguments: Mapping[str, Any] = field(default_factory=dict, repr=False)
@@ -559,7 +374,7 @@ def _value(name: str, option: Given) -> Any:
 
 
 def _convert(name: str, option: Given) -> Any:
-    kind: Kind = TABLE[name].metadata["kind"]
+    kind: kinds.Kind = TABLE[name].metadata["kind"]
     try:
         return kind.convert(option.value)
     except (ValueError, TypeError, OverflowError) as error:
