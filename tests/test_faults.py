@@ -65,6 +65,9 @@ def runs():
         for pace, word in ((SHORT, "short"), (LONG, "long")):
             heavy = pace is LONG or fault is faults.hung_over
             marks = [pytest.mark.soak] if heavy else []
+            if name == "cluster":
+                # redis-py leaves a lost node's last connection to the collector; what stays open is counted.
+                marks.append(pytest.mark.filterwarnings("ignore:unclosed <socket:ResourceWarning"))
             yield pytest.param(fault, name, pace, id=f"{fault.__name__}-{name}-{word}", marks=marks)
 
 
