@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -12,10 +13,11 @@ from beaker.container import MemoryNamespaceManager
 from beaker_bridge.codec import BareEnvelope
 from beaker_bridge.settings import SessionOptions
 from beaker_bridge.stores.base import ID_FORM, LockingStore, Record, lock_timed_out
+from beaker_bridge.stores.queues import ThreadQueues
 
 # One of each for the process, as Beaker's namespaces are: every application shares them.
 _guard = threading.Lock()
-_queues: dict[str, tuple[threading.Lock, int]] = {}
+_queues = ThreadQueues()
 
 
 class MemoryStore(LockingStore):
@@ -37,25 +39,10 @@ class MemoryStore(LockingStore):
 
     @contextmanager
     def lock(self, session_id: str, timeout: float) -> Iterator[None]:
-        with _guard:
-            queue, waiting = _queues.get(session_id, (threading.Lock(), 0))
-            _queues[session_id] = queue, waiting + 1
-        try:
-            if not queue.acquire(timeout=timeout):
+        with _queues.turn(session_id, time.monotonic() + timeout) as in_turn:
+            if not in_turn:
                 raise lock_timed_out(self.kind, timeout)
-            try:
-                yield
-            finally:
-                queue.release()
-        finally:
-            self._leave(session_id)
-
-    @staticmethod
-    def _leave(session_id: str) -> None:
-        with _guard:
-            queue, waiting = _queues.pop(session_id)
-            if waiting > 1:
-                _queues[session_id] = queue, waiting - 1
+            yield
 
     def ids(self) -> Iterator[str]:
         # Beaker's cache regions keep their namespaces in the same dict.

@@ -14,6 +14,7 @@ from weakref import WeakSet
 
 from beaker_bridge.exceptions import SessionStoreError, SessionTooLargeError
 from beaker_bridge.stores.base import Record, Store, Swap, lock_timed_out
+from beaker_bridge.stores.queues import ThreadQueues
 
 log = logging.getLogger(__name__)
 
@@ -138,7 +139,7 @@ class ServerStore(Store):
         _stores.add(self)
 
     def _start(self) -> None:
-        self._queues = _ThreadQueues()
+        self._queues = ThreadQueues()
         self._pause = Pause()
 
     @contextmanager
@@ -195,34 +196,6 @@ class ServerStore(Store):
             with _guards.setdefault(process, threading.Lock()):
                 if self._process != process:
                     self.begin_anew()
-
-
-class _ThreadQueues:
-    """Queues of this process's threads, one a session: only who is in turn asks the server."""
-
-    def __init__(self) -> None:
-        self._guard = threading.Lock()
-        self._queues: dict[str, tuple[threading.Lock, int]] = {}
-
-    @contextmanager
-    def turn(self, session_id: str, deadline: float) -> Iterator[bool]:
-        """Yield whether this thread's turn came before the deadline."""
-        with self._guard:
-            queue, waiting = self._queues.get(session_id, (threading.Lock(), 0))
-            self._queues[session_id] = queue, waiting + 1
-        in_turn = queue.acquire(timeout=max(0, deadline - time.monotonic()))
-        try:
-            yield in_turn
-        finally:
-            if in_turn:
-                queue.release()
-            self._leave(session_id)
-
-    def _leave(self, session_id: str) -> None:
-        with self._guard:
-            queue, waiting = self._queues.pop(session_id)
-            if waiting > 1:
-                self._queues[session_id] = queue, waiting - 1
 
 
 def outcome(found: Record | None, new: bytes | None) -> Swap:
