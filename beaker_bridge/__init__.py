@@ -7,6 +7,7 @@ from typing import Any
 from beaker_bridge.events import SessionEvent, SessionExpired, SessionInvalidated, SessionMerged
 from beaker_bridge.exceptions import (
     BeakerBridgeError,
+    CacheStoreError,
     DamagedRecordError,
     SessionConflictError,
     SessionStoreError,
@@ -23,6 +24,7 @@ from beaker_bridge.tween import NAME, OVER, UNDER, check_tween_order_at_start, s
 __all__ = [
     "BeakerBridgeError",
     "BeakerSessionFactoryConfig",
+    "CacheStoreError",
     "DamagedRecordError",
     "SessionConflictError",
     "SessionEvent",

@@ -62,6 +62,13 @@ class SessionStoreError(BeakerBridgeError):
     """
 
 
+class CacheStoreError(BeakerBridgeError):
+    """The store of a cache region cannot be used, and its ``store_error`` is ``raise``.
+
+    ``name`` is the region, ``original`` what the store or its client raised.
+    """
+
+
 class SessionValueError(BeakerBridgeError):
     """A key or a value that the serializer refuses; ``name`` is the key in the session."""
 

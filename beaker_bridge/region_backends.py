@@ -29,7 +29,7 @@ from beaker.cache import clsmap
 from beaker.container import NamespaceManager
 
 from beaker_bridge.exceptions import (
-    BeakerBridgeError,
+    CacheStoreError,
     DamagedRecordError,
     SessionStoreError,
     SessionTooLargeError,
@@ -54,13 +54,6 @@ _LEASE = re.compile(rb"[0-9a-f]{32} ([0-9.]+)")
 UNUSABLE = "its store cannot be used, so values are computed"
 LOST = "its store cannot be used, so a value that was invalidated is served until it expires"
 DAMAGED = "a value in its store cannot be read, so it is computed"
-
-
-class CacheStoreError(BeakerBridgeError):
-    """The store of a cache region cannot be used, and its ``store_error`` is ``raise``.
-
-    ``name`` is the region, ``original`` what the store or its client raised.
-    """
 
 
 class Terms(NamedTuple):

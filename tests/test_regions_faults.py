@@ -18,7 +18,8 @@ from beaker.cache import cache_region, region_invalidate
 from beaker.container import NamespaceManager
 
 from beaker_bridge import region_backends
-from beaker_bridge.region_backends import QUIET, CacheStoreError, Terms, Troubles, _digest
+from beaker_bridge.exceptions import CacheStoreError
+from beaker_bridge.region_backends import QUIET, Terms, Troubles, _digest
 from beaker_bridge.stores import servers
 from beaker_bridge.stores.servers import PAUSE
 from tests.contract import PATIENCE, together
