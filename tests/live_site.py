@@ -49,15 +49,37 @@ def configured(directory: Path, **options: str) -> Path:
     return ini
 
 
+class Log:
+    """The lines that a site has logged, and goes on to log."""
+
+    def __init__(self) -> None:
+        self._lines: list[str] = []
+        self._grown = threading.Condition()
+
+    def append(self, line: str) -> None:
+        """Append a line."""
+        with self._grown:
+            self._lines.append(line)
+            self._grown.notify_all()
+
+    def has(self, text: str) -> bool:
+        """Say whether a line holds a text; a line may come after the answer that it is about."""
+        with self._grown:
+            return self._grown.wait_for(lambda: any(text in line for line in self._lines), PATIENCE)
+
+    def __str__(self) -> str:
+        return "".join(self._lines)
+
+
 class Site:
     """A running site.
 
     Args:
         url: its address.
-        log: the lines that it has logged, and goes on to log.
+        log: what it logs.
     """
 
-    def __init__(self, url: str, log: list[str]) -> None:
+    def __init__(self, url: str, log: Log) -> None:
         self.url = url
         self.log = log
 
@@ -73,20 +95,20 @@ def serving(ini: Path) -> Iterator[Site]:
         text=True,
         encoding="utf-8",
     )
-    log: list[str] = []
+    log = Log()
     addresses: queue.Queue[str | None] = queue.Queue()
     reader = threading.Thread(target=_read_log, args=(process.stdout, log, addresses))
     reader.start()
     try:
         url = addresses.get(timeout=PATIENCE)
-        assert url is not None, "".join(log)
+        assert url is not None, str(log)
         yield Site(url, log)
     finally:
         _stop(process)
         reader.join(PATIENCE)
 
 
-def _read_log(lines: Any, log: list[str], addresses: queue.Queue[str | None]) -> None:
+def _read_log(lines: Any, log: Log, addresses: queue.Queue[str | None]) -> None:
     with lines:
         for line in lines:
             log.append(line)

@@ -255,7 +255,7 @@ def test_an_error_keeps_the_session_by_default(site, visitor):
     assert page.status == 500
     assert "<h1>Something broke</h1>" in page.text
     assert visitor.session["data"] == {"visits": 1, "errors": 1}
-    assert "RuntimeError: this page is there to fail\n" in site.log
+    assert site.log.has("RuntimeError: this page is there to fail\n")
 
 
 def test_an_error_of_a_newcomer_keeps_the_new_session(visitor):
@@ -336,7 +336,7 @@ def test_a_store_that_is_away_logs_nobody_out(tmp_path):
     assert [page.status for page in others] == [404, 200]
     assert '<span class="user">Ada</span>' in back.text
     assert visits(back) == 2
-    assert any("GET /: the session store file cannot be reached" in line for line in site.log)
+    assert site.log.has("GET /: the session store file cannot be reached")
 
 
 # -- Other clients -----------------------------------------------------------------------------------
