@@ -9,6 +9,7 @@ from __future__ import annotations
 import logging
 import threading
 from collections.abc import Iterable, Iterator, Mapping, MutableMapping
+from io import IOBase
 from typing import Any
 
 from beaker.session import SessionObject as BeakerSessionObject
@@ -296,7 +297,8 @@ class StreamedBody:
 
 def is_streamed(body: Iterable[bytes], environ: Mapping[str, Any]) -> bool:
     """Say whether a response's body may be made while it is sent."""
-    if isinstance(body, (list, tuple)):
+    # A file is what uWSGI's own file wrapper returns.
+    if isinstance(body, (list, tuple, IOBase)):
         return False
     # A server has its own fast way for what its file wrapper has made.
     wrapper = environ.get("wsgi.file_wrapper")

@@ -331,6 +331,19 @@ def test_a_length_that_was_given_stays(installation, tmp_path):
     assert dict(sent)["Content-Length"] == "3"
 
 
+def test_a_file_is_left_to_the_server(installation, tmp_path):
+    """A file as a body, which uWSGI's own file wrapper returns, is handed back as it is."""
+
+    def view(request):
+        request.session.get("count")
+        return Response(app_iter=BytesIO(b"abc"))
+
+    app = install(installation, store_options("memory", tmp_path), Views(stream=view))
+    body = app(Request.blank("/stream").environ, lambda *_: None)
+
+    assert isinstance(body, BytesIO)
+
+
 @pytest.mark.parametrize("wrapper", [FileWrapper, FileIter])
 def test_a_servers_own_file_wrapper_is_left_to_it(installation, tmp_path, wrapper):
     """What the server's file wrapper has made is handed back as it is: the server sends it in a way of its own."""
