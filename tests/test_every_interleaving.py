@@ -17,7 +17,7 @@ from typing import Any, NamedTuple
 
 import pytest
 
-from beaker_bridge import session, session_base
+from beaker_bridge import session_base
 from beaker_bridge.codec import BareEnvelope
 from beaker_bridge.session_base import MOVED, OWN_KEYS
 from beaker_bridge.stores.base import Record, Store, Swap
@@ -403,7 +403,6 @@ def one_after_the_other(schedules: Schedules, *, alive: bool = True) -> set[tupl
 def _known_ids(monkeypatch):
     """Give new ids in a known order: a request that is run again must do the same."""
     monkeypatch.setattr(session_base, "new_id", _ids)
-    monkeypatch.setattr(session, "new_id", _ids)
 
 
 @pytest.fixture(params=[FRESH, DUE], ids=["fresh", "due"])
