@@ -17,7 +17,7 @@ from typing import Any, NamedTuple
 
 import pytest
 
-from beaker_bridge import session_base
+from beaker_bridge import session, session_base
 from beaker_bridge.codec import BareEnvelope
 from beaker_bridge.session_base import MOVED, OWN_KEYS
 from beaker_bridge.stores.base import Record, Store, Swap
