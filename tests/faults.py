@@ -291,9 +291,9 @@ def _held() -> tuple[int, int]:
 
 
 def _more_than(before: tuple[int, int]) -> tuple[int, int]:
-    """Return how many threads and sockets there are more than before."""
+    """Return how many threads and sockets there are more than before; what others have left may have ended."""
     threads, sockets = _held()
-    return threads - before[0], sockets - before[1]
+    return max(0, threads - before[0]), max(0, sockets - before[1])
 
 
 # -- Servers -----------------------------------------------------------------------------------------
