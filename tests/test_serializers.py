@@ -366,6 +366,16 @@ def bomb():
     return b"".join(compressor.compress(zeros) for _ in range(1 << 8)) + compressor.flush()
 
 
+@pytest.mark.parametrize("value", ["short", "long" * 100])
+def test_nothing_may_follow_a_record(value):
+    """Bytes behind a record, be it stored as it is or compressed, are no part of one: it is damaged."""
+    plain = JSONSerializer().dumps({"a": value})
+
+    assert JSONSerializer().loads(plain) == {"a": value}
+    with pytest.raises(ValueError, match="something follows it"):
+        JSONSerializer().loads(plain + b"x")
+
+
 @pytest.mark.parametrize("envelope", ENVELOPES)
 def test_a_bomb_is_cut(envelope, bomb):
     """A small record that would become a huge one is refused at the bound, and takes no more memory than that."""

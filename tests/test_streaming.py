@@ -331,6 +331,19 @@ def test_a_length_that_was_given_stays(installation, tmp_path):
     assert dict(sent)["Content-Length"] == "3"
 
 
+def test_a_body_without_close(installation, tmp_path):
+    """A body that is any iterator, with nothing to close, is sent as it is."""
+
+    def view(request):
+        request.session["a"] = 1
+        return Response(app_iter=iter([b"a", b"b"]))
+
+    app = site(installation, tmp_path, view)
+
+    assert app.get("/stream").text == "ab"
+    assert app.get("/data").text == "[('a', 1)]"
+
+
 def test_a_file_is_left_to_the_server(installation, tmp_path):
     """A file as a body, which uWSGI's own file wrapper returns, is handed back as it is."""
 
