@@ -106,9 +106,13 @@ class _Turns:
     def renew(self) -> None:
         self._guard = threading.Lock()
         self._turns: dict[str, _Turn] = {}
+        self._process = os.getpid()
 
     def take(self, name: str, patience: float, wait: bool) -> _Turn | None:
         """Return a new turn; nothing where it is another's, or where this thread has it already."""
+        if self._process != os.getpid():
+            # A fork that Python was not told of, as uWSGI's.
+            self.renew()
         deadline = time.monotonic() + 2 * patience
         while True:
             now = time.monotonic()

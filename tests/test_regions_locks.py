@@ -12,6 +12,7 @@ import pytest
 from beaker_bridge import region_locks
 from beaker_bridge.region_locks import AWAY, CreationLock, FileLease
 from tests.contract import PATIENCE, together
+from tests.forks import silent_fork
 from tests.regions import Clock
 
 #: Seconds that no test waits for, unless it fails.
@@ -146,11 +147,12 @@ def test_who_hangs_does_not_give_back_what_another_has():
     assert ended == ["next"]
 
 
-def test_a_forked_child_begins_anew():
+@pytest.mark.parametrize("fork", [os.fork, silent_fork])
+def test_a_forked_child_begins_anew(fork):
     """The turn of a thread that does not run in a forked child holds nobody up there."""
     held = lock()
     elsewhere(held.acquire)
-    child = os.fork()
+    child = fork()
     if child == 0:
         try:
             os._exit(0 if lock().acquire(wait=False) else 1)
@@ -159,6 +161,19 @@ def test_a_forked_child_begins_anew():
     held.release()
 
     assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+
+
+def test_another_process_begins_anew(monkeypatch):
+    """Turns that another process has counted are none of this one's."""
+    held = lock()
+    elsewhere(held.acquire)
+    monkeypatch.setattr(region_locks._turns, "_process", 0)
+    ours = lock()
+    taken = ours.acquire(wait=False)
+    ours.release()
+    held.release()
+
+    assert taken
 
 
 # -- Among processes ---------------------------------------------------------------------------------

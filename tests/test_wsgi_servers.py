@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ctypes
 import json
 import os
 import threading
@@ -15,6 +14,7 @@ import pytest
 
 from beaker_bridge.stores import servers
 from tests.connections import connection_of
+from tests.forks import silent_fork
 from tests.requests import STORES, Browser, options_of, profile_of, store_options
 from tests.servers import PATIENCE
 from tests.wsgi_servers import (
@@ -155,11 +155,6 @@ def test_sessions_in_memory_under_a_server(server, tmp_path):
 
 
 # -- A fork by itself --------------------------------------------------------------------------------
-
-
-def silent_fork() -> int:
-    """Fork without a word to Python, as uWSGI does."""
-    return ctypes.PyDLL(None).fork()
 
 
 @pytest.fixture(params=ALL)
