@@ -17,10 +17,11 @@ from beaker.session import SessionObject as BeakerSessionObject
 from beaker_bridge.cookie_session import CookieSession
 from beaker_bridge.exceptions import BeakerBridgeError, SettingsError
 from beaker_bridge.merge import merge
+from beaker_bridge.option_rules import COOKIE
 from beaker_bridge.profile import Binding, SessionProfile
 from beaker_bridge.session import MemorySession, Session
 from beaker_bridge.session_base import OWN_KEYS, SafeSession
-from beaker_bridge.settings import COOKIE, given, read_options
+from beaker_bridge.settings import given, read_options
 
 log = logging.getLogger(__name__)
 

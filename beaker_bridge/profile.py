@@ -10,8 +10,9 @@ from typing import Any
 
 from beaker_bridge.codec import BareEnvelope, Cipher, RecordCodec
 from beaker_bridge.cookies import CookieWriter, Signer
+from beaker_bridge.option_rules import COOKIE
 from beaker_bridge.serializers import JSONSerializer, PickleSerializer, Serializer
-from beaker_bridge.settings import COOKIE, SessionOptions
+from beaker_bridge.settings import SessionOptions
 from beaker_bridge.stores import open_store
 
 log = logging.getLogger(__name__)

@@ -20,8 +20,9 @@ from beaker_bridge.events import SessionEvent
 from beaker_bridge.exceptions import BeakerBridgeError, DamagedRecordError, SessionTooLateError
 from beaker_bridge.kinds import MAX_SECONDS
 from beaker_bridge.merge import ACCESSED
+from beaker_bridge.option_rules import HOST_PREFIX
 from beaker_bridge.profile import Binding
-from beaker_bridge.settings import HOST_PREFIX, SessionOptions
+from beaker_bridge.settings import SessionOptions
 from beaker_bridge.stores.base import Record
 
 log = logging.getLogger(__name__)

@@ -1,0 +1,139 @@
+"""The rules between a session's options: what needs what, and what excludes what."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from beaker.cache import clsmap
+from beaker.crypto import get_crypto_module
+
+if TYPE_CHECKING:
+    from beaker_bridge.settings import SessionOptions
+
+COOKIE = "cookie"
+#: How a cookie's name begins, in lower case, that browsers take over https alone; and of one host alone, too.
+SECURE_PREFIX, HOST_PREFIX = "__secure-", "__host-"
+#: The address or directory that a type needs: one of these options.
+_NEEDED = {
+    "file": (("data_dir", "file_dir"), ("data_dir", "lock_dir")),
+    "dbm": (("data_dir", "dbm_dir"), ("data_dir", "lock_dir")),
+    "ext:redis": (("url",),),
+    "ext:rediscluster": (("urls",),),
+    "ext:memcached": (("url",),),
+    "ext:database": (("url", "sa.url"),),
+    "ext:sqla": (("bind", "url"), ("table",)),
+    "ext:mongodb": (("url",),),
+}
+#: Types that we know: for another one, options that we do not know are the backend's own.
+KNOWN_TYPES = frozenset(_NEEDED) - {"ext:mongodb"} | {"memory", COOKIE}
+
+
+class Fault(NamedTuple):
+    """An option that breaks a rule, and the other options that the rule is about."""
+
+    name: str
+    rule: str
+    others: tuple[str, ...] = ()
+
+
+def broken_rules(options: SessionOptions) -> Iterator[Fault]:
+    """Yield the faults between the options of a table, each of which is right by itself."""
+    for rules in (_type_faults, _time_faults, _cookie_faults, _key_faults):
+        yield from rules(options)
+
+
+def _type_faults(options: SessionOptions) -> Iterator[Fault]:
+    kind = options.type
+    if kind != COOKIE and not backend_exists(kind):
+        yield Fault("type", f"one of {', '.join(sorted(_all_types()))} or another backend of Beaker's{_meant(kind)}")
+    engine = options.sa_opts or {}
+    missing: set[str] = set()
+    for names in _NEEDED.get(kind, ()):
+        # Not by its truth: an SQLAlchemy Table has none.
+        found = [engine.get(name) if name in engine else getattr(options, name, None) for name in names]
+        is_given = any(value is not None and value != "" for value in found)
+        if not is_given and missing.isdisjoint(names):
+            missing.update(names)
+            instead = "".join(f", or {name}" for name in names[1:])
+            yield Fault(names[0], f"given where type = {kind}{instead}", ("type", *names[1:]))
+
+
+def _all_types() -> frozenset[str]:
+    return KNOWN_TYPES | frozenset(_NEEDED)
+
+
+def _meant(kind: str) -> str:
+    """Return the nearest type, as a hint: 'redis' is meant to be 'ext:redis'."""
+    names = {name.removeprefix("ext:"): name for name in _all_types()} | {name: name for name in _all_types()}
+    nearest = difflib.get_close_matches(kind.lower(), names, n=1)
+    return f" (did you mean {names[nearest[0]]}?)" if nearest else ""
+
+
+def backend_exists(kind: str) -> bool:
+    """Say whether Beaker has a backend of that name."""
+    try:
+        return clsmap[kind] is not None
+    except KeyError:
+        return False
+
+
+def _time_faults(options: SessionOptions) -> Iterator[Fault]:
+    if options.timeout and not options.save_accessed_time:
+        yield Fault("save_accessed_time", "true where a timeout is set", ("timeout",))
+    for name, seconds in (("timeout", options.timeout), ("cookie_expires", options.cookie_lifetime)):
+        if seconds and options.reissue_time and options.reissue_time >= seconds:
+            yield Fault("reissue_time", f"less than {name} ({seconds} seconds)", (name,))
+
+
+def _cookie_faults(options: SessionOptions) -> Iterator[Fault]:
+    if options.samesite == "None" and options.secure is not True:
+        yield Fault("samesite", "Lax or Strict unless secure = true", ("secure",))
+    key = options.key.lower()
+    if key.startswith((SECURE_PREFIX, HOST_PREFIX)) and options.secure is not True:
+        yield Fault("secure", f"true for a cookie named {options.key}", ("key",))
+    if key.startswith(HOST_PREFIX) and options.cookie_domain:
+        yield Fault("cookie_domain", f"absent for a cookie named {options.key}", ("key",))
+    if key.startswith(HOST_PREFIX) and options.cookie_path != "/":
+        yield Fault("cookie_path", f"/ for a cookie named {options.key}", ("key",))
+
+
+def _key_faults(options: SessionOptions) -> Iterator[Fault]:
+    if options.type == COOKIE and not options.validate_key:
+        yield Fault("validate_key", "given where type = cookie, which it signs", ("type",))
+    for retired, current in (
+        ("previous_secrets", "secret"),
+        ("previous_validate_keys", "validate_key"),
+        ("previous_encrypt_keys", "encrypt_key"),
+    ):
+        if getattr(options, retired) and not getattr(options, current):
+            yield Fault(current, f"given where {retired} are", (retired,))
+    if options.encrypt_key:
+        yield from _encryption_faults(options)
+
+
+def _encryption_faults(options: SessionOptions) -> Iterator[Fault]:
+    if not options.validate_key and options.type != COOKIE:
+        yield Fault("validate_key", "given where encrypt_key is", ("encrypt_key",))
+    for name in ("encrypt_key", "validate_key", "previous_encrypt_keys", "previous_validate_keys"):
+        # Beaker makes the cipher's key of them, and takes nothing else.
+        if not "".join(getattr(options, name) or ()).isascii():
+            yield Fault(name, "in ASCII where encrypt_key is given", ("encrypt_key",))
+    try:
+        module: Any = get_crypto_module(options.crypto_type)
+    except Exception:  # noqa: BLE001 -- Beaker raises ImportError, or what a broken library raises
+        module = None
+    if not getattr(module, "has_aes", False):
+        rule = "a cipher that can be loaded where encrypt_key is given (pip install cryptography)"
+        yield Fault("crypto_type", rule, ("encrypt_key",))
+    elif getattr(module, "__name__", "") != "beaker.crypto.pyca_cryptography":
+        yield from _unauthenticated_faults(options)
+
+
+def _unauthenticated_faults(options: SessionOptions) -> Iterator[Fault]:
+    """A cipher that does not notice a wrong key or another's bytes is good enough for a signed cookie."""
+    if options.type != COOKIE:
+        yield Fault("crypto_type", "cryptography for stored sessions (another cipher does not authenticate the record)")
+    elif options.previous_encrypt_keys or options.previous_validate_keys:
+        yield Fault("crypto_type", "cryptography where keys are retired (another cipher does not notice a wrong one)")
