@@ -47,14 +47,7 @@ class SessionObject(BeakerSessionObject):
         # On the way of each request, also of those that leave the session alone: what only a session
         # needs is made when there is one. The parameters are the profile's; Beaker's methods only read them.
         state = self.__dict__
-        # Not the environ itself, which holds this object: a cycle would leave all of the request to the
-        # collector.
-        known = environ.get
-        state["_environ"] = {
-            "HTTP_COOKIE": known("HTTP_COOKIE"),
-            "wsgi.url_scheme": known("wsgi.url_scheme"),
-            "wsgi.multiprocess": known("wsgi.multiprocess"),
-        }
+        state["_environ"] = environ
         state["_params"] = profile.parameters
         state["_sess"] = None
         state["_headers"] = {}
@@ -67,7 +60,7 @@ class SessionObject(BeakerSessionObject):
         state = self.__dict__
         session: SafeSession | None = state["_sess"]
         if session is None:
-            request = state["_headers"] = {"cookie_out": None, "cookie": state["_environ"]["HTTP_COOKIE"]}
+            request = state["_headers"] = {"cookie_out": None, "cookie": state["_environ"].get("HTTP_COOKIE")}
             session_class = _CLASSES.get(state["profile"].options.type, Session)
             session = state["_sess"] = session_class(request, state["binding"] or _bound(self))
         return session
@@ -268,6 +261,20 @@ def headers_left(session_object: BeakerSessionObject) -> None:
         binding.sent = True
 
 
+def let_go(session_object: BeakerSessionObject) -> None:
+    """Let go of the environ, which holds the session: the cycle would leave all of the request to the collector."""
+    state = session_object.__dict__
+    known = state["_environ"].get
+    environ = state["_environ"] = {
+        "HTTP_COOKIE": known("HTTP_COOKIE"),
+        "wsgi.url_scheme": known("wsgi.url_scheme"),
+        "wsgi.multiprocess": known("wsgi.multiprocess"),
+    }
+    binding: Binding | None = state.get("binding")
+    if binding is not None:
+        binding.environ = environ
+
+
 class StreamedBody:
     """A response's body that is made while it is sent: what it changes in the session is saved when it is closed.
 
@@ -294,6 +301,7 @@ class StreamedBody:
         finally:
             if needs_commit(self._object):
                 commit_late(self._object, self._environ)
+            let_go(self._object)
 
 
 def is_streamed(body: Iterable[bytes], environ: Mapping[str, Any]) -> bool:

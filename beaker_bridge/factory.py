@@ -21,6 +21,7 @@ from beaker_bridge.environ import (
     headers_left,
     is_carried,
     is_streamed,
+    let_go,
     make_ready,
     with_session_headers,
 )
@@ -181,18 +182,20 @@ class _Completion:
         if response is not None and self._adds_headers:
             commit_late(self._object, environ)
             response.headerlist = with_session_headers(self._object, response.headerlist, cookie=self._adds_cookie)
-            self._save_streamed(response, environ)
+            self._end(response, environ)
         elif self._adds_cookie and not failed:
             discard(self._object, environ)
             log.warning("a session that was first touched after the response callbacks is not saved: see the tween")
 
-    def _save_streamed(self, response: Any, environ: Mapping[str, Any]) -> None:
-        """Have saved what a body changes that is made while it is sent."""
+    def _end(self, response: Any, environ: Mapping[str, Any]) -> None:
+        """Have saved what a body changes that is made while it is sent; otherwise nothing more happens."""
         if is_streamed(response.app_iter, environ):
             # WebOb takes a new body for one of another length.
             length = response.content_length
             response.app_iter = _StreamedResponse(response.app_iter, self._object, environ)
             response.content_length = length
+        elif self._adds_cookie:
+            let_go(self._object)
 
 
 def is_kept(request: Any, session_object: BeakerSessionObject, fallback: SessionOptions | None) -> bool:

@@ -14,6 +14,7 @@ from beaker_bridge.environ import (
     commit_late,
     headers_left,
     is_streamed,
+    let_go,
     needs_commit,
     with_session_headers,
 )
@@ -73,7 +74,10 @@ class SessionMiddleware:
             return start_response(status, headers, exc_info)
 
         body = self.app(environ, session_start_response)
-        return StreamedBody(body, session_object, environ) if is_streamed(body, environ) else body
+        if is_streamed(body, environ):
+            return StreamedBody(body, session_object, environ)
+        let_go(session_object)
+        return body
 
     def _get_session(self) -> Session:
         """Return a session that has nothing to do with the request, as Beaker's middleware does."""

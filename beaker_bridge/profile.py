@@ -98,7 +98,7 @@ class Binding:
 
     Args:
         profile: the configuration.
-        environ: what a session needs to know of the request's WSGI environ.
+        environ: the request's WSGI environ.
     """
 
     #: What tells the application's subscribers of an event; set where Pyramid's registry is known.
@@ -111,7 +111,6 @@ class Binding:
 
     def __init__(self, profile: SessionProfile, environ: Mapping[str, Any]) -> None:
         self.profile = profile
-        # Not the environ of the request: that holds the session, and a cycle is left to the collector.
         self.environ = environ
 
     @property

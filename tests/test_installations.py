@@ -1,5 +1,6 @@
 """One behaviour on every installation and every embedded store."""
 
+import gc
 import json
 import logging
 
@@ -7,6 +8,7 @@ import pytest
 from beaker.session import SessionObject as BeakerSessionObject
 from pyramid.events import NewResponse
 from pyramid.interfaces import ISession
+from pyramid.request import Request
 from pyramid.response import Response
 from webtest import TestApp
 from zope.interface.verify import verifyObject
@@ -764,3 +766,56 @@ def test_beakers_contract_in_the_environ(installation, tmp_path):
 
     assert unsaved == "[]"
     assert app.get("/data").text == "[('seen', True)]"
+
+
+# -- What the request says of itself -----------------------------------------------------------------
+
+
+@pytest.mark.parametrize("touched", [True, False])
+def test_a_scheme_that_is_told_later_counts(site, touched):
+    """Behind a proxy an application may say itself that it is reached by https: the cookie is Secure then."""
+
+    def view(request):
+        if touched:
+            request.session["a"] = 1
+        request.scheme = "https"
+        request.session["b"] = 2
+
+    app = site({"view": view})
+
+    assert "secure" in app.get("/view").headers["Set-Cookie"].lower()
+
+
+def test_a_cookie_that_is_put_there_later_counts(site):
+    """Whoever stands before the application may change the header that brings the cookie, until the session is read."""
+
+    def view(request):
+        request.environ["HTTP_COOKIE"] = cookie
+        return sorted(request.session)
+
+    app = site({"view": view})
+    cookie = app.get("/count").headers["Set-Cookie"].split(";")[0]
+    app.reset()
+
+    assert app.get("/view").text == "['count']"
+
+
+@pytest.mark.parametrize("installation", [name for name in INSTALLATIONS if "beaker" not in name], indirect=True)
+@pytest.mark.parametrize("path", ["/count", "/data", "/untouched"])
+def test_nothing_is_left_to_the_collector(installation, path, tmp_path):
+    """A request's objects end with it, and do not wait for the garbage collector."""
+    views = Views(count=count, data=data, untouched=lambda _request: "untouched")
+    app = install(installation, store_options("memory", tmp_path), views)
+    environ = Request.blank(path).environ
+    for _ in range(3):
+        app(environ.copy(), lambda *_: None)
+    gc.collect()
+    gc.disable()
+    try:
+        for _ in range(10):
+            app(environ.copy(), lambda *_: None)
+        left = gc.collect()
+    finally:
+        gc.enable()
+
+    assert left < 10
