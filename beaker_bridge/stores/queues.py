@@ -29,9 +29,6 @@ class ThreadQueues:
                 queue.release()
             self._leave(session_id)
 
-    def __contains__(self, session_id: str) -> bool:
-        return session_id in self._queues
-
     def _leave(self, session_id: str) -> None:
         with self._guard:
             queue, waiting = self._queues.pop(session_id)
