@@ -17,7 +17,8 @@ from hypothesis import strategies as st
 
 from beaker_bridge.codec import BareEnvelope, Cipher, NamespaceEnvelope, PickledEnvelope, RecordCodec
 from beaker_bridge.exceptions import DamagedRecordError
-from beaker_bridge.serializers import TAG, JSONSerializer, PickleSerializer
+from beaker_bridge.json_types import TAG
+from beaker_bridge.serializers import JSONSerializer, PickleSerializer
 
 ENVELOPES = [BareEnvelope, PickledEnvelope, NamespaceEnvelope]
 KEYS = {"encrypt_key": "an encrypt key", "validate_key": "a validate key"}

@@ -20,7 +20,8 @@ from markupsafe import Markup
 from beaker_bridge import serializers
 from beaker_bridge.codec import BareEnvelope, NamespaceEnvelope, PickledEnvelope, RecordCodec
 from beaker_bridge.exceptions import DamagedRecordError, SessionTooLargeError, SessionValueError
-from beaker_bridge.serializers import MAX_PLAIN_SIZE, TAG, JSONSerializer, PickleSerializer
+from beaker_bridge.json_types import TAG
+from beaker_bridge.serializers import MAX_PLAIN_SIZE, JSONSerializer, PickleSerializer
 
 ENVELOPES = [BareEnvelope, PickledEnvelope, NamespaceEnvelope]
 laws = settings(deadline=None)
