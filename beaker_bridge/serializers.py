@@ -24,11 +24,10 @@ MAX_PLAIN_SIZE = 16 * 1024 * 1024
 MAX_STORED_SIZE = 256
 #: The size of zlib's own window, in bytes.
 WINDOW = 32 * 1024
-#: How zlib's format begins where one block follows, the last one, that is not compressed; how many bytes
-#: there are beside the block's data: these, twice the size, and the checksum.
-_STORED, _STORED_FRAME = b"\x78\x01\x01", 11
-#: The size, and what makes it all ones.
-_SIZES = struct.Struct("<HH")
+#: How zlib's format begins where one block follows, the last one, that is not compressed.
+_STORED = b"\x78\x01\x01"
+#: The size of a block, and what makes it all ones; how many bytes that can tell of.
+_SIZES, _LARGEST_BLOCK = struct.Struct("<HH"), 0xFFFF
 
 
 class Serializer(Protocol):
@@ -86,25 +85,17 @@ class JSONSerializer:
 
     def loads(self, plain: bytes) -> Any:
         """Return the record; raises ``ValueError`` or another error for bytes that are none."""
-        # One block of what it holds can be no bomb, and needs no decompressor, which takes long to set up.
-        is_stored = plain.startswith(_STORED)
-        json_bytes = zlib.decompress(plain) if is_stored else _decompress(plain)
-        if is_stored and len(json_bytes) + _STORED_FRAME != len(plain):
-            raise UnreadableError("something follows it")
-        if len(json_bytes) > MAX_PLAIN_SIZE:
-            raise UnreadableError(f"it would have over {MAX_PLAIN_SIZE} bytes")
+        # What is in a block as it is can be no bomb, and needs no decompressor, which takes long to set up.
+        json_bytes = _unstored(plain) if plain.startswith(_STORED) else _decompress(plain)
         text = json_bytes.decode("utf-8")
         decoder = _TAG_DECODER if TAG in text else _DECODER
-        if text.startswith("{"):
-            # As its decode() does, without the steps between.
-            try:
-                record, end = decoder.scan_once(text, 0)
-            except StopIteration:
-                end = None
-            if end == len(text):
-                return record
+        # As its decode() does, without the steps between.
+        try:
+            record, end = decoder.scan_once(text, 0)
+        except StopIteration:
+            end = None
         # Others may put white space around; whatever else stands there, this refuses.
-        return decoder.decode(text)
+        return record if end == len(text) else decoder.decode(text)
 
     def encode(self, value: Any) -> bytes:
         """Return the JSON of one value, for the detection of changes; raises as :meth:`dumps` does."""
@@ -124,15 +115,26 @@ def _compress(data: bytes) -> bytes:
 def _stored(data: bytes) -> bytes:
     """Return data as zlib has them that are not worth compressing: one block, as they are."""
     size = len(data)
-    return _STORED + _SIZES.pack(size, size ^ 0xFFFF) + data + zlib.adler32(data).to_bytes(4, "big")
+    return _STORED + _SIZES.pack(size, size ^ _LARGEST_BLOCK) + data + zlib.adler32(data).to_bytes(4, "big")
 
 
-def _decompress(data: bytes) -> bytes:
-    decompressor = zlib.decompressobj()
-    text = decompressor.decompress(data, MAX_PLAIN_SIZE + 1)
-    if len(text) <= MAX_PLAIN_SIZE and (not decompressor.eof or decompressor.unused_data):
+def _unstored(plain: bytes) -> bytes:
+    """Return what is in one block, as it is; the checksum behind it tells that it is whole, and alone."""
+    start, end = len(_STORED) + _SIZES.size, -4
+    data = plain[start:end]
+    if zlib.adler32(data) != int.from_bytes(plain[end:], "big") or len(data) > _LARGEST_BLOCK:
         raise UnreadableError("it is cut, or something follows it")
-    return text
+    return data
+
+
+def _decompress(plain: bytes) -> bytes:
+    decompressor = zlib.decompressobj()
+    data = decompressor.decompress(plain, MAX_PLAIN_SIZE + 1)
+    if len(data) > MAX_PLAIN_SIZE:
+        raise UnreadableError(f"it would have over {MAX_PLAIN_SIZE} bytes")
+    if not decompressor.eof or decompressor.unused_data:
+        raise UnreadableError("it is cut, or something follows it")
+    return data
 
 
 class PickleSerializer:

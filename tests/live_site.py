@@ -21,7 +21,7 @@ from urllib.request import HTTPCookieProcessor, HTTPErrorProcessor, ProxyHandler
 
 import pytest
 
-CHECKOUT = Path(__file__).resolve().parent.parent
+CHECKOUT = Path(__file__).parent.parent
 #: The longest wait for a process or an answer, in seconds.
 PATIENCE = 60
 

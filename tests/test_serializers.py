@@ -352,10 +352,10 @@ def test_what_is_written_can_be_read(monkeypatch, surplus):
 def test_a_record_over_the_bound_is_damaged(monkeypatch):
     """A record of somebody else's that is over the bound is damaged, also by one byte."""
     codec = RecordCodec(JSONSerializer())
-    raw = codec.seal(codec.serialize({"v": "x" * 93}))
-    monkeypatch.setattr(serializers, "MAX_PLAIN_SIZE", 100)
+    raw = codec.seal(codec.serialize({"v": "x" * 293}))
+    monkeypatch.setattr(serializers, "MAX_PLAIN_SIZE", 300)
 
-    with pytest.raises(DamagedRecordError, match="it would have over 100 bytes"):
+    with pytest.raises(DamagedRecordError, match="it would have over 300 bytes"):
         codec.decode(raw)
 
 
@@ -375,6 +375,23 @@ def test_nothing_may_follow_a_record(value):
     assert JSONSerializer().loads(plain) == {"a": value}
     with pytest.raises(ValueError, match="something follows it"):
         JSONSerializer().loads(plain + b"x")
+
+
+@pytest.mark.parametrize("place", [20, -1])
+def test_a_stored_record_that_was_changed_is_none(place):
+    """A record that stands in zlib's format as it is has a checksum: another byte in either of them is noticed."""
+    plain = bytearray(JSONSerializer().dumps({"a": "short"}))
+    plain[place] ^= 1
+
+    with pytest.raises(ValueError, match="it is cut"):
+        JSONSerializer().loads(bytes(plain))
+
+
+def test_a_stored_record_is_one_block():
+    """What is put into zlib's format as it is, and is longer than one of its blocks, is none of it."""
+    text = b'{"a": 1' + b" " * 70_000 + b"}"
+    with pytest.raises(ValueError, match="it is cut"):
+        JSONSerializer().loads(serializers._STORED + bytes(4) + text + zlib.adler32(text).to_bytes(4, "big"))
 
 
 @pytest.mark.parametrize("envelope", ENVELOPES)

@@ -5,8 +5,10 @@ from __future__ import annotations
 import logging
 import os
 import pickle
+import re
 import secrets
 import socket
+import subprocess
 import sys
 import threading
 from contextlib import suppress
@@ -330,14 +332,24 @@ def test_an_address_that_is_none_stops_the_start(options):
     assert "a-password" not in str(refused.value)
 
 
-def test_a_missing_client_stops_the_start(monkeypatch):
-    """Without redis-py, ``type = ext:redis`` is a SettingsError that says what is missing."""
-    monkeypatch.setitem(sys.modules, "redis", None)
-    monkeypatch.delitem(sys.modules, "beaker_bridge.stores.redis")
-    with pytest.raises(SettingsError, match=r"type = ext:redis needs a package .* redis") as refused:
-        opened(type="ext:redis", url="redis://localhost")
+#: In a process of its own: a compiled module is imported once in each.
+WITHOUT_A_CLIENT = """
+import sys
+sys.modules["redis"] = None
+import beaker_bridge
+try:
+    beaker_bridge.SessionMiddleware(None, type="ext:redis", url="redis://localhost", secret="s" * 32)
+except beaker_bridge.SettingsError as error:
+    print(error.name, error)
+"""
 
-    assert refused.value.name == "type"
+
+def test_a_missing_client_stops_the_start():
+    """Without redis-py, ``type = ext:redis`` is a SettingsError that says what is missing."""
+    command = [sys.executable, "-W", "ignore", "-c", WITHOUT_A_CLIENT]
+    done = subprocess.run(command, check=True, capture_output=True, text=True)
+
+    assert re.match(r"type .*type = ext:redis needs a package .* redis", done.stdout)
 
 
 # -- A server that fails -------------------------------------------------------------------------------

@@ -11,7 +11,7 @@ from typing import ClassVar
 
 from tests.servers import PATIENCE, Server, free_port
 
-CHECKOUT = Path(__file__).resolve().parent.parent
+CHECKOUT = Path(__file__).parent.parent
 SITE = "tests.wsgi_site"
 #: The file with the session's options, and the folder in which each process says that it is there:
 #: both in the folder in which a server runs.

@@ -1,0 +1,188 @@
+"""The compiled modules: that they are run where they can be, and that nothing depends on them."""
+
+from __future__ import annotations
+
+import ast
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import beaker_bridge
+from beaker_bridge import compiled
+
+CHECKOUT = Path(__file__).parent.parent
+PACKAGE = Path(beaker_bridge.__file__).parent
+#: What tells of each module that is imported which file it is of.
+FILES = """
+import sys
+import beaker_bridge
+import beaker_bridge.stores.memory
+files = [module.__file__ for name, module in sys.modules.items() if name.startswith("beaker_bridge.")]
+print(beaker_bridge.COMPILED, *files)
+"""
+#: What uses a session in whichever interpreter it is run in.
+SESSION = f"""
+import sys
+sys.path.insert(0, {str(PACKAGE.parent)!r})
+import beaker_bridge
+from beaker_bridge.environ import SessionObject, commit
+middleware = beaker_bridge.SessionMiddleware(None, type="memory", secret="s" * 32)
+session_object = SessionObject({{}}, middleware._profile)
+session_object["a"] = 1
+session_object.save()
+commit(session_object)
+again = session_object.get_by_id(session_object.id)
+print(beaker_bridge.COMPILED, again["a"], flush=True)
+"""
+#: Runs that in the first interpreter of a process, and in a second one, as mod_wsgi and uWSGI make them.
+INTERPRETERS = f"""
+import sys
+if sys.version_info >= (3, 13):
+    import _interpreters as interpreters
+    second = interpreters.create("legacy")
+else:
+    import _xxsubinterpreters as interpreters
+    second = interpreters.create(isolated=False)
+code = {SESSION!r}
+exec(code)
+failure = interpreters.run_string(second, code)
+if failure is not None:
+    sys.exit(str(failure))
+"""
+
+
+def output(code, **environ):
+    command = [sys.executable, "-W", "ignore", "-c", code]
+    done = subprocess.run(command, check=True, capture_output=True, text=True, env=os.environ | environ, cwd=CHECKOUT)
+    return done.stdout.splitlines()
+
+
+# -- Which form is run -------------------------------------------------------------------------------
+
+
+@pytest.mark.skipif("FORM" not in os.environ, reason="says which form is tested")
+def test_the_form_that_is_tested_is_run():
+    """Where there is a compiler, as in CI, what is installed is compiled."""
+    expected = os.environ["FORM"] == "compiled"
+    if expected and not os.environ.get("CI") and not beaker_bridge.COMPILED:
+        pytest.skip("no compiler, or no Python.h, on this machine")
+
+    assert expected == beaker_bridge.COMPILED
+
+
+def test_the_sources_are_run_where_that_is_asked_for():
+    """``BEAKER_BRIDGE_PURE`` has each module run from its source."""
+    (line,) = output(FILES, BEAKER_BRIDGE_PURE="1")
+    is_compiled, *files = line.split()
+
+    assert is_compiled == "False"
+    assert len(files) > 20
+    assert all(file.endswith(".py") for file in files)
+
+
+def test_all_compiled_modules_are_run_together():
+    """Where one module is run in its compiled form, each one is that has one."""
+    (line,) = output(FILES, BEAKER_BRIDGE_PURE="")
+    is_compiled, *files = line.split()
+
+    assert is_compiled == str(any(not file.endswith(".py") for file in files))
+    if is_compiled == "True":
+        names = {Path(file).name.partition(".")[0] for file in files if not file.endswith(".py")}
+        assert names == {Path(name).name for name in compiled_names()} - {"file", "locks", "redis", "servers"}
+
+
+def test_another_interpreter_of_the_process_runs_the_sources():
+    """A compiled module is one interpreter's alone: others of the same process have sessions all the same."""
+    first, second = output(INTERPRETERS, BEAKER_BRIDGE_PURE=os.environ.get("BEAKER_BRIDGE_PURE", ""))
+
+    assert first == f"{beaker_bridge.COMPILED} 1"
+    assert second == "False 1"
+
+
+@pytest.mark.parametrize("reason", ["asked for", "refused"])
+def test_both_folders_are_read_as_sources(monkeypatch, caplog, reason):
+    """Where the sources are asked for, or a compiled module is refused, none is looked for any more."""
+
+    def refused(name):
+        raise ImportError("Interpreter change detected")
+
+    folders = [str(PACKAGE), str(PACKAGE / "stores")]
+    for folder in folders:
+        monkeypatch.setitem(sys.path_importer_cache, folder, None)
+    monkeypatch.setenv(compiled.PURE, "1" if reason == "asked for" else "")
+    monkeypatch.setattr(compiled, "import_module", refused)
+    caplog.set_level("INFO", "beaker_bridge.compiled")
+
+    assert compiled._are_compiled() is False
+    for folder in folders:
+        found = sys.path_importer_cache[folder].find_spec(
+            f"beaker_bridge.{'session' if folder == folders[0] else 'base'}"
+        )
+        assert found.origin.endswith(".py")
+    assert ("Interpreter change detected" in caplog.text) == (reason == "refused")
+
+
+# -- What is compiled --------------------------------------------------------------------------------
+
+
+def compiled_names():
+    """Return the modules that ``setup.py`` has compiled, as paths without suffix."""
+    tree = ast.parse((CHECKOUT / "setup.py").read_text(encoding="utf-8"))
+    (names,) = [
+        ast.literal_eval(node.value)
+        for node in tree.body
+        if isinstance(node, ast.Assign) and node.targets[0].id == "COMPILED"
+    ]
+    return names
+
+
+def callees(function):
+    """Return what a function calls: by name, and (with a dot before it) of its own object."""
+    found = set()
+    for node in ast.walk(function):
+        match node:
+            case ast.Call(func=ast.Name(id=name)):
+                found.add(name)
+            case ast.Call(func=ast.Attribute(value=ast.Name(id="self"), attr=name)):
+                found.add(f".{name}")
+    return found
+
+
+@pytest.mark.parametrize("name", compiled_names())
+def test_nothing_that_is_compiled_calls_itself(name):
+    """How deep a value is must not decide how deep compiled functions go: they have no ``RecursionError``."""
+    tree = ast.parse((PACKAGE / f"{name}.py").read_text(encoding="utf-8"))
+    methods = {
+        member
+        for node in ast.walk(tree)
+        if isinstance(node, ast.ClassDef)
+        for member in node.body
+        if isinstance(member, ast.FunctionDef)
+    }
+    functions = {node for node in ast.walk(tree) if isinstance(node, ast.FunctionDef)} - methods
+
+    assert functions | methods
+    assert [method.name for method in methods if f".{method.name}" in callees(method)] == []
+    assert [function.name for function in functions if function.name in callees(function)] == []
+
+
+# -- How it is installed -----------------------------------------------------------------------------
+
+
+@pytest.mark.once
+@pytest.mark.parametrize("without", [{"CC": "/nowhere/cc"}, {"BEAKER_BRIDGE_PURE": "1"}], ids=["compiler", "wish"])
+def test_it_is_installed_without_a_compiler(tmp_path, without):
+    """Where there is no C compiler, or none is wanted, the sources are installed, and all of them."""
+    source, built = tmp_path / "source", tmp_path / "built"
+    shutil.copytree(PACKAGE, source / "beaker_bridge", ignore=shutil.ignore_patterns("*.so", "__pycache__"))
+    for name in ("setup.py", "README.rst"):
+        shutil.copy(CHECKOUT / name, source)
+    command = [sys.executable, "-W", "ignore", "setup.py", "--quiet", "build", "--build-lib", built]
+    subprocess.run(command, check=True, capture_output=True, env=os.environ | without, cwd=source)
+    expected = {path.relative_to(PACKAGE.parent) for path in PACKAGE.rglob("*.py")}
+
+    assert {path.relative_to(built) for path in built.rglob("*") if path.suffix in {".py", ".so"}} == expected
