@@ -12,8 +12,10 @@ from pathlib import Path
 
 CHECKOUT = Path(__file__).parent.parent
 PACKAGE = "beaker_bridge"
-#: What is made there, and belongs to nobody else.
+#: What is made there, and tells of nothing.
 _MADE = {"build", "dist"}
+#: Of what is hidden, what tests read.
+_CI = ".ci"
 
 
 def lay_out(folder: Path) -> None:
@@ -21,7 +23,7 @@ def lay_out(folder: Path) -> None:
     (installed,) = find_spec(PACKAGE).submodule_search_locations
     (folder / PACKAGE).symlink_to(installed)
     for entry in CHECKOUT.iterdir():
-        if entry.name not in {PACKAGE, *_MADE} and not entry.name.startswith("."):
+        if entry.name == _CI or not (entry.name in {PACKAGE, *_MADE} or entry.name.startswith(".")):
             (folder / entry.name).symlink_to(entry)
 
 

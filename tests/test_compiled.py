@@ -16,13 +16,14 @@ from beaker_bridge import compiled
 
 CHECKOUT = Path(__file__).parent.parent
 PACKAGE = Path(beaker_bridge.__file__).parent
-#: What tells of each module that is imported which file it is of.
+#: What tells of each module that setup.py has compiled which file it is of.
 FILES = """
 import sys
+from importlib import import_module
 import beaker_bridge
-import beaker_bridge.stores.memory
-files = [module.__file__ for name, module in sys.modules.items() if name.startswith("beaker_bridge.")]
-print(beaker_bridge.COMPILED, *files)
+print(beaker_bridge.COMPILED)
+for name in sys.argv[1:]:
+    print(import_module("beaker_bridge." + name.replace("/", ".")).__file__)
 """
 #: What uses a session in whichever interpreter it is run in.
 SESSION = f"""
@@ -55,8 +56,19 @@ if failure is not None:
 """
 
 
-def output(code, **environ):
-    command = [sys.executable, "-W", "ignore", "-c", code]
+def compiled_names():
+    """Return the modules that ``setup.py`` has compiled, as paths without suffix."""
+    tree = ast.parse((CHECKOUT / "setup.py").read_text(encoding="utf-8"))
+    (names,) = [
+        ast.literal_eval(node.value)
+        for node in tree.body
+        if isinstance(node, ast.Assign) and node.targets[0].id == "COMPILED"
+    ]
+    return names
+
+
+def output(code, *arguments, **environ):
+    command = [sys.executable, "-W", "ignore", "-c", code, *arguments]
     done = subprocess.run(command, check=True, capture_output=True, text=True, env=os.environ | environ, cwd=CHECKOUT)
     return done.stdout.splitlines()
 
@@ -74,30 +86,19 @@ def test_the_form_that_is_tested_is_run():
     assert expected == beaker_bridge.COMPILED
 
 
-def test_the_sources_are_run_where_that_is_asked_for():
-    """``BEAKER_BRIDGE_PURE`` has each module run from its source."""
-    (line,) = output(FILES, BEAKER_BRIDGE_PURE="1")
-    is_compiled, *files = line.split()
+@pytest.mark.parametrize("pure", ["1", ""])
+def test_all_modules_are_run_in_the_same_form(pure):
+    """Each module that can be compiled is run as the others are; ``BEAKER_BRIDGE_PURE`` has the sources run."""
+    is_compiled, *files = output(FILES, *compiled_names(), BEAKER_BRIDGE_PURE=pure)
 
-    assert is_compiled == "False"
-    assert len(files) > 20
-    assert all(file.endswith(".py") for file in files)
-
-
-def test_all_compiled_modules_are_run_together():
-    """Where one module is run in its compiled form, each one is that has one."""
-    (line,) = output(FILES, BEAKER_BRIDGE_PURE="")
-    is_compiled, *files = line.split()
-
-    assert is_compiled == str(any(not file.endswith(".py") for file in files))
-    if is_compiled == "True":
-        names = {Path(file).name.partition(".")[0] for file in files if not file.endswith(".py")}
-        assert names == {Path(name).name for name in compiled_names()} - {"file", "locks", "redis", "servers"}
+    assert is_compiled == str(beaker_bridge.COMPILED and not pure)
+    assert len(files) == len(compiled_names())
+    assert {file.endswith(".py") for file in files} == {is_compiled == "False"}
 
 
 def test_another_interpreter_of_the_process_runs_the_sources():
     """A compiled module is one interpreter's alone: others of the same process have sessions all the same."""
-    first, second = output(INTERPRETERS, BEAKER_BRIDGE_PURE=os.environ.get("BEAKER_BRIDGE_PURE", ""))
+    first, second = output(INTERPRETERS)
 
     assert first == f"{beaker_bridge.COMPILED} 1"
     assert second == "False 1"
@@ -127,17 +128,6 @@ def test_both_folders_are_read_as_sources(monkeypatch, caplog, reason):
 
 
 # -- What is compiled --------------------------------------------------------------------------------
-
-
-def compiled_names():
-    """Return the modules that ``setup.py`` has compiled, as paths without suffix."""
-    tree = ast.parse((CHECKOUT / "setup.py").read_text(encoding="utf-8"))
-    (names,) = [
-        ast.literal_eval(node.value)
-        for node in tree.body
-        if isinstance(node, ast.Assign) and node.targets[0].id == "COMPILED"
-    ]
-    return names
 
 
 def callees(function):

@@ -335,7 +335,12 @@ def test_an_address_that_is_none_stops_the_start(options):
 #: In a process of its own: a compiled module is imported once in each.
 WITHOUT_A_CLIENT = """
 import sys
-sys.modules["redis"] = None
+class WithoutRedis:
+    @staticmethod
+    def find_spec(name, path=None, target=None):
+        if name == "redis":
+            raise ModuleNotFoundError("No module named 'redis'")
+sys.meta_path.insert(0, WithoutRedis)
 import beaker_bridge
 try:
     beaker_bridge.SessionMiddleware(None, type="ext:redis", url="redis://localhost", secret="s" * 32)
@@ -349,7 +354,7 @@ def test_a_missing_client_stops_the_start():
     command = [sys.executable, "-W", "ignore", "-c", WITHOUT_A_CLIENT]
     done = subprocess.run(command, check=True, capture_output=True, text=True)
 
-    assert re.match(r"type .*type = ext:redis needs a package .* redis", done.stdout)
+    assert re.match(r"type .*type = ext:redis needs a package .*'redis'", done.stdout)
 
 
 # -- A server that fails -------------------------------------------------------------------------------
