@@ -513,6 +513,55 @@ def test_a_deadlock_is_a_lost_swap(mariadb_server, state, number):
     assert store.swap(ID, record, b"mine") == Swap(False, Record(b"ours"))
 
 
+def journal_of(folder):
+    """Return how the SQLite database in a folder journals what it writes."""
+    with closing(sqlite3.connect(folder / "sessions.db")) as connection:
+        return connection.execute("PRAGMA journal_mode").fetchone()[0]
+
+
+def test_a_new_sqlite_has_a_write_ahead_log(tmp_path):
+    """A database that the store itself makes has the journal that is faster; it is chosen once."""
+    store = opened(f"sqlite:///{tmp_path}/sessions.db")
+    store.swap(ID, None, b"x")
+
+    assert journal_of(tmp_path) == "wal"
+
+    with closing(sqlite3.connect(tmp_path / "sessions.db")) as connection:
+        store.close()
+        connection.execute("PRAGMA journal_mode = DELETE")
+    opened(f"sqlite:///{tmp_path}/sessions.db").read(ID)
+
+    assert journal_of(tmp_path) == "delete"
+
+
+@pytest.mark.parametrize("whose", ["somebody's tables", "the application's engine"])
+def test_somebody_elses_sqlite_keeps_its_journal(tmp_path, whose):
+    """A database that has tables, or that the application opens, is somebody's: its journal is left alone."""
+    url = f"sqlite:///{tmp_path}/sessions.db"
+    engine = sa.create_engine(url)
+    if whose == "somebody's tables":
+        sa.Table("users", sa.MetaData(), sa.Column("id", sa.Integer)).create(engine)
+    store = opened(url if whose == "somebody's tables" else engine)
+    store.swap(ID, None, b"x")
+
+    assert store.read(ID) == Record(b"x")
+    assert journal_of(tmp_path) == "delete"
+
+    engine.dispose()
+
+
+def test_a_sqlite_that_refuses_another_journal_is_used_all_the_same(tmp_path):
+    """Where there cannot be a write-ahead log now, sessions are kept without one."""
+    with closing(sqlite3.connect(tmp_path / "sessions.db", isolation_level=None)) as other:
+        other.execute("BEGIN")
+        other.execute("SELECT * FROM sqlite_master").fetchall()
+        store = opened(f"sqlite:///{tmp_path}/sessions.db", store_timeout=0.1)
+        refused(lambda: store.swap(ID, None, b"x"))
+        other.execute("ROLLBACK")
+
+    assert store.swap(ID, None, b"x").made
+
+
 def test_a_table_that_wants_more_is_an_error(tmp_path):
     """A table whose other constraints refuse the row is a SessionStoreError, no session that has ended."""
     engine = sa.create_engine(f"sqlite:///{tmp_path}/sessions.db")

@@ -110,7 +110,7 @@ class DbmStore(DirectoryStore):
     def sweep(self, before: float) -> int:
         removed = super().sweep(before)
         for session_id in {session_id for session_id, _rest in self._parts()}:
-            with self._guard(session_id):
+            with self._translated(), self._guard(session_id):
                 removed += self._format.sweep(self._path(session_id), before)
         return removed
 

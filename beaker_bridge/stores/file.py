@@ -5,12 +5,12 @@ from __future__ import annotations
 import os
 import secrets
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import AbstractContextManager, ExitStack, contextmanager, suppress
 from typing import ClassVar
 
 from beaker_bridge.codec import NamespaceEnvelope
 from beaker_bridge.settings import SessionOptions
-from beaker_bridge.stores.base import ID_FORM, LockingStore, Record, lock_timed_out, unreachable
+from beaker_bridge.stores.base import ID_FORM, LockingStore, Record, Swap, lock_timed_out, unreachable
 from beaker_bridge.stores.locks import FileLocks, LockTimeoutError
 
 #: What is read at once, in bytes.
@@ -68,19 +68,20 @@ class DirectoryStore(LockingStore):
                 for name in names:
                     yield folder, name
 
-    @contextmanager
-    def _guard(self, session_id: str) -> Iterator[None]:
+    def swap(self, session_id: str, record: Record | None, new: bytes | None, expires_in: float | None = None) -> Swap:
         try:
-            with self._locks.guard(session_id, self._timeout):
-                yield
+            return super().swap(session_id, record, new, expires_in)
         except (LockTimeoutError, OSError) as error:
             raise unreachable(self.kind, error) from error
+
+    def _guard(self, session_id: str) -> AbstractContextManager[None]:
+        return self._locks.guard(session_id, self._timeout)
 
     @contextmanager
     def _translated(self) -> Iterator[None]:
         try:
             yield
-        except OSError as error:
+        except (LockTimeoutError, OSError) as error:
             raise unreachable(self.kind, error) from error
 
     def _path(self, session_id: str) -> str:
@@ -125,9 +126,10 @@ def replace(path: str, content: bytes) -> None:
 
 def _created(path: str) -> int:
     flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | _BINARY
-    with suppress(FileNotFoundError):
+    try:
         return os.open(path, flags, 0o666)
-    os.makedirs(os.path.dirname(path), exist_ok=True)
+    except FileNotFoundError:
+        os.makedirs(os.path.dirname(path), exist_ok=True)
     return os.open(path, flags, 0o666)
 
 

@@ -6,8 +6,7 @@ import hashlib
 import os
 import threading
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import AbstractContextManager, suppress
 
 try:
     import fcntl
@@ -39,55 +38,96 @@ class FileLocks:
         self._process = os.getpid()
         self._threads = [threading.Lock() for _ in range(2 * SLOTS)]
 
-    @contextmanager
-    def guard(self, session_id: str, timeout: float) -> Iterator[None]:
-        """Hold the short lock for a swap, and Beaker's own lock where Beaker made one for this id.
+    def guard(self, session_id: str, timeout: float) -> AbstractContextManager[None]:
+        """Return the short lock for a swap, with Beaker's own lock where Beaker made one for this id.
 
-        Raises:
+        Raises, when it is entered:
             LockTimeoutError: somebody held one of them for ``timeout`` seconds.
         """
-        deadline = time.monotonic() + timeout
-        with self._slot("guard", session_id, deadline):
-            beakers = _lock(self._beakers(session_id), deadline, create=False)
-            try:
-                yield
-            finally:
-                _unlock(beakers)
+        return _Guard(self._slot("guard", session_id), time.monotonic() + timeout, self._beakers(session_id))
 
-    @contextmanager
-    def queue(self, session_id: str, timeout: float) -> Iterator[None]:
-        """Hold the lock of those who queue; raises as :meth:`guard` does."""
-        with self._slot("queue", session_id, time.monotonic() + timeout):
-            yield
+    def queue(self, session_id: str, timeout: float) -> AbstractContextManager[None]:
+        """Return the lock of those who queue; raises as :meth:`guard` does."""
+        return _Held(self._slot("queue", session_id), time.monotonic() + timeout)
 
     def forget(self, session_id: str) -> None:
         """Remove the lock file that Beaker made for an id, by whoever holds the guard and deletes the record."""
         with suppress(FileNotFoundError):
             os.unlink(self._beakers(session_id))
 
-    @contextmanager
-    def _slot(self, use: str, session_id: str, deadline: float) -> Iterator[None]:
+    def _slot(self, use: str, session_id: str) -> tuple[threading.Lock, str]:
+        """Return the lock of this process's threads, and the path of that of all processes."""
         if self._process != os.getpid():
             # A fork has copied the locks of threads that do not run here, and would never release them.
             self._renew()
         number = int(session_id[:4], 16) % SLOTS
-        # The threads of one process queue here, without polling a file.
         thread_lock = self._threads[number + SLOTS * (use == "queue")]
-        if not thread_lock.acquire(timeout=max(0, deadline - time.monotonic())):
-            raise LockTimeoutError
-        try:
-            descriptor = _lock(f"{self._directory}/bridge-{use}-{number:02d}.lock", deadline, create=True)
-            try:
-                yield
-            finally:
-                _unlock(descriptor)
-        finally:
-            thread_lock.release()
+        return thread_lock, f"{self._directory}/bridge-{use}-{number:02d}.lock"
 
     def _beakers(self, session_id: str) -> str:
         # beaker.synchronization.FileSynchronizer names its file by the digest.
         name = hashlib.sha1(session_id.encode("ascii"), usedforsecurity=False).hexdigest()
         return f"{self._directory}/{name[:1]}/{name[:2]}/{name}.lock"
+
+
+# Classes, not generators: these are entered and left at each write of a file.
+
+
+class _Held:
+    """Holds a slot's lock.
+
+    Args:
+        slot: the lock of this process's threads, and the path of that of all processes.
+        deadline: when to give up, as ``time.monotonic`` has it.
+    """
+
+    def __init__(self, slot: tuple[threading.Lock, str], deadline: float) -> None:
+        self._thread_lock, self._path = slot
+        self._deadline = deadline
+
+    def __enter__(self) -> None:
+        # The threads of one process queue here, without polling a file.
+        if not self._thread_lock.acquire(timeout=max(0, self._deadline - time.monotonic())):
+            raise LockTimeoutError
+        try:
+            self._descriptor = _lock(self._path, self._deadline, create=True)
+        except BaseException:
+            self._thread_lock.release()
+            raise
+
+    def __exit__(self, *exc_info: object) -> None:
+        try:
+            _unlock(self._descriptor)
+        finally:
+            self._thread_lock.release()
+
+
+class _Guard(_Held):
+    """Holds a slot's lock, and Beaker's of a session, where it made one.
+
+    Args:
+        slot: as :class:`_Held`'s.
+        deadline: as :class:`_Held`'s.
+        beakers: the path of Beaker's lock.
+    """
+
+    def __init__(self, slot: tuple[threading.Lock, str], deadline: float, beakers: str) -> None:
+        super().__init__(slot, deadline)
+        self._beakers_path = beakers
+
+    def __enter__(self) -> None:
+        super().__enter__()
+        try:
+            self._beakers = _lock(self._beakers_path, self._deadline, create=False)
+        except BaseException:
+            super().__exit__()
+            raise
+
+    def __exit__(self, *exc_info: object) -> None:
+        try:
+            _unlock(self._beakers)
+        finally:
+            super().__exit__()
 
 
 def _lock(path: str, deadline: float, *, create: bool) -> int | None:
@@ -121,13 +161,12 @@ def _unlock(descriptor: int | None) -> None:
 def _opened(path: str, *, create: bool) -> int | None:
     # A descriptor of its own each time: a forked child that shared one would share the lock, too.
     # The mode is Beaker's: the umask says which other users may share the sessions.
-    flags = os.O_RDWR | os.O_CLOEXEC
-    if create:
-        flags |= os.O_CREAT
-    with suppress(FileNotFoundError):
+    flags = os.O_RDWR | os.O_CLOEXEC | (os.O_CREAT if create else 0)
+    try:
         return os.open(path, flags, 0o666)
-    if not create:
-        return None
+    except FileNotFoundError:
+        if not create:
+            return None
     os.makedirs(os.path.dirname(path), exist_ok=True)
     return os.open(path, flags, 0o666)
 

@@ -48,17 +48,15 @@ _SENTINEL = re.compile(
     r"(?P<hosts>[^:@/,]+:[0-9]+(?:,[^:@/,]+:[0-9]+)*)/(?P<service>[^/?]+)(?:/(?P<db>[0-9]+))?"
 )
 
-# A value is sent as two arguments: '1' and the value, or '0' and nothing. To write again what stands
-# there already does no harm, and gives it the expiry that was asked for.
+# An empty text stands for no record: none is empty. To write again what stands there already does no
+# harm, and gives it the expiry that was asked for.
 _SWAP = _Script.of(b"""
-local found = redis.call('GET', KEYS[1])
-local old = ARGV[1] == '1' and ARGV[2]
-local new = ARGV[3] == '1' and ARGV[4]
-if found ~= old and found ~= new then return {0, found} end
-if not new then redis.call('DEL', KEYS[1])
-elseif ARGV[5] == '' then redis.call('SET', KEYS[1], new)
-else redis.call('SET', KEYS[1], new, 'PX', ARGV[5]) end
-return {1}
+local found = redis.call('GET', KEYS[1]) or ''
+if found ~= ARGV[1] and found ~= ARGV[2] then return found end
+if ARGV[2] == '' then redis.call('DEL', KEYS[1])
+elseif ARGV[3] == '' then redis.call('SET', KEYS[1], ARGV[2])
+else redis.call('SET', KEYS[1], ARGV[2], 'PX', ARGV[3]) end
+return 1
 """)
 _RELEASE = _Script.of(b"""
 if redis.call('GET', KEYS[1]) == ARGV[1] then return redis.call('DEL', KEYS[1]) end
@@ -99,10 +97,10 @@ class RedisStore(ServerStore):
 
     def swap(self, session_id: str, record: Record | None, new: bytes | None, expires_in: float | None = None) -> Swap:
         milliseconds = "" if expires_in is None else max(1, int(expires_in * 1000))
-        old = record.raw if record else None
-        made, *found = self._run(_SWAP, _key(session_id), *_argument(old), *_argument(new), milliseconds)
-        stands = new if made else found[0]
-        return Swap(bool(made), None if stands is None else Record(stands))
+        found = self._run(_SWAP, _key(session_id), record.raw if record else b"", new or b"", milliseconds)
+        made = isinstance(found, int)
+        stands = new if made else found
+        return Swap(made, Record(stands) if stands else None)
 
     def close(self) -> None:
         if isinstance(self._address, str) and self._client is not None:
@@ -258,10 +256,6 @@ def _key(session_id: str) -> str:
 def _lock(session_id: str) -> str:
     # Not Beaker's: its lock on a session is for as long as a cached value is made.
     return f"beaker_bridge_lock:{session_id}"
-
-
-def _argument(value: bytes | None) -> tuple[str, bytes]:
-    return ("0", b"") if value is None else ("1", value)
 
 
 def _bounded(timeout: float) -> dict[str, float]:

@@ -1,6 +1,7 @@
 """The backends: where they are, how their operations are counted, and the plainest calls on them.
 
-``get`` and ``put`` are what the least possible does: the plainest call that the backend's client has.
+``get`` and ``put`` are what the least possible does: the plainest call that the backend's client has. On Redis it
+writes by ``swap``, a script that compares and sets.
 """
 
 from __future__ import annotations
@@ -11,7 +12,7 @@ import socket
 import sqlite3
 import sys
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack, contextmanager
 from importlib import import_module
 from pathlib import Path
@@ -69,6 +70,9 @@ class Backend:
     def put(self, key, text):
         """Write a text under a key, in the plainest way."""
         raise NotImplementedError
+
+    #: Writes a text under a key, if another one stands there; nothing, where the least possible is to write.
+    swap: Callable[[str, bytes, str], object] | None = None
 
     @contextmanager
     def counting(self) -> Iterator[Counter]:
@@ -181,6 +185,13 @@ class _FileCalls:
 _file_calls = _FileCalls()
 
 
+_COMPARE_AND_SET = """
+if redis.call('GET', KEYS[1]) ~= ARGV[1] then return 0 end
+redis.call('SET', KEYS[1], ARGV[2])
+return 1
+"""
+
+
 class Redis(Backend):
     """A Redis on the loopback."""
 
@@ -191,6 +202,11 @@ class Redis(Backend):
         self._url = server.url
         self.client = import_module("redis").Redis.from_url(server.url)
         self.get, self.put = self.client.get, self.client.set
+        self._digest = self.client.script_load(_COMPARE_AND_SET)
+
+    def swap(self, key, old, new):
+        if not self.client.evalsha(self._digest, 1, key, old, new):
+            raise RuntimeError
 
     def options(self, contestant):
         return {"type": "ext:redis", "url": self._url}

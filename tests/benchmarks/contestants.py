@@ -76,7 +76,7 @@ def least_views(backend: Backend, content: dict[str, Any]) -> Views:
     """Return the views that check an id's signature, read, write and do JSON by hand, and nothing else."""
     if backend.name == "cookie":
         return _least_cookie_views(content)
-    get, put = backend.get, backend.put
+    get, put, swap = backend.get, backend.put, backend.swap
 
     def begin(request):
         session_id = new_id()
@@ -88,9 +88,13 @@ def least_views(backend: Backend, content: dict[str, Any]) -> Views:
 
     def write(request):
         session_id = _verified(request)
-        session = json.loads(get(session_id))
+        text = get(session_id)
+        session = json.loads(text)
         session["count"] += 1
-        put(session_id, json.dumps(session))
+        if swap:
+            swap(session_id, text, json.dumps(session))
+        else:
+            put(session_id, json.dumps(session))
         return "counted"
 
     return {"begin": begin, UNTOUCHED: _untouched, READ: read, WRITE: write}
