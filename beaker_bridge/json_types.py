@@ -1,4 +1,4 @@
-"""JSON that holds what people store: which values it carries as they are, and what stands for the others.
+"""JSON that holds what people store: which types it carries as they are, and what stands for the others.
 
 These functions go as deep as the values do. They are run from their source: there too deep a value is a
 ``RecursionError``, in a compiled module it would end the process.
@@ -10,18 +10,14 @@ import base64
 from collections.abc import Callable, Collection
 from datetime import date, datetime, time, timedelta
 from decimal import Decimal
-from itertools import chain
 from typing import Any
 from uuid import UUID
 
 #: The key that marks a JSON object as one of the types below.
 TAG = "__bb__"
 
-_STR = frozenset({str})
-#: From this many items on, a list of rows is looked at as a whole.
-_MANY = 32
-#: A value that has more items than this at one depth may hold itself.
-_TOO_MANY = 1_000_000
+#: What the keys of a JSON object are.
+KEYS = frozenset({str})
 
 
 def _written_moment(moment: Any) -> Any:
@@ -72,46 +68,8 @@ _READERS: dict[str, Callable[[Any], Any]] = {
     "dict": dict,
 }
 #: What JSON's encoder carries exactly, or hands to us. A tuple it would turn into a list, unasked.
-_LEAVES = frozenset({str, int, float, bool, type(None), *_WRITERS})
-_PLAIN = _LEAVES | {dict, list}
-
-
-def is_plain(value: Any) -> bool:
-    """Say whether JSON's encoder does right by a value.
-
-    Raises:
-        RecursionError: it is nested too deeply, or holds itself.
-    """
-    kind = type(value)
-    if kind is dict:
-        if TAG in value or not _STR.issuperset(map(type, value)):
-            return False
-        items: Collection[Any] = value.values()
-    elif kind is list:
-        items = value
-    else:
-        return kind in _LEAVES
-    if len(items) > _MANY:
-        return _are_plain(items)
-    for item in items:  # noqa: SIM110 -- all() of a generator takes twice as long
-        # Most items are leaves: not even a call for them.
-        if type(item) not in _LEAVES and not is_plain(item):
-            return False
-    return True
-
-
-def _are_plain(items: Collection[Any]) -> bool:
-    """Say the same of many values, at one go for each depth; the loops over them run in C."""
-    if _LEAVES.issuperset(map(type, items)):
-        return True
-    if len(items) >= _TOO_MANY or not _PLAIN.issuperset(map(type, items)):
-        return False
-    dicts = [item for item in items if type(item) is dict]
-    keys = set(chain.from_iterable(dicts))
-    if TAG in keys or not _STR.issuperset(map(type, keys)):
-        return False
-    lists = [item for item in items if type(item) is list]
-    return _are_plain([*chain.from_iterable(map(dict.values, dicts)), *chain.from_iterable(lists)])
+LEAVES = frozenset({str, int, float, bool, type(None), *_WRITERS})
+PLAIN = LEAVES | {dict, list}
 
 
 def tagged(value: Any) -> Any:
@@ -132,14 +90,14 @@ def tagged(value: Any) -> Any:
 
 def _tagged_items(items: Collection[Any]) -> list[Any]:
     # Most items are leaves: not even a call for them.
-    if _LEAVES.issuperset(map(type, items)):
+    if LEAVES.issuperset(map(type, items)):
         return list(items)
-    return [item if type(item) in _LEAVES else tagged(item) for item in items]
+    return [item if type(item) in LEAVES else tagged(item) for item in items]
 
 
 def _tagged_dict(value: dict[Any, Any]) -> dict[str, Any]:
-    written_as = {key: item if type(item) in _LEAVES else tagged(item) for key, item in value.items()}
-    if not _STR.issuperset(map(type, written_as)):
+    written_as = {key: item if type(item) in LEAVES else tagged(item) for key, item in value.items()}
+    if not KEYS.issuperset(map(type, written_as)):
         written_as = {_key(key): item for key, item in written_as.items()}
     return {TAG: ["dict", list(written_as.items())]} if TAG in written_as else written_as
 

@@ -9,11 +9,12 @@ import json
 import pickle
 import struct
 import zlib
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Collection, Iterable
+from itertools import chain
 from typing import Any, Protocol
 
 from beaker_bridge.exceptions import SessionTooLargeError
-from beaker_bridge.json_types import TAG, is_plain, tagged, untagged, written
+from beaker_bridge.json_types import KEYS, LEAVES, PLAIN, TAG, tagged, untagged, written
 
 #: The largest JSON, in bytes, that a record is compressed from. A larger one is refused when it is
 #: written, and damaged when it is read: it would be a bomb.
@@ -30,6 +31,12 @@ _STORED = b"\x78\x01\x01"
 _SIZES, _LARGEST_BLOCK = struct.Struct("<HH"), 0xFFFF
 
 
+#: From this many items on, a list of rows is looked at as a whole.
+_MANY = 32
+#: A value that has more items than this at one depth, or is deeper than this, is left to :func:`tagged`.
+_TOO_MANY, _TOO_DEEP = 1_000_000, 50
+
+
 class Serializer(Protocol):
     """What ``data_serializer`` may be: an object that turns a dict into bytes and back."""
 
@@ -40,6 +47,44 @@ class Serializer(Protocol):
 
 class UnreadableError(ValueError):
     """Says in our own words why bytes are no record: others' words may quote them."""
+
+
+def _is_plain(value: Any, depth: int = 0) -> bool:
+    """Say whether JSON's encoder is known to do right by a value."""
+    kind = type(value)
+    if kind is dict:
+        if TAG in value or not KEYS.issuperset(map(type, value)):
+            return False
+        items: Collection[Any] = value.values()
+    elif kind is list:
+        items = value
+    else:
+        return kind in LEAVES
+    if len(items) > _MANY:
+        return _are_plain(items)
+    if depth == _TOO_DEEP:
+        return False
+    for item in items:  # noqa: SIM110 -- all() of a generator takes twice as long
+        # Most items are leaves: not even a call for them.
+        if type(item) not in LEAVES and not _is_plain(item, depth + 1):
+            return False
+    return True
+
+
+def _are_plain(items: Collection[Any]) -> bool:
+    """Say the same of many values, at one go for each depth; the loops over them run in C."""
+    for _ in range(_TOO_DEEP):
+        if LEAVES.issuperset(map(type, items)):
+            return True
+        if len(items) > _TOO_MANY or not PLAIN.issuperset(map(type, items)):
+            return False
+        dicts = [item for item in items if type(item) is dict]
+        keys = set(chain.from_iterable(dicts))
+        if TAG in keys or not KEYS.issuperset(map(type, keys)):
+            return False
+        lists = [item for item in items if type(item) is list]
+        items = [*chain.from_iterable(map(dict.values, dicts)), *chain.from_iterable(lists)]
+    return False
 
 
 # What holds itself is nested too deeply, too: no need to look for that apart.
@@ -100,7 +145,7 @@ class JSONSerializer:
     def encode(self, value: Any) -> bytes:
         """Return the JSON of one value, for the detection of changes; raises as :meth:`dumps` does."""
         try:
-            return "".join(_encoded(value if is_plain(value) else tagged(value), 0)).encode("ascii")
+            return "".join(_encoded(value if _is_plain(value) else tagged(value), 0)).encode("ascii")
         except RecursionError:
             raise ValueError("it is nested too deeply, or holds itself") from None
 
