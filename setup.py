@@ -28,11 +28,7 @@ COMPILED = [
     "session",
     "session_base",
     "stores/base",
-    "stores/file",
-    "stores/locks",
     "stores/memory",
-    "stores/redis",
-    "stores/servers",
     "tween",
 ]
 #: Annotations are for the type checker: a subclass of ``int`` stays what it is.

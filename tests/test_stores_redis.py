@@ -5,10 +5,8 @@ from __future__ import annotations
 import logging
 import os
 import pickle
-import re
 import secrets
 import socket
-import subprocess
 import sys
 import threading
 from contextlib import suppress
@@ -19,10 +17,13 @@ import redis
 from beaker_bridge.exceptions import SessionStoreError, SettingsError
 from beaker_bridge.settings import given, read_options
 from beaker_bridge.stores import open_store, servers
+from beaker_bridge.stores import redis as redis_store
 from beaker_bridge.stores.servers import LEASE
 from tests.contract import PATIENCE, StoreContract, text, together
 from tests.servers import free_port
 from tests.servers.proxy import Proxy
+
+ID = "0123456789abcdef" * 2
 
 
 def opened(**options):
@@ -332,29 +333,72 @@ def test_an_address_that_is_none_stops_the_start(options):
     assert "a-password" not in str(refused.value)
 
 
-#: In a process of its own: a compiled module is imported once in each.
-WITHOUT_A_CLIENT = """
-import sys
-class WithoutRedis:
-    @staticmethod
-    def find_spec(name, path=None, target=None):
-        if name == "redis":
-            raise ModuleNotFoundError("No module named 'redis'")
-sys.meta_path.insert(0, WithoutRedis)
-import beaker_bridge
-try:
-    beaker_bridge.SessionMiddleware(None, type="ext:redis", url="redis://localhost", secret="s" * 32)
-except beaker_bridge.SettingsError as error:
-    print(error.name, error)
-"""
-
-
-def test_a_missing_client_stops_the_start():
+def test_a_missing_client_stops_the_start(monkeypatch):
     """Without redis-py, ``type = ext:redis`` is a SettingsError that says what is missing."""
-    command = [sys.executable, "-W", "ignore", "-c", WITHOUT_A_CLIENT]
-    done = subprocess.run(command, check=True, capture_output=True, text=True)
+    monkeypatch.setitem(sys.modules, "redis", None)
+    monkeypatch.delitem(sys.modules, "beaker_bridge.stores.redis")
+    with pytest.raises(SettingsError, match=r"type = ext:redis needs a package .* redis") as refused:
+        opened(type="ext:redis", url="redis://localhost")
 
-    assert re.match(r"type .*type = ext:redis needs a package .*'redis'", done.stdout)
+    assert refused.value.name == "type"
+
+
+# -- How a command is sent ------------------------------------------------------------------------------
+
+
+def test_a_client_of_our_own_takes_the_short_way(redis_server, monkeypatch):
+    """What redis-py's client does around a command, a client of ours does without: it has no retries."""
+    store, session_id = opened(type="ext:redis", url=redis_server.url), secrets.token_hex(16)
+    store.read(session_id)
+    monkeypatch.setattr(redis.Redis, "execute_command", None)
+    found = store.swap(session_id, None, b"x").found
+
+    assert store.read(session_id) == found
+    with store.lock(session_id, PATIENCE):
+        assert store.swap(session_id, found, None).made
+
+    store.close()
+
+
+@pytest.fixture
+def traced(monkeypatch):
+    """Trace redis-py's clients, as tools that watch an application do; return the commands' names."""
+    seen = []
+    execute = redis.Redis.execute_command
+
+    def trace(client, *command, **options):
+        seen.append(command[0])
+        return execute(client, *command, **options)
+
+    monkeypatch.setattr(redis.Redis, "execute_command", trace)
+    return seen
+
+
+def test_a_tracer_sees_each_command(redis_server, traced):
+    """Where somebody watches redis-py's clients, ours goes the way that is watched."""
+    store = opened(type="ext:redis", url=redis_server.url)
+    store.read(ID)
+
+    assert traced == ["GET"]
+
+    store.close()
+
+
+def test_the_applications_client_does_it_itself(redis_server, request):
+    """A client that is given executes the commands, with its own retries."""
+    with redis_server.client() as client:
+        store = opened(type="ext:redis", url=client)
+        traced = request.getfixturevalue("traced")
+        store.read(ID)
+
+        assert traced == ["GET"]
+
+
+def test_an_older_client_is_asked_itself(redis_server, monkeypatch):
+    """redis-py before 5.3 wants a command's name for a connection: there the client does it."""
+    monkeypatch.setattr(redis.ConnectionPool, "get_connection", lambda pool, command_name, *keys: None)
+    with redis_server.client() as client:
+        assert redis_store._open_pool(client) is None
 
 
 # -- A server that fails -------------------------------------------------------------------------------
