@@ -34,7 +34,7 @@ COMPILED = [
 #: Annotations are for the type checker: a subclass of ``int`` stays what it is.
 DIRECTIVES = {"language_level": 3, "annotation_typing": False}
 #: Without what a debugger of C would need, which is three quarters of the size.
-FLAGS = ["-g0"] if os.name == "posix" else []
+FLAGS = ["-O3", "-g0"] if os.name == "posix" else []
 
 
 class BuildCompiled(build_ext):

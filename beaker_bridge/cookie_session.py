@@ -10,7 +10,7 @@ from beaker_bridge.cookies import MAX_COOKIE_SIZE
 from beaker_bridge.events import SessionExpired, SessionInvalidated
 from beaker_bridge.exceptions import BeakerBridgeError, DamagedRecordError, SessionTooLargeError
 from beaker_bridge.merge import ACCESSED
-from beaker_bridge.session_base import ID, MAX_COOKIES, SafeSession, is_over, new_id, shown
+from beaker_bridge.session_base import ID, MAX_COOKIES, SafeSession, in_milliseconds, is_over, new_id, shown
 from beaker_bridge.stores.base import Record
 
 log = logging.getLogger(__name__)
@@ -62,7 +62,7 @@ class CookieSession(SafeSession):
     def _touch(self) -> None:
         record = self._base()
         if self._profile.options.save_accessed_time:
-            record[ACCESSED] = self._own[ACCESSED] = self._now
+            record[ACCESSED] = self._own[ACCESSED] = in_milliseconds(self._now)
         try:
             self._send(record)
         except BeakerBridgeError as error:

@@ -29,6 +29,8 @@ WINDOW = 32 * 1024
 _STORED = b"\x78\x01\x01"
 #: The size of a block, and what makes it all ones; how many bytes that can tell of.
 _SIZES, _LARGEST_BLOCK = struct.Struct("<HH"), 0xFFFF
+#: What is beside the block: that before it, and the checksum behind it.
+_BEFORE, _BEHIND = len(_STORED) + _SIZES.size, -4
 
 
 #: From this many items on, a list of rows is looked at as a whole.
@@ -49,26 +51,25 @@ class UnreadableError(ValueError):
     """Says in our own words why bytes are no record: others' words may quote them."""
 
 
-def _is_plain(value: Any, depth: int = 0) -> bool:
+def _is_plain(value: Any, depth: int = 0) -> bool:  # noqa: PLR0911 -- each says what it is that is not
     """Say whether JSON's encoder is known to do right by a value."""
     kind = type(value)
-    if kind is dict:
-        if TAG in value or not KEYS.issuperset(map(type, value)):
-            return False
-        items: Collection[Any] = value.values()
-    elif kind is list:
-        items = value
-    else:
+    if kind is not dict and kind is not list:
         return kind in LEAVES
-    if len(items) > _MANY:
-        return _are_plain(items)
+    if len(value) > _MANY:
+        return _are_plain([value])
     if depth == _TOO_DEEP:
         return False
-    for item in items:  # noqa: SIM110 -- all() of a generator takes twice as long
-        # Most items are leaves: not even a call for them.
-        if type(item) not in LEAVES and not _is_plain(item, depth + 1):
+    # Most items are leaves: not even a call for them.
+    if kind is list:
+        for item in value:  # noqa: SIM110 -- all() of a generator takes twice as long
+            if type(item) not in LEAVES and not _is_plain(item, depth + 1):
+                return False
+        return True
+    for key, item in value.items():
+        if type(key) is not str or (type(item) not in LEAVES and not _is_plain(item, depth + 1)):
             return False
-    return True
+    return TAG not in value
 
 
 def _are_plain(items: Collection[Any]) -> bool:
@@ -160,14 +161,17 @@ def _compress(data: bytes) -> bytes:
 def _stored(data: bytes) -> bytes:
     """Return data as zlib has them that are not worth compressing: one block, as they are."""
     size = len(data)
-    return _STORED + _SIZES.pack(size, size ^ _LARGEST_BLOCK) + data + zlib.adler32(data).to_bytes(4, "big")
+    return _STORED + _SIZES.pack(size, size ^ _LARGEST_BLOCK) + data + _checksum(data)
+
+
+def _checksum(data: bytes) -> bytes:
+    return zlib.adler32(data).to_bytes(-_BEHIND, "big")
 
 
 def _unstored(plain: bytes) -> bytes:
     """Return what is in one block, as it is; the checksum behind it tells that it is whole, and alone."""
-    start, end = len(_STORED) + _SIZES.size, -4
-    data = plain[start:end]
-    if zlib.adler32(data) != int.from_bytes(plain[end:], "big") or len(data) > _LARGEST_BLOCK:
+    data = plain[_BEFORE:_BEHIND]
+    if _checksum(data) != plain[_BEHIND:] or len(data) > _LARGEST_BLOCK:
         raise UnreadableError("it is cut, or something follows it")
     return data
 

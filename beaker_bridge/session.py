@@ -25,6 +25,7 @@ from beaker_bridge.session_base import (
     MOVED,
     WRITER,
     SafeSession,
+    in_milliseconds,
     is_over,
     is_stub,
     shown,
@@ -232,7 +233,7 @@ class Session(SafeSession):
     def _touch(self) -> None:
         record = self._base()
         if self._profile.options.save_accessed_time:
-            record[ACCESSED] = self._own[ACCESSED] = self._now
+            record[ACCESSED] = self._own[ACCESSED] = in_milliseconds(self._now)
         try:
             swap = self._swap(self.id, self._record, self._profile.codec.serialize(record))
         except BeakerBridgeError as error:

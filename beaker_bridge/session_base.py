@@ -52,6 +52,11 @@ def new_id() -> str:
     return secrets.token_hex(16)
 
 
+def in_milliseconds(now: float) -> float:
+    """Return a time as records hold it: JSON reads and writes the other half of a clock's digits for nothing."""
+    return round(now, 3)
+
+
 def is_over(record: dict[str, Any], options: SessionOptions, now: float) -> bool:
     """Say whether the session of a record has expired.
 
@@ -311,7 +316,8 @@ class SafeSession(BeakerSession):
         self._renewal_due = self._send_cookie = self._rotated = False
         # The browser keeps a cookie for each domain and path: the next one replaces this one.
         cookie = {key: self._own[key] for key in (DOMAIN, PATH) if key in self._own}
-        self._take({CREATED: self._now, ACCESSED: self._now, **cookie})
+        now = in_milliseconds(self._now)
+        self._take({CREATED: now, ACCESSED: now, **cookie})
 
     def _settle(self) -> None:
         """Take what is now committed as the state from which further changes count."""
@@ -351,7 +357,7 @@ class SafeSession(BeakerSession):
     def _renew(self) -> None:
         """Renew the access time where that is due; a record that is about to be written carries it."""
         if self._record is None or self._renewal_due or not self._profile.options.save_accessed_time:
-            self._own[ACCESSED] = self._now
+            self._own[ACCESSED] = in_milliseconds(self._now)
 
     @property
     def _cookie_has_lifetime(self) -> bool:

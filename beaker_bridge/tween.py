@@ -62,15 +62,18 @@ def session_tween_factory(handler: Callable[[Any], Any], registry: Any) -> Calla
         finally:
             if not kept and ENVIRON_KEY in environ:
                 discard(environ[ENVIRON_KEY], environ)
-        return _ended(request, response) if kept and not is_settled(session_object) else response
+        if not kept or is_settled(session_object):
+            return response
+        # Ours that is carried, and not settled, is one to commit.
+        return _committed(request, response) if is_carried(session_object) else _ended(request, response)
 
     return session_tween
 
 
 def _ended(request: Any, response: Any) -> Any:
+    """End a request whose session no middleware carries."""
     session_object = request.environ.get(ENVIRON_KEY)
-    if not is_carried(session_object):
-        _follow_streamed(request, response)
+    _follow_streamed(request, response)
     return _committed(request, response) if needs_commit(session_object) else response
 
 

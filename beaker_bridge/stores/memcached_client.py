@@ -28,9 +28,15 @@ MAX_SIZE = 16 * 1024 * 1024
 MONTH = 60 * 60 * 24 * 30
 #: The last time that memcached reads, in seconds since the epoch.
 LAST_TIME = 0x7FFFFFFF
+#: What an operation may take beyond its timeout, in seconds.
+SLACK = 0.02
 #: The expiry that memcached takes for: at once.
 AT_ONCE = -1
 
+#: What the server answers to a write, and what it means.
+_ADD = {b"STORED": True, b"NOT_STORED": False}
+_CAS = {b"STORED": True, b"EXISTS": False, b"NOT_FOUND": None}
+_ERRORS = (b"ERROR", b"CLIENT_ERROR", b"SERVER_ERROR")
 _LINE_END = b"\r\n"
 _CHUNK = 65536
 #: The forms of an address that python-memcached knows.
@@ -69,7 +75,7 @@ class MemcachedServer:
 
     Args:
         address: ``host``, ``host:port``, ``inet:host:port``, ``inet6:[host]:port`` or ``unix:path``.
-        timeout: the longest that one operation may take, connecting included, in seconds.
+        timeout: the longest that one operation may take, connecting included, in seconds; but for ``SLACK``.
 
     Each operation raises ``OSError`` where the server cannot be reached, and :class:`MemcachedError`
     where it refuses. An operation may be repeated by itself on a new connection, so it may happen
@@ -94,13 +100,12 @@ class MemcachedServer:
 
     def add(self, key: str, content: bytes, expires: int) -> bool:
         """Insert a value; False where one stands already."""
-        answers = {b"STORED": True, b"NOT_STORED": False}
-        return self._store(f"add {key} {TEXT} {expires} {len(content)}", content, answers)
+        return self._store(f"add {key} {TEXT} {expires} {len(content)}", content, _ADD)
 
     def cas(self, key: str, content: bytes, expires: int, token: bytes) -> bool | None:
         """Replace a value that still has its token; False where another one stands, None where none does."""
         command = f"cas {key} {TEXT} {expires} {len(content)} {token.decode('ascii')}"
-        return self._store(command, content, {b"STORED": True, b"EXISTS": False, b"NOT_FOUND": None})
+        return self._store(command, content, _CAS)
 
     def close(self) -> None:
         """Close the connections that nobody uses; a later operation opens new ones."""
@@ -108,7 +113,7 @@ class MemcachedServer:
             connection.close()
 
     def _store(self, command: str, content: bytes, answers: Mapping[bytes, T]) -> T:
-        line = self._ask(b"".join([command.encode("ascii"), _LINE_END, content, _LINE_END])).line
+        line = self._ask(b"%b\r\n%b\r\n" % (command.encode("ascii"), content)).line
         if line in answers:
             return answers[line]
         if line.startswith(b"SERVER_ERROR object too large"):
@@ -140,7 +145,7 @@ class MemcachedServer:
             connection.close()
             raise
         # After an error the server may read on in the middle of what we have sent.
-        if b"ERROR" in answer.line.partition(b" ")[0]:
+        if answer.line.startswith(_ERRORS):
             connection.close()
         else:
             self._idle.append(connection)
@@ -152,6 +157,8 @@ class _Connection:
 
     def __init__(self, family: int, address: Any, deadline: float) -> None:
         self._buffer = bytearray()
+        #: What the socket is told to wait for at most, in seconds.
+        self._patience = -1.0
         self._socket = socket.socket(family, socket.SOCK_STREAM)
         try:
             self._limit(deadline)
@@ -177,13 +184,15 @@ class _Connection:
         """Send a request, and return the whole answer to it."""
         self._limit(deadline)
         self._socket.sendall(request)
+        self._receive(1, deadline)
         line = self._line(0, deadline)
-        answer, end = _Answer(line), len(line) + 2
+        end = len(line) + 2
         if announced := _VALUE.fullmatch(line):
-            content, end = self._content(end, int(announced[3]), deadline)
-            if int(announced[2]) & COMPRESSED:
-                content = _expanded(content)
-            answer = _Answer(line, announced[1], Value(content, announced[4]))
+            key, flags, size, token = announced.groups()
+            content, end = self._content(end, int(size), deadline)
+            answer = _Answer(line, key, Value(_expanded(content) if int(flags) & COMPRESSED else content, token))
+        else:
+            answer = _Answer(line)
         if len(self._buffer) != end:
             raise _strange(bytes(self._buffer[end:]))
         self._buffer.clear()
@@ -215,7 +224,10 @@ class _Connection:
         left = deadline - time.monotonic()
         if left <= 0:
             raise TimeoutError("timed out")
-        self._socket.settimeout(left)
+        # Each time is a call of the system: for a few milliseconds it is not worth that.
+        if not left <= self._patience <= left + SLACK:
+            self._socket.settimeout(left)
+            self._patience = left
 
 
 def server_of(servers: Sequence[MemcachedServer], key: str) -> MemcachedServer:
