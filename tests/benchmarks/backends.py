@@ -293,9 +293,9 @@ class SQLite(SQL):
 
     name = "sqlite"
 
-    @property
-    def url(self):
-        return f"sqlite:///{self.folder}/sessions.db"
+    def options(self, contestant):
+        # A file each: how it journals is kept in it.
+        return {"type": "ext:database", "url": f"sqlite:///{self.folder}/{contestant}.db"}
 
     def connect(self):
         connection = sqlite3.connect(f"{self.folder}/plain.db", isolation_level=None)
@@ -307,7 +307,7 @@ class SQLite(SQL):
             "INSERT INTO beaker_cache (namespace, accessed, created, data)"
             " SELECT ?, accessed, created, data FROM beaker_cache WHERE namespace = ?"
         )
-        database = sqlite3.connect(f"{self.folder}/sessions.db")
+        database = sqlite3.connect(f"{self.folder}/ours.db")
         for chunk in _chunks(ids):
             database.executemany(copy, [(session_id, like) for session_id in chunk])
         database.commit()
