@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from beaker_bridge import SessionTooLargeError
+from beaker_bridge.compiled import COMPILED
 from beaker_bridge.environ import SessionObject
 from beaker_bridge.profile import SessionProfile
 from beaker_bridge.pyramid_session import PyramidSession
@@ -268,10 +269,10 @@ def _traced(make: Callable[[], object], number: int) -> int:
 
 
 def versions() -> dict[str, str]:
-    """Return the versions of what takes part."""
+    """Return the versions of what takes part, and in which form ours does."""
     from importlib.metadata import PackageNotFoundError, version
 
-    found = {"Python": sys.version.split()[0]}
+    found = {"Python": sys.version.split()[0], "beaker_bridge": "compiled" if COMPILED else "sources"}
     for package in ("pyramid", "Beaker", "pyramid_beaker", "pyramid_session_redis", "redis", "SQLAlchemy", "psycopg"):
         try:
             found[package] = version(package)
