@@ -6,6 +6,7 @@ Compiled, they take half the time, and do the same. Where there is no C compiler
 
 import os
 import platform
+import sysconfig
 from pathlib import Path
 
 from setuptools import Extension, find_packages, setup
@@ -50,18 +51,32 @@ class BuildCompiled(build_ext):
         self.extensions = [] if self.editable_mode else self.extensions
 
     def run(self) -> None:
+        # What an earlier build has left there would be installed, too, and run instead of newer sources.
+        for left in Path(self.build_lib, "beaker_bridge").rglob(f"*{sysconfig.get_config_var('EXT_SUFFIX')}"):
+            left.unlink()
         if self.extensions:
-            from Cython.Build import cythonize
-
-            for extension in self.extensions:
-                (made,) = cythonize(extension, build_dir=self.build_temp, compiler_directives=DIRECTIVES, quiet=True)
-                extension.sources = made.sources
+            self.extensions = [extension for extension in self.extensions if self._translated(extension)]
         super().run()
+
+    def _translated(self, extension: Extension) -> bool:
+        """Have a module translated to C; say whether it was."""
+        from Cython.Build import cythonize
+        from Cython.Compiler.Errors import CompileError
+
+        try:
+            (made,) = cythonize(extension, build_dir=self.build_temp, compiler_directives=DIRECTIVES, quiet=True)
+        except CompileError as error:
+            self.warn(f"{extension.name} is not compiled: {error}")
+            return False
+        extension.sources = made.sources
+        return True
 
 
 def _extensions() -> list[Extension]:
     """Return the modules to compile; none where that is not wanted, or nothing is there to do it."""
-    if os.environ.get("BEAKER_BRIDGE_PURE") or platform.python_implementation() != "CPython":
+    # They would switch on the lock that a free-threaded Python does without.
+    is_usual = platform.python_implementation() == "CPython" and not sysconfig.get_config_var("Py_GIL_DISABLED")
+    if os.environ.get("BEAKER_BRIDGE_PURE") or not is_usual:
         return []
     try:
         import Cython  # noqa: F401

@@ -7,6 +7,7 @@ import os
 import shutil
 import subprocess
 import sys
+from importlib.machinery import EXTENSION_SUFFIXES
 from pathlib import Path
 
 import pytest
@@ -168,16 +169,44 @@ def test_nothing_that_is_compiled_calls_itself(name):
 # -- How it is installed -----------------------------------------------------------------------------
 
 
+#: A Cython that cannot translate anything.
+BROKEN = {
+    "__init__": "",
+    "Build": "from Cython.Compiler.Errors import CompileError\ndef cythonize(*_, **__): raise CompileError",
+    "Compiler/__init__": "",
+    "Compiler/Errors": "class CompileError(Exception): pass",
+}
+
+
+@pytest.fixture
+def broken_cython(tmp_path):
+    """Return a folder for ``PYTHONPATH`` in which Cython is broken."""
+    for name, code in BROKEN.items():
+        path = tmp_path / "broken" / "Cython" / f"{name}.py"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(code, encoding="ascii")
+    return str(tmp_path / "broken")
+
+
 @pytest.mark.once
-@pytest.mark.parametrize("without", [{"CC": "/nowhere/cc"}, {"BEAKER_BRIDGE_PURE": "1"}], ids=["compiler", "wish"])
-def test_it_is_installed_without_a_compiler(tmp_path, without):
-    """Where there is no C compiler, or none is wanted, the sources are installed, and all of them."""
+@pytest.mark.parametrize("without", ["compiler", "wish", "translator"])
+def test_it_is_installed_where_it_is_not_compiled(tmp_path, broken_cython, without):
+    """Where there is no C compiler, none is wanted or Cython fails, the sources are installed, and all of them."""
+    environ = {
+        "compiler": {"CC": "/nowhere/cc"},
+        "wish": {"BEAKER_BRIDGE_PURE": "1"},
+        "translator": {"PYTHONPATH": broken_cython},
+    }[without]
     source, built = tmp_path / "source", tmp_path / "built"
     shutil.copytree(PACKAGE, source / "beaker_bridge", ignore=shutil.ignore_patterns("*.so", "__pycache__"))
     for name in ("setup.py", "README.rst"):
         shutil.copy(CHECKOUT / name, source)
+    if without != "wish":
+        # What an earlier build has left; one that is to compile nothing has a folder of its own.
+        (built / "beaker_bridge").mkdir(parents=True)
+        (built / "beaker_bridge" / f"session{EXTENSION_SUFFIXES[0]}").touch()
     command = [sys.executable, "-W", "ignore", "setup.py", "--quiet", "build", "--build-lib", built]
-    subprocess.run(command, check=True, capture_output=True, env=os.environ | without, cwd=source)
+    subprocess.run(command, check=True, capture_output=True, env=os.environ | environ, cwd=source)
     expected = {path.relative_to(PACKAGE.parent) for path in PACKAGE.rglob("*.py")}
 
     assert {path.relative_to(built) for path in built.rglob("*") if path.suffix in {".py", ".so"}} == expected
