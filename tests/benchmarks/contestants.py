@@ -10,7 +10,7 @@ import base64
 import hmac
 import itertools
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import beaker.middleware
@@ -36,6 +36,8 @@ NAME = "sid"
 _SIGNATURE = 40
 
 Views = dict[str, Callable[[Any], Any]]
+#: What each session that is begun holds.
+Contents = Iterator[dict[str, Any]]
 
 
 def _untouched(request):
@@ -49,11 +51,11 @@ def _plain_views() -> Views:
 # -- The views over request.session ------------------------------------------------------------------
 
 
-def session_views(content: dict[str, Any]) -> Views:
-    """Return the views of whoever gives a ``request.session``; ``content`` is what each session holds."""
+def session_views(contents: Contents) -> Views:
+    """Return the views of whoever gives a ``request.session``; ``contents`` is what each session holds."""
 
     def begin(request):
-        request.session.update(content)
+        request.session.update(next(contents))
         return "begun"
 
     return {"begin": begin, UNTOUCHED: _untouched, READ: _read, WRITE: _write}
@@ -72,15 +74,15 @@ def _write(request):
 # -- The views of the least possible -----------------------------------------------------------------
 
 
-def least_views(backend: Backend, content: dict[str, Any]) -> Views:
+def least_views(backend: Backend, contents: Contents) -> Views:
     """Return the views that check an id's signature, read, write and do JSON by hand, and nothing else."""
     if backend.name == "cookie":
-        return _least_cookie_views(content)
+        return _least_cookie_views(contents)
     get, put, swap = backend.get, backend.put, backend.swap
 
     def begin(request):
         session_id = new_id()
-        put(session_id, json.dumps(content))
+        put(session_id, json.dumps(next(contents)))
         return _with_cookie("begun", session_id.encode("ascii"))
 
     def read(request):
@@ -100,9 +102,9 @@ def least_views(backend: Backend, content: dict[str, Any]) -> Views:
     return {"begin": begin, UNTOUCHED: _untouched, READ: read, WRITE: write}
 
 
-def _least_cookie_views(content: dict[str, Any]) -> Views:
+def _least_cookie_views(contents: Contents) -> Views:
     def begin(request):
-        return _with_cookie("begun", base64.b64encode(json.dumps(content).encode("ascii")))
+        return _with_cookie("begun", base64.b64encode(json.dumps(next(contents)).encode("ascii")))
 
     def read(request):
         return str(json.loads(base64.b64decode(_verified(request)))["count"])
@@ -160,44 +162,44 @@ def _options(backend: Backend, contestant: str) -> dict[str, str]:
     return options | {"validate_key" if options["type"] == "cookie" else "secret": SECRET}
 
 
-def none(backend: Backend, content: dict[str, Any]):
+def none(backend: Backend, contents: Contents):
     """Return the views without a session."""
     return _application(_plain_views())
 
 
-def least(backend: Backend, content: dict[str, Any]):
+def least(backend: Backend, contents: Contents):
     """Return the least possible."""
-    return _application(least_views(backend, content))
+    return _application(least_views(backend, contents))
 
 
-def ours(backend: Backend, content: dict[str, Any]):
+def ours(backend: Backend, contents: Contents):
     """Return ours, in the pipeline."""
-    app = _application(session_views(content), lambda config: config.include("beaker_bridge"))
+    app = _application(session_views(contents), lambda config: config.include("beaker_bridge"))
     return SessionMiddleware(app, **_options(backend, "ours"))
 
 
-def _filter(backend, content):
+def _filter(backend, contents):
     return beaker.middleware.SessionMiddleware(_application(_plain_views()), **_options(backend, "filter"))
 
 
-def _pyramid_beaker(backend, content):
+def _pyramid_beaker(backend, contents):
     options = {f"session.{name}": value for name, value in _options(backend, "pyramid_beaker").items()}
-    return _application(session_views(content), lambda config: config.include("pyramid_beaker"), **options)
+    return _application(session_views(contents), lambda config: config.include("pyramid_beaker"), **options)
 
 
-def _pyramid_session_redis(backend, content):
+def _pyramid_session_redis(backend, contents):
     import pyramid_session_redis
 
     factory = pyramid_session_redis.RedisSessionFactory(SECRET, redis_url=backend.options("")["url"])
-    return _application(session_views(content), lambda config: config.set_session_factory(factory))
+    return _application(session_views(contents), lambda config: config.set_session_factory(factory))
 
 
-def _signed_cookie(backend, content):
+def _signed_cookie(backend, contents):
     factory = SignedCookieSessionFactory(SECRET)
-    return _application(session_views(content), lambda config: config.set_session_factory(factory))
+    return _application(session_views(contents), lambda config: config.set_session_factory(factory))
 
 
-def contestants(backend: Backend, content: dict[str, Any], operation: str) -> dict[str, Browser]:
+def contestants(backend: Backend, contents: Contents, operation: str) -> dict[str, Browser]:
     """Return who takes part in an operation on a backend, each with a session of that content."""
     makers = {NONE: none, LEAST: least, OURS: ours}
     if operation == UNTOUCHED:
@@ -207,7 +209,7 @@ def contestants(backend: Backend, content: dict[str, Any], operation: str) -> di
         makers[PYRAMID_SESSION_REDIS] = _pyramid_session_redis
     if backend.name == "cookie":
         makers[SIGNED_COOKIE] = _signed_cookie
-    return {name: Browser(maker(backend, content), operation) for name, maker in makers.items()}
+    return {name: Browser(maker(backend, contents), operation) for name, maker in makers.items()}
 
 
 class Browser:
@@ -216,13 +218,14 @@ class Browser:
     Args:
         app: the WSGI application.
         operation: the name of the view.
-        cookies: a ``Cookie`` header for each session; one session is begun where there are none.
+        cookies: a ``Cookie`` header for each session; where there are none, sessions are begun.
+        sessions: how many.
     """
 
-    def __init__(self, app, operation: str, cookies: list[str] | None = None) -> None:
+    def __init__(self, app, operation: str, cookies: list[str] | None = None, sessions: int = 1) -> None:
         self._app = app
         environ = Request.blank(f"/{operation}").environ
-        self.cookies = cookies or [self.begin()]
+        self.cookies = cookies or [self.begin() for _ in range(sessions)]
         self._environs = itertools.cycle([{**environ, "HTTP_COOKIE": cookie} for cookie in self.cookies])
         #: The headers of the last answer.
         self.headers: list[tuple[str, str]] = []

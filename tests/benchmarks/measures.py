@@ -25,7 +25,7 @@ from beaker_bridge.profile import SessionProfile
 from beaker_bridge.pyramid_session import PyramidSession
 from beaker_bridge.settings import given, read_options
 from tests.benchmarks.backends import Backend
-from tests.benchmarks.content import LARGE, MIDDLE, SMALL, content_of
+from tests.benchmarks.content import LARGE, MIDDLE, SESSIONS, SMALL, contents_of
 from tests.benchmarks.contestants import (
     LEAST,
     NAME,
@@ -65,7 +65,7 @@ COUNTED = 20
 def operation_costs(backend: Backend, number: int) -> Iterator[Row]:
     """Yield what a small session costs each contestant, over the view without one."""
     for operation in OPERATIONS:
-        found = costs(rounds(contestants(backend, content_of(SMALL), operation), number), NONE)
+        found = costs(rounds(contestants(backend, contents_of(SMALL), operation), number), NONE)
         for contestant, cost in found.items():
             yield _row(backend, operation, SMALL, contestant, cost)
 
@@ -73,24 +73,26 @@ def operation_costs(backend: Backend, number: int) -> Iterator[Row]:
 def size_costs(backend: Backend, number: int) -> Iterator[Row]:
     """Yield what larger sessions cost ours and the least possible, and JSON alone of the same content."""
     for operation, size in itertools.product((READ, WRITE), (SMALL, MIDDLE, LARGE)):
-        content = content_of(size)
-        actions: dict[str, Callable[[], object]] = {NONE: Browser(none(backend, content), operation)}
-        actions[JSON] = _json(operation, content)
+        number_of, contents = SESSIONS[size], contents_of(size)
+        actions: dict[str, Callable[[], object]] = {NONE: Browser(none(backend, contents), operation)}
+        actions[JSON] = _json(operation, [next(contents) for _ in range(number_of)])
         try:
-            actions[OURS] = Browser(ours(backend, content), operation)
+            actions[OURS] = Browser(ours(backend, contents), operation, sessions=number_of)
         except SessionTooLargeError:
             continue
         if size <= backend.plain_largest:
-            actions[LEAST] = Browser(least(backend, content), operation)
+            actions[LEAST] = Browser(least(backend, contents), operation, sessions=number_of)
         times = rounds(actions, max(4, number // FEWER[size]))
         found = {**costs(times, NONE), JSON: Cost.of(times[JSON])}
         for contestant, cost in found.items():
             yield _row(backend, operation, size, contestant, cost)
 
 
-def _json(operation: str, content: dict[str, Any]) -> Callable[[], object]:
-    text = json.dumps(content)
-    return (lambda: json.loads(text)) if operation == READ else lambda: json.dumps(json.loads(text))
+def _json(operation: str, contents: list[dict[str, Any]]) -> Callable[[], object]:
+    texts = itertools.cycle(map(json.dumps, contents))
+    if operation == READ:
+        return lambda: json.loads(next(texts))
+    return lambda: json.dumps(json.loads(next(texts)))
 
 
 def _row(backend: Backend, operation: str, size: int, contestant: str, cost: Cost) -> Row:
@@ -109,7 +111,7 @@ def counts(backend: Backend) -> Iterator[Row]:
     To count slows down: this comes after all that is timed.
     """
     for operation in OPERATIONS:
-        for contestant, browser in contestants(backend, content_of(SMALL), operation).items():
+        for contestant, browser in contestants(backend, contents_of(SMALL), operation).items():
             # The first one opens connections.
             browser()
             with backend.counting() as counter:
@@ -131,10 +133,10 @@ def counts(backend: Backend) -> Iterator[Row]:
 def stored_costs(open_backend: Callable[[], Backend], number: int) -> Iterator[Row]:
     """Yield what a request costs where few sessions are stored, and where many are."""
     with open_backend() as few, open_backend() as many:
-        apps = {few: ours(few, content_of(SMALL)), many: ours(many, content_of(SMALL))}
+        apps = {few: ours(few, contents_of(SMALL)), many: ours(many, contents_of(SMALL))}
         cookies = {few: _filled(few, apps[few], FEW), many: _filled(many, apps[many], MANY)}
         for operation in (READ, WRITE):
-            actions = {NONE: Browser(none(few, {}), operation)}
+            actions = {NONE: Browser(none(few, contents_of(SMALL)), operation)}
             actions |= {str(len_): Browser(apps[b], operation, cookies[b]) for len_, b in ((FEW, few), (MANY, many))}
             for stored, cost in costs(rounds(actions, number), NONE).items():
                 yield {**_row(few, operation, SMALL, OURS, cost), "stored": int(stored)}
@@ -154,8 +156,7 @@ def _filled(backend: Backend, app: Any, number: int) -> list[str]:
 
 def throughputs(backend: Backend, repetitions: int) -> Iterator[Row]:
     """Yield how many requests per second threads make, ours and the least possible."""
-    content = content_of(SMALL)
-    apps = {LEAST: least(backend, content), OURS: ours(backend, content)}
+    apps = {LEAST: least(backend, contents_of(SMALL)), OURS: ours(backend, contents_of(SMALL))}
     for operation, number in itertools.product((READ, WRITE), THREADS):
         browsers = {name: [Browser(app, operation) for _ in range(number)] for name, app in apps.items()}
         found = {name: [] for name in apps}
@@ -234,7 +235,7 @@ def import_time(number: int) -> Row:
 
 def memory(number: int = 1000) -> Row:
     """Return the memory of one loaded session in bytes, its data's own left out."""
-    content = content_of(SMALL)
+    content = next(contents_of(SMALL))
     profile = SessionProfile(read_options(given({"type": "memory", "secret": SECRET, "key": NAME})))
     first = PyramidSession(SessionObject({}, profile))
     first.update(content)
