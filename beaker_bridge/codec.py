@@ -15,7 +15,6 @@ import pickle
 import re
 import sys
 from collections.abc import Callable, Mapping, Sequence
-from functools import partial
 from typing import Any
 
 from beaker.crypto import generateCryptoKeys, get_crypto_module, get_nonce_size
@@ -24,11 +23,12 @@ from beaker_bridge.exceptions import BeakerBridgeError, DamagedRecordError, Sess
 from beaker_bridge.kinds import MAX_SECONDS
 from beaker_bridge.serializers import JSONSerializer, Serializer, UnreadableError
 
-# As base64.b64decode(…, validate=True), without its steps between.
-if sys.version_info >= (3, 11):
-    _from_base64 = partial(binascii.a2b_base64, strict_mode=True)
-else:  # pragma: no cover -- Python 3.10 is strict only there
-    _from_base64 = partial(base64.b64decode, validate=True)
+
+def _from_base64(text: str | bytes) -> bytes:
+    """Return what ``base64.b64decode(text, validate=True)`` does, without its steps between."""
+    if sys.version_info >= (3, 11):
+        return binascii.a2b_base64(text, strict_mode=True)
+    return base64.b64decode(text, validate=True)  # pragma: no cover -- Python 3.10 is strict only there
 
 
 # -- The envelope of a backend -----------------------------------------------------------------------
@@ -61,9 +61,13 @@ def _framed(raw: bytes, opens: re.Pattern[bytes], closes: re.Pattern[bytes]) -> 
 class BareEnvelope:
     """Memory and memcached: the text itself."""
 
-    # Which return them as they are.
-    wrap: Callable[[bytes], bytes] = staticmethod(bytes)
-    unwrap: Callable[[bytes], Any] = staticmethod(bytes)
+    @staticmethod
+    def wrap(text: bytes) -> bytes:
+        return text
+
+    @staticmethod
+    def unwrap(raw: bytes) -> Any:
+        return raw
 
 
 class PickledEnvelope:
@@ -212,8 +216,7 @@ class RecordCodec:
         self.serializer = serializer
         self._legacy = legacy
         self._cipher = cipher
-        self._envelope = envelope
-        self._unwrap = envelope.unwrap
+        self._wrap, self._unwrap = envelope.wrap, envelope.unwrap
 
     def serialize(self, record: Mapping[str, Any]) -> bytes:
         """Return the plain bytes of a record.
@@ -234,8 +237,8 @@ class RecordCodec:
 
     def seal(self, plain: bytes) -> bytes:
         """Return the raw bytes of plain ones: encrypted where there is a key, in the envelope."""
-        text = self._cipher.encrypt(plain) if self._cipher else binascii.b2a_base64(plain, newline=False)
-        return self._envelope.wrap(text)
+        text = self._cipher.encrypt(plain) if self._cipher else binascii.b2a_base64(plain)[:-1]
+        return self._wrap(text)
 
     def decode(self, raw: bytes) -> tuple[dict[str, Any], bool]:
         """Return the record of raw bytes, and whether it should be written anew.

@@ -316,8 +316,8 @@ class SafeSession(BeakerSession):
         self._renewal_due = self._send_cookie = self._rotated = False
         # The browser keeps a cookie for each domain and path: the next one replaces this one.
         cookie = {key: self._own[key] for key in (DOMAIN, PATH) if key in self._own}
-        now = in_milliseconds(self._now)
-        self._take({CREATED: now, ACCESSED: now, **cookie})
+        # In whole seconds, as ISession has it; a float, as Beaker has it.
+        self._take({CREATED: float(int(self._now)), ACCESSED: in_milliseconds(self._now), **cookie})
 
     def _settle(self) -> None:
         """Take what is now committed as the state from which further changes count."""

@@ -34,8 +34,9 @@ class MemoryStore(LockingStore):
         self._namespaces: dict[str, dict[str, Any]] = MemoryNamespaceManager.namespaces.dict
 
     def read(self, session_id: str) -> Record | None:
-        text = self._namespaces.get(session_id, {}).get("session")
-        return None if text is None else Record(text.encode("ascii"))
+        namespace = self._namespaces.get(session_id)
+        text = namespace and namespace.get("session")
+        return Record(text.encode("ascii")) if text else None
 
     @contextmanager
     def lock(self, session_id: str, timeout: float) -> Iterator[None]:
