@@ -35,8 +35,8 @@ class MemoryStore(LockingStore):
 
     def read(self, session_id: str) -> Record | None:
         namespace = self._namespaces.get(session_id)
-        text = namespace and namespace.get("session")
-        return Record(text.encode("ascii")) if text else None
+        text = None if namespace is None else namespace.get("session")
+        return None if text is None else Record(text.encode("ascii"))
 
     @contextmanager
     def lock(self, session_id: str, timeout: float) -> Iterator[None]:
