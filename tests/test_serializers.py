@@ -377,6 +377,18 @@ def test_nothing_may_follow_a_record(value):
         JSONSerializer().loads(plain + b"x")
 
 
+@pytest.mark.parametrize("number", [1, 40])
+@pytest.mark.parametrize("leaf", ["text", ("a", "tuple")])
+def test_what_lies_deep_is_carried(number, leaf):
+    """A value far down, alone or in each of many rows, comes back as it was, of whatever type."""
+    value = leaf
+    for _ in range(60):
+        value = [value]
+    record = {"rows": [value] * number}
+
+    assert JSONSerializer().loads(JSONSerializer().dumps(record)) == record
+
+
 @pytest.mark.parametrize("place", [20, -1])
 def test_a_stored_record_that_was_changed_is_none(place):
     """A record that stands in zlib's format as it is has a checksum: another byte in either of them is noticed."""

@@ -8,6 +8,7 @@ import shutil
 import signal
 import subprocess
 import tempfile
+from contextlib import suppress
 from pathlib import Path
 
 import psycopg
@@ -99,15 +100,20 @@ class PostgreSQL(Server):
     def freeze(self) -> None:
         super().freeze()
         # Those that serve the connections are processes of their own.
-        children = self._children()
-        for child in children:
-            os.kill(child, signal.SIGSTOP)
-        wait_until(lambda: all(") T " in Path(f"/proc/{child}/stat").read_text("ascii") for child in children))
+        children = self._signal_children(signal.SIGSTOP)
+        wait_until(lambda: all(_state(child) in ("T", None) for child in children))
 
     def thaw(self) -> None:
-        for child in self._children():
-            os.kill(child, signal.SIGCONT)
+        self._signal_children(signal.SIGCONT)
         super().thaw()
+
+    def _signal_children(self, number: signal.Signals) -> list[int]:
+        """Send a signal to the children, of which each may end at any time; return them."""
+        children = self._children()
+        for child in children:
+            with suppress(ProcessLookupError):
+                os.kill(child, number)
+        return children
 
     def _children(self) -> list[int]:
         found = Path(f"/proc/{self.process.pid}/task/{self.process.pid}/children").read_text(encoding="ascii")
@@ -129,3 +135,11 @@ class PostgreSQL(Server):
             raise MissingServerError(f"the user {USER}", PACKAGE) from None
         setpriv = find("setpriv", "util-linux")
         return [setpriv, f"--reuid={user.pw_uid}", f"--regid={user.pw_gid}", "--clear-groups"]
+
+
+def _state(process: int) -> str | None:
+    """Return the state of a process, as proc(5) has it; nothing where it has ended."""
+    try:
+        return Path(f"/proc/{process}/stat").read_text("ascii").rpartition(") ")[2][0]
+    except (FileNotFoundError, ProcessLookupError):
+        return None
