@@ -15,8 +15,8 @@ if TYPE_CHECKING:
 COOKIE = "cookie"
 #: How a cookie's name begins, in lower case, that browsers take over https alone; and of one host alone, too.
 SECURE_PREFIX, HOST_PREFIX = "__secure-", "__host-"
-#: The address or directory that a type needs: one of these options.
-_NEEDED = {
+#: The address or directory that a type needs, of a session or of a cache region: one of these options each.
+NEEDED = {
     "file": (("data_dir", "file_dir"), ("data_dir", "lock_dir")),
     "dbm": (("data_dir", "dbm_dir"), ("data_dir", "lock_dir")),
     "ext:redis": (("url",),),
@@ -27,7 +27,7 @@ _NEEDED = {
     "ext:mongodb": (("url",),),
 }
 #: Types that we know: for another one, options that we do not know are the backend's own.
-KNOWN_TYPES = frozenset(_NEEDED) - {"ext:mongodb"} | {"memory", COOKIE}
+KNOWN_TYPES = frozenset(NEEDED) - {"ext:mongodb"} | {"memory", COOKIE}
 
 
 class Fault(NamedTuple):
@@ -50,7 +50,7 @@ def _type_faults(options: SessionOptions) -> Iterator[Fault]:
         yield Fault("type", f"one of {', '.join(sorted(_all_types()))} or another backend of Beaker's{_meant(kind)}")
     engine = options.sa_opts or {}
     missing: set[str] = set()
-    for names in _NEEDED.get(kind, ()):
+    for names in NEEDED.get(kind, ()):
         # Not by its truth: an SQLAlchemy Table has none.
         found = [engine.get(name) if name in engine else getattr(options, name, None) for name in names]
         is_given = any(value is not None and value != "" for value in found)
@@ -61,7 +61,7 @@ def _type_faults(options: SessionOptions) -> Iterator[Fault]:
 
 
 def _all_types() -> frozenset[str]:
-    return KNOWN_TYPES | frozenset(_NEEDED)
+    return KNOWN_TYPES | frozenset(NEEDED)
 
 
 def _meant(kind: str) -> str:

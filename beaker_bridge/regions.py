@@ -18,6 +18,7 @@ from beaker.util import DEFAULT_CACHE_KEY_LENGTH
 
 from beaker_bridge.exceptions import SettingsError
 from beaker_bridge.kinds import ANYTHING, BOOLEAN, DOTTED, DURATION, SECONDS, TEXT, Kind
+from beaker_bridge.option_rules import NEEDED
 from beaker_bridge.region_backends import SERVER_KINDS, RegionNamespace, Terms, Troubles, open_servers
 
 log = logging.getLogger(__name__)
@@ -127,17 +128,6 @@ _ALWAYS = frozenset({"data_dir", "lock_dir", "expire", "enabled", "key_length", 
 #: What is ours alone.
 _OURS = frozenset({"type", "store_timeout", "store_error", "lock_timeout"})
 
-#: The address or directory that a type needs: one of these options.
-_NEEDED = {
-    "file": (("data_dir", "file_dir"), ("data_dir", "lock_dir")),
-    "dbm": (("data_dir", "dbm_dir"), ("data_dir", "lock_dir")),
-    "ext:redis": (("url",),),
-    "ext:rediscluster": (("urls",),),
-    "ext:memcached": (("url",),),
-    "ext:database": (("url", "sa.url"),),
-    "ext:sqla": (("bind", "url"), ("table",)),
-    "ext:mongodb": (("url",),),
-}
 #: Types that we know: for another one, options that we do not know are the backend's own.
 KNOWN_TYPES = SERVER_KINDS | {"memory", "file", "dbm"}
 
@@ -385,7 +375,7 @@ class _Reader:
         wrong = {str(error.name).removeprefix(f"{region.name}.") for error in self.errors}
         given = {"sa.url"} if ENGINE + "url" in (options.sa_opts or {}) else set()
         given |= options.given | wrong
-        for names in _NEEDED.get(kind, ()):
+        for names in NEEDED.get(kind, ()):
             if given.isdisjoint(names):
                 instead = "".join(f", or {self._label(f'{region.name}.{name}')}" for name in names[1:])
                 self._fault(f"{region.name}.{names[0]}", f"given where type = {kind}{instead}", None)

@@ -184,6 +184,7 @@ class RedisStore(ServerStore):
             with self._connecting:
                 if self._client is None:
                     client = self._connect()
+                    # The client last: who finds it does not come here for its connections.
                     self._pool = _open_pool(client)
                     self._client = client
                 client = self._client
