@@ -21,7 +21,7 @@ from beaker.crypto import generateCryptoKeys, get_crypto_module, get_nonce_size
 
 from beaker_bridge.exceptions import BeakerBridgeError, DamagedRecordError, SessionValueError
 from beaker_bridge.kinds import MAX_SECONDS
-from beaker_bridge.serializers import JSONSerializer, Serializer, UnreadableError
+from beaker_bridge.serializers import JSONSerializer, PickleSerializer, Serializer, UnreadableError
 
 
 def _from_base64(text: str | bytes) -> bytes:
@@ -258,8 +258,8 @@ class RecordCodec:
                 plain, stale = self._cipher.decrypt(text.encode("ascii") if isinstance(text, str) else text)
             try:
                 record = self.serializer.loads(plain)
-            except Exception:  # noqa: BLE001 -- the serializer may be anybody's
-                record, stale = self._legacy_record(plain), True
+            except Exception as error:  # noqa: BLE001 -- the serializer may be anybody's
+                record, stale = self._legacy_record(plain, error), True
             _check(record)
         except Exception as error:
             raise DamagedRecordError(
@@ -269,15 +269,22 @@ class RecordCodec:
             ) from error
         return record, stale
 
-    def _legacy_record(self, plain: bytes) -> Any:
-        """Return the record that the current serializer has just refused, by the legacy one; or raise again."""
+    def _legacy_record(self, plain: bytes, refusal: Exception) -> Any:
+        """Return the record that the current serializer has refused, by the legacy one; or raise why not."""
+        tried = {type(self.serializer), type(self._legacy)}
         if self._legacy is not None:
-            return self._legacy.loads(plain)
-        if plain[:1] == b"\x80" and isinstance(self.serializer, JSONSerializer):
+            try:
+                return self._legacy.loads(plain)
+            except Exception as error:  # noqa: BLE001 -- the serializer may be anybody's
+                refusal = error
+        # A site that changes its serializer in one step meets these: name the option that would have read it.
+        if JSONSerializer not in tried and _is_json(plain):
+            raise UnreadableError("it is JSON; legacy_serializer = json reads that in a store, never in a cookie")
+        if PickleSerializer not in tried and _is_pickle(plain):
             raise UnreadableError(
                 "it is a pickle; legacy_serializer = pickle reads those in a store, never those in a cookie"
-            ) from None
-        raise  # noqa: PLE0704 -- what the serializer has raised
+            )
+        raise refusal
 
     def _refusal(self, record: Mapping[str, Any], error: Exception) -> SessionValueError:
         """Find the key at which the serializer fails."""
@@ -291,6 +298,19 @@ class RecordCodec:
                     original=cause,
                 )
         return SessionValueError(f"the session cannot be stored: {error}", original=error)
+
+
+def _is_json(plain: bytes) -> bool:
+    """Say whether plain bytes are what ``data_serializer = json`` writes."""
+    try:
+        return isinstance(JSONSerializer().loads(plain), dict)
+    except Exception:  # noqa: BLE001 -- zlib, the text's encoding, the JSON: each has its own error
+        return False
+
+
+def _is_pickle(plain: bytes) -> bool:
+    """Say whether plain bytes look like a pickle, of a protocol since 2; they are not opened."""
+    return plain[:1] == b"\x80" and plain[-1:] == b"."
 
 
 def _reason(error: Exception) -> str:

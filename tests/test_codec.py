@@ -272,14 +272,50 @@ def test_legacy_serializer(envelope, keys):
     assert codec.decode(current) == ({"a": 1}, False)
 
 
-def test_a_pickle_under_json_names_the_option():
-    """Without ``legacy_serializer`` a pickled record is damaged, and the message says what would read it."""
-    raw = RecordCodec(PickleSerializer()).seal(PickleSerializer().dumps({"a": 1}))
+class Base85:
+    """A serializer of an application's own."""
 
-    with pytest.raises(DamagedRecordError, match=r"it is a pickle; legacy_serializer = pickle reads those in a store"):
-        RecordCodec(JSONSerializer()).decode(raw)
-    with pytest.raises(DamagedRecordError, match=r"session: ValueError$"):
-        RecordCodec(PickleSerializer()).decode(base64.b64encode(b"\x80garbage"))
+    dumps = staticmethod(lambda record: base64.b85encode(json.dumps(record).encode()))
+    loads = staticmethod(lambda plain: json.loads(base64.b85decode(plain)))
+
+
+@pytest.mark.parametrize("keys", [None, cipher()], ids=["plain", "encrypted"])
+@pytest.mark.parametrize(
+    ("written", "readers", "told"),
+    [
+        (PickleSerializer(), [JSONSerializer()], "it is a pickle; legacy_serializer = pickle reads those in a store"),
+        (PickleSerializer(), [JSONSerializer()] * 2, "it is a pickle; legacy_serializer = pickle reads those in a"),
+        (PickleSerializer(), [Base85], "it is a pickle; legacy_serializer = pickle reads those in a store"),
+        (JSONSerializer(), [PickleSerializer()], "it is JSON; legacy_serializer = json reads that in a store"),
+        (JSONSerializer(), [PickleSerializer()] * 2, "it is JSON; legacy_serializer = json reads that in a store"),
+        (BeakerJSONSerializer(), [PickleSerializer()], "it is JSON; legacy_serializer = json reads that in a store"),
+        (JSONSerializer(), [Base85, PickleSerializer()], "it is JSON; legacy_serializer = json reads that in a store"),
+        (Base85, [PickleSerializer(), JSONSerializer()], "session: error$"),
+    ],
+)
+def test_a_record_of_another_serializer_names_the_option(written, readers, told, keys):
+    """A record that another serializer has written is damaged, and the message says which option would read it."""
+    record = {"a": 1, "text": "x" * 500}
+    raw = RecordCodec(JSONSerializer(), cipher=keys).seal(written.dumps(record))
+
+    with pytest.raises(DamagedRecordError, match=told):
+        RecordCodec(readers[0], legacy=readers[1] if readers[1:] else None, cipher=keys).decode(raw)
+
+
+@pytest.mark.parametrize("plain", [b"\x80garbage", b"\x80", b"", zlib.compress(b"[]"), zlib.compress(b"{}")[:-1]])
+def test_what_is_in_no_form_names_no_option(plain):
+    """Bytes that no serializer has written are damaged, whatever an option says."""
+    for serializer in (PickleSerializer(), JSONSerializer(), Base85):
+        with pytest.raises(DamagedRecordError, match=r"session: ([A-Z]?\w*[eE]rror|it (is cut|holds).*)$"):
+            RecordCodec(serializer).decode(base64.b64encode(plain))
+
+
+def test_a_pickle_of_what_is_gone_is_told_by_its_error():
+    """A pickle that the legacy serializer cannot open, as its class is gone, names that error, not the option."""
+    raw = base64.b64encode(b"\x80\x02cgone\nGone\n.")
+
+    with pytest.raises(DamagedRecordError, match=r"session: ModuleNotFoundError$"):
+        RecordCodec(JSONSerializer(), legacy=PickleSerializer()).decode(raw)
 
 
 def test_what_neither_serializer_reads():
