@@ -26,7 +26,7 @@ from math import ceil
 from typing import Any, NamedTuple
 
 from beaker.cache import clsmap
-from beaker.container import NamespaceManager
+from beaker.container import MemoryNamespaceManager, NamespaceManager
 
 from beaker_bridge.exceptions import (
     CacheStoreError,
@@ -50,6 +50,9 @@ UNKNOWN = object()
 _STORE_OPTIONS = ("url", "urls", "table_name", "schema_name", "sa_opts", "bind", "table")
 #: A lease: a word of its holder's own, and the time at which it ends.
 _LEASE = re.compile(rb"[0-9a-f]{32} ([0-9.]+)")
+
+#: The name of a region's namespace.
+_NAME = re.compile(r"region\.[0-9a-z_-]*\.[0-9a-f]{40}")
 
 UNUSABLE = "its store cannot be used, so values are computed"
 LOST = "its store cannot be used, so a value that was invalidated is served until it expires"
@@ -268,6 +271,13 @@ class MemoryBackend(BeakerBackend):
 
     def end(self, key: str, lease: Any) -> None:
         return
+
+
+def empty_memory() -> None:
+    """Remove the values of all regions in memory, for all who hold them."""
+    spaces = MemoryNamespaceManager.namespaces.dict
+    for name in filter(_NAME.fullmatch, list(spaces)):
+        spaces.pop(name).clear()
 
 
 class FileBackend(BeakerBackend):

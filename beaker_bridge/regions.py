@@ -19,7 +19,15 @@ from beaker.util import DEFAULT_CACHE_KEY_LENGTH
 from beaker_bridge.exceptions import SettingsError
 from beaker_bridge.kinds import ANYTHING, BOOLEAN, DOTTED, DURATION, SECONDS, TEXT, Kind
 from beaker_bridge.option_rules import NEEDED
-from beaker_bridge.region_backends import SERVER_KINDS, RegionNamespace, Terms, Troubles, open_servers
+from beaker_bridge.region_backends import (
+    SERVER_KINDS,
+    RegionNamespace,
+    Terms,
+    Troubles,
+    close_servers,
+    empty_memory,
+    open_servers,
+)
 
 log = logging.getLogger(__name__)
 
@@ -506,3 +514,30 @@ def _difference(options: Mapping[str, Any], others: Mapping[str, Any]) -> str:
     """Return the options that are not the same among the others, as a text."""
     names = sorted(name for name, value in options.items() if name not in others or others[name] != value)
     return ", ".join(f"{name} = {_masked(name, options[name])}" for name in names) or "none of them"
+
+
+# -- Forgetting them, between tests ------------------------------------------------------------------
+
+
+class _ForgottenCache(beaker.cache.Cache):
+    """A cache of a region that was forgotten. A function that Beaker has decorated keeps its cache for good."""
+
+    def __bool__(self) -> bool:
+        # Beaker's decorator asks this, and then looks for the function's region again.
+        return False
+
+
+def forget_regions() -> None:
+    """Forget the regions that settings have defined, their caches, their values in memory, and what was warned once.
+
+    Cached functions find the regions that are defined next. Regions that other code has put into Beaker's own dict
+    stay, and so does what is kept in files or on a server.
+    """
+    regions, managers = beaker.cache.cache_regions, beaker.cache.cache_managers
+    for name in [name for name, region in regions.items() if isinstance(region.get("type"), RegionType)]:
+        del regions[name]
+    for key in [key for key, cache in managers.items() if isinstance(cache.namespace, RegionNamespace)]:
+        managers.pop(key).__class__ = _ForgottenCache
+    empty_memory()
+    close_servers()
+    _warned.clear()

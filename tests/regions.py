@@ -9,11 +9,10 @@ from types import SimpleNamespace
 import beaker.cache
 import beaker.container
 import sqlalchemy as sa
-from beaker.container import MemoryNamespaceManager
 from beaker.ext.sqla import SqlaNamespaceManager, make_cache_table
 
-from beaker_bridge import regions, set_cache_regions_from_settings
-from beaker_bridge.region_backends import close_servers
+from beaker_bridge import set_cache_regions_from_settings
+from beaker_bridge.testing import forget_regions
 
 #: The seed's example.
 SEED = {
@@ -38,13 +37,10 @@ def no_region_left():
     try:
         yield
     finally:
+        forget_regions()
         beaker.cache.cache_regions.clear()
         beaker.cache.cache_regions.update(before)
         beaker.cache.cache_managers.clear()
-        for name in [name for name in MemoryNamespaceManager.namespaces.dict if name.startswith("region.")]:
-            del MemoryNamespaceManager.namespaces.dict[name]
-        close_servers()
-        regions._warned.clear()
 
 
 def options_for(kind, request, tmp_path):
