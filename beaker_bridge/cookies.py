@@ -164,7 +164,9 @@ class CookieWriter:
             morsel.domain = domain.encode("utf-8")
         morsel.secure = https if options.secure == "auto" else options.secure
         morsel.httponly = options.httponly
-        morsel.samesite = options.samesite
+        if options.samesite is not None:
+            # WebOb takes no None.
+            morsel.samesite = options.samesite
         return morsel
 
     def _max_age(self, now: float) -> int | None:

@@ -108,6 +108,16 @@ def _secure(value: Any) -> bool | str:
     return "auto" if isinstance(value, str) and value.strip().lower() == "auto" else _boolean(value)
 
 
+def _samesite(value: Any) -> str | None:
+    # Beaker's None is the absence of the attribute; the text is one of its values.
+    if value is None or value is False:
+        return None
+    if not isinstance(value, str):
+        raise TypeError
+    word = value.strip().lower()
+    return None if word in FALSE_WORDS | {""} else str(one_of("Lax", "Strict", "None").convert(word))
+
+
 def _dotted(value: Any) -> Any:
     """Return the object that a dotted name names; an object passes through."""
     if not isinstance(value, str):
@@ -207,6 +217,7 @@ COOKIE_NAME = Kind("a cookie's name (RFC 6265), and none of its attributes'", _c
 COOKIE_EXPIRES = Kind("true, false, a whole number of seconds, a timedelta or a datetime", _cookie_expires)
 COOKIE_ATTRIBUTE = Kind("ASCII text without white space or semicolons", _cookie_attribute)
 COOKIE_PATH = Kind("a path that begins with /, in ASCII without white space or semicolons", _cookie_path)
+SAMESITE = Kind("one of Lax, Strict, None, or false for no attribute", _samesite)
 SECURE = Kind("true, false or auto", _secure)
 NONCE_BITS = Kind("a multiple of 8, 48 or more", _nonce_bits)
 CRYPTO_TYPE = Kind("default, cryptography, pycryptodome or a name that is registered with Beaker", _crypto_type)

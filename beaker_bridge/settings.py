@@ -34,6 +34,7 @@ from beaker_bridge.kinds import (
     MAPPING,
     NONCE_BITS,
     POLICY,
+    SAMESITE,
     SECONDS,
     SECURE,
     SERIALIZER,
@@ -165,8 +166,10 @@ class SessionOptions:
         "send the cookie over https only; auto: where the request came over https",
     )
     httponly: bool = _option(BOOLEAN, True, "hide the cookie from JavaScript")
-    samesite: str = _option(
-        one_of("Lax", "Strict", "None"), "Lax", "the cookie's SameSite attribute; None needs secure = true"
+    samesite: str | None = _option(
+        SAMESITE,
+        "Lax",
+        "the cookie's SameSite attribute; the text None needs secure = true; false, or Python's None: no attribute",
     )
 
     # Signature and encryption of the data.

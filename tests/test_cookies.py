@@ -242,10 +242,19 @@ def test_secure(secure, https, is_secure):
         assert ("secure" in header) is is_secure
 
 
-@pytest.mark.parametrize(("option", "attribute"), [("Lax", "Lax"), ("strict", "Strict"), (None, "None")])
-def test_samesite(option, attribute):
-    """The cookie says the SameSite that the option has."""
-    assert written(samesite=option, secure=True)[1]["samesite"] == attribute
+@pytest.mark.parametrize(
+    ("option", "attribute"),
+    [("Lax", "Lax"), ("strict", "Strict"), ("None", "None"), (None, None), (False, None), ("false", None), ("", None)],
+)
+@pytest.mark.parametrize("secure", [True, "auto"])
+def test_samesite(option, attribute, secure):
+    """The cookie, and the one that deletes it, have the SameSite of the option, or none."""
+    if option == "None":
+        secure = True
+    lifetimes = (written(samesite=option, secure=secure, lifetime=seconds) for seconds in (None, 60))
+
+    for _, header in (*lifetimes, deleted(samesite=option, secure=secure)):
+        assert header.get("samesite") == attribute
 
 
 def test_httponly_can_be_left_out():

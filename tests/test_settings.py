@@ -330,12 +330,21 @@ def test_lists_have_a_line_for_each(retired, current, value, converted):
     assert getattr(options(**keys, **{retired: value}), retired) == converted
 
 
-def test_none_for_samesite_is_a_value():
-    """``samesite = None`` in Python is the cookie's ``SameSite=None``, as the string is, and no default."""
-    for value in (None, "None", "none"):
-        read = options(samesite=value, secure=True)
-
-        assert read.samesite == "None"
+@pytest.mark.parametrize(
+    ("value", "attribute"),
+    [
+        *((value, None) for value in (None, False, "", " ", "false", " False ", "no", "0")),
+        *((value, "None") for value in ("None", "none", " NONE ")),
+        *((value, "Strict") for value in ("Strict", "strict")),
+    ],
+)
+def test_samesite(value, attribute):
+    """Python's None, false and an empty text are no attribute, as Beaker has it; the text None is one of its values."""
+    for read in (
+        options(samesite=value, secure=True),
+        read_options(prefixed({"session.samesite": value, "session.secure": "true"})),
+    ):
+        assert read.samesite == attribute
         assert read.given == {"samesite", "secure"}
 
 
@@ -371,6 +380,7 @@ def test_a_namespace_class_has_its_own_arguments():
 
 SECONDS = "a whole number of seconds, 1 or more (68 years at most)"
 TEXT = "a text that is not empty"
+SAMESITE = "one of Lax, Strict, None, or false for no attribute"
 POLICY = "true, false, http, or the dotted name of a function"
 
 WRONG = [
@@ -389,7 +399,7 @@ WRONG = [
     ("store_timeout", True, "a number of seconds over 0 (68 years at most)"),
     *(("httponly", value, "true or false") for value in ("perhaps", "", "2", 2, 1.0, [])),
     *(("secure", value, "true, false or auto") for value in ("maybe", "", 3)),
-    *(("samesite", value, "one of Lax, Strict, None") for value in ("Loose", "", False)),
+    *(("samesite", value, SAMESITE) for value in ("Loose", True, "true", 5, b"Lax", "null")),
     ("store_error", "ignore", "one of raise, empty"),
     *(
         ("cookie_expires", value, "true, false, a whole number of seconds, a timedelta or a datetime")
@@ -791,7 +801,7 @@ def test_what_is_allowed(values):
             "reissue_time must be less than cookie_expires (60 seconds), got 60",
         ),
         ({"samesite": "None"}, "samesite must be Lax or Strict unless secure = true, got 'None'"),
-        ({"samesite": None, "secure": False}, "samesite must be Lax or Strict unless secure = true, got 'None'"),
+        ({"samesite": "none", "secure": False}, "samesite must be Lax or Strict unless secure = true, got 'None'"),
         ({"key": "__Secure-sid"}, "secure must be true for a cookie named __Secure-sid, got 'auto'"),
         ({"key": "__Host-sid", "secure": "false"}, "secure must be true for a cookie named __Host-sid, got False"),
         ({"key": "__host-sid"}, "secure must be true for a cookie named __host-sid, got 'auto'"),
