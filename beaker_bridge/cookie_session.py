@@ -54,6 +54,11 @@ class CookieSession(SafeSession):
     def _refuse_late_change(self) -> None:
         self._refuse_late_cookie()
 
+    def _is_as_stored(self) -> bool:
+        # The id is in the cookie alone: one that is new is a change.
+        self._own[ID] = self.id
+        return super()._is_as_stored()
+
     def _save(self) -> None:
         self._renew()
         self._own[ID] = self.id
@@ -71,7 +76,7 @@ class CookieSession(SafeSession):
     def _send(self, record: dict[str, Any]) -> None:
         codec = self._profile.codec
         plain = codec.serialize(record)
-        if plain == self._plain:
+        if plain == self._plain and not self._send_cookie:
             return
         raw = codec.seal(plain)
         if self._profile.options.use_cookies:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import logging
 import threading
-from collections.abc import Iterable, Iterator, Mapping, MutableMapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, MutableMapping
 from io import IOBase
 from typing import Any
 
@@ -19,7 +19,7 @@ from beaker_bridge.exceptions import BeakerBridgeError, SettingsError
 from beaker_bridge.merge import merge
 from beaker_bridge.option_rules import COOKIE
 from beaker_bridge.profile import Binding, SessionProfile
-from beaker_bridge.session import MemorySession, Session
+from beaker_bridge.session import MemorySession, Session, StandaloneSession
 from beaker_bridge.session_base import OWN_KEYS, SafeSession
 from beaker_bridge.settings import given, read_options
 
@@ -65,21 +65,48 @@ class SessionObject(BeakerSessionObject):
             session = state["_sess"] = session_class(request, state["binding"] or _bound(self))
         return session
 
-    def get_by_id(self, id: str) -> Session | None:  # noqa: A002 -- Beaker's name
-        """Return the stored session of an id, or nothing."""
+    def get_by_id(self, id: str) -> StandaloneSession | None:  # noqa: A002 -- Beaker's name
+        """Return the stored session of an id, or None. Its ``commit()`` writes what is changed."""
         return stored_session(self, id)
 
 
-def stored_session(session_object: BeakerSessionObject, session_id: str) -> Session | None:
-    """Return the stored session of an id, or nothing. Its ``commit()`` writes what is changed.
+def stored_session(session_object: BeakerSessionObject, session_id: str) -> StandaloneSession | None:
+    """Return the stored session of an id, or None. Its ``commit()`` writes what is changed.
 
     Args:
         session_object: the environ's session, for its configuration.
         session_id: the id.
+
+    Raises:
+        BeakerBridgeError: sessions are in cookies, where none can be found by its id.
+        SessionStoreError: the store cannot be reached.
     """
     binding = binding_of(session_object)
-    session = Session({}, binding=Binding(binding.profile, binding.environ), session_id=session_id)
+    session = standalone_session(binding.profile, session_id, binding.notify)
     return None if session.is_new else session
+
+
+def standalone_session(
+    profile: SessionProfile, session_id: str | None = None, notify: Callable[[object], None] | None = None
+) -> StandaloneSession:
+    """Return a session that belongs to no request: the stored one of an id, or a new one.
+
+    Args:
+        profile: the configuration.
+        session_id: the id.
+        notify: what gets the session's events.
+
+    Raises:
+        BeakerBridgeError: sessions are in cookies, where one cannot be without its request.
+        SessionStoreError: the store cannot be reached.
+    """
+    if profile.store is None:
+        raise BeakerBridgeError(
+            "get_by_id() and beaker.get_session need sessions that are stored on the server, got type = cookie"
+        )
+    binding = Binding(profile, {})
+    binding.notify = notify
+    return StandaloneSession({}, binding=binding, session_id=session_id)
 
 
 # -- Binding -----------------------------------------------------------------------------------------

@@ -16,10 +16,11 @@ from beaker_bridge.environ import (
     is_streamed,
     let_go,
     needs_commit,
+    standalone_session,
     with_session_headers,
 )
-from beaker_bridge.profile import Binding, SessionProfile
-from beaker_bridge.session import Session
+from beaker_bridge.profile import SessionProfile
+from beaker_bridge.session import StandaloneSession
 from beaker_bridge.settings import PREFIXES, given, prefixed, read_options
 
 WSGIApplication = Callable[[MutableMapping[str, Any], Callable[..., Any]], Iterable[bytes]]
@@ -79,9 +80,9 @@ class SessionMiddleware:
         let_go(session_object)
         return body
 
-    def _get_session(self) -> Session:
+    def _get_session(self) -> StandaloneSession:
         """Return a session that has nothing to do with the request, as Beaker's middleware does."""
-        return Session({}, binding=Binding(self._profile, {}))
+        return standalone_session(self._profile)
 
 
 def session_filter_app_factory(app: WSGIApplication, global_conf: dict[str, Any], **options: Any) -> SessionMiddleware:

@@ -13,7 +13,7 @@ from zope.interface import implementer
 
 from beaker_bridge.environ import stored_session
 from beaker_bridge.exceptions import SessionValueError
-from beaker_bridge.session import Session
+from beaker_bridge.session import StandaloneSession
 from beaker_bridge.session_base import OWN_KEYS, SafeSession
 
 if TYPE_CHECKING:
@@ -133,11 +133,11 @@ class PyramidSession:  # noqa: PLW1641 -- as a dict, it has no hash
             self._loaded.changed()
         dict.clear(self._loaded)
 
-    def pop(self, key: str, *default: Any) -> Any:
+    def pop(self, key: str, default: Any = _ABSENT) -> Any:
         """Remove a key and return its value, or the default; raises ``KeyError`` if there is neither."""
         if key in self:
             self._loaded.changed()
-        return dict.pop(self._loaded, key, *default)
+        return dict.pop(self._loaded, key) if default is _ABSENT else dict.pop(self._loaded, key, default)
 
     def __eq__(self, other: object) -> bool:
         return dict(self._loaded) == (dict(other._loaded) if isinstance(other, PyramidSession) else other)
@@ -224,8 +224,8 @@ class PyramidSession:  # noqa: PLW1641 -- as a dict, it has no hash
         self._loaded.invalidate()
 
     def delete(self) -> None:
-        """Delete the session when the request ends, as :meth:`invalidate` does."""
-        self._loaded.invalidate()
+        """Delete the session when the request ends; unlike after :meth:`invalidate`, no empty one is stored."""
+        self._loaded.delete()
 
     def revert(self) -> None:
         """Return to the data as they were loaded."""
@@ -237,8 +237,13 @@ class PyramidSession:  # noqa: PLW1641 -- as a dict, it has no hash
         if CSRF_TOKEN in self:
             self.new_csrf_token()
 
-    def get_by_id(self, id: str) -> Session | None:  # noqa: A002 -- Beaker's name
-        """Return the stored session of an id, or nothing. Its ``commit()`` writes what is changed."""
+    def get_by_id(self, id: str) -> StandaloneSession | None:  # noqa: A002 -- Beaker's name
+        """Return the stored session of an id, or None. Its ``commit()`` writes what is changed.
+
+        Raises:
+            BeakerBridgeError: sessions are in cookies, where none can be found by its id.
+            SessionStoreError: the store cannot be reached.
+        """
         return stored_session(self._object, id)
 
     def set_expiry(self, seconds: int | None) -> None:

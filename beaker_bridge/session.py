@@ -429,6 +429,25 @@ class Session(SafeSession):
             self.id, self._record, self._plain = moved_to, None, None
 
 
+class StandaloneSession(Session):
+    """A session that belongs to no request: its own ``commit()`` finds out what was changed."""
+
+    def commit(self) -> None:
+        self.changed()
+        # To save what stands in the store already writes nothing.
+        self._forced |= self._exists
+        super().commit()
+
+    def save(self, accessed_only: bool = False) -> None:
+        """Commit, also a new session that is empty.
+
+        Raises:
+            BeakerBridgeError: the store, the serializer or a limit refuses it.
+        """
+        self.force()
+        self.commit()
+
+
 class MemorySession(Session):
     """A session in the memory of one process: where there are several, the first one that begins warns."""
 

@@ -105,6 +105,7 @@ class SafeSession(BeakerSession):
     _forced = False
     _rotated = False
     _unsaved = False
+    _deleted = False
     _renewal_due = False
     _send_cookie = False
 
@@ -136,6 +137,10 @@ class SafeSession(BeakerSession):
             self._own[key] = value
         else:
             dict.__setitem__(self, key, value)
+
+    def __bool__(self) -> bool:
+        # As Beaker's, which holds its own keys: ``if session.get_by_id(id)`` asks whether there is one.
+        return True
 
     def clear(self) -> None:
         """Remove what the application put there."""
@@ -209,12 +214,16 @@ class SafeSession(BeakerSession):
     def invalidate(self) -> None:
         """Drop the session when it is committed, and begin a new, empty one."""
         self._leave(deleted=True)
-        self._unsaved = self._dirty = self._forced = False
+        self._unsaved = self._dirty = self._forced = self._deleted = False
         self.unsettled = self.was_invalidated = True
         self._handed_out = None
         self._start_new()
 
-    delete = invalidate
+    def delete(self) -> None:
+        """Drop the session as :meth:`invalidate` does; the new one is not stored as long as it is empty."""
+        self.invalidate()
+        # Beaker's proxy marks itself as saved when it is deleted; that is no wish to store the new session.
+        self._deleted = True
 
     def regenerate_id(self) -> None:
         """Move the session to a new id when it is committed, as after a login.
@@ -305,7 +314,7 @@ class SafeSession(BeakerSession):
             own[WRITER] = record.pop(WRITER)
         for key in OWN_KEYS.intersection(record):
             own[key] = record.pop(key)
-        if self:
+        if len(self):
             dict.clear(self)
         dict.update(self, record)
 
@@ -423,8 +432,7 @@ class SafeSession(BeakerSession):
     def _commit(self) -> None:
         if self._has_changed() and not (self._forced and self._is_as_stored()):
             # A new session that nothing was put into leaves no record and no cookie.
-            # (Beaker's proxy marks itself as saved when it is deleted; that is no wish to store it.)
-            if self or self._exists or (self._forced and not self.was_invalidated):
+            if len(self) or self._exists or (self._forced and not self._deleted):
                 if self._binding.sent:
                     self._refuse_late_change()
                 self._save()

@@ -11,7 +11,7 @@ import pytest
 
 from beaker_bridge.cookie_session import CookieSession
 from beaker_bridge.cookies import MAX_COOKIE_SIZE, Signer
-from beaker_bridge.environ import SessionObject, commit
+from beaker_bridge.environ import SessionObject, commit, standalone_session
 from beaker_bridge.exceptions import (
     BeakerBridgeError,
     DamagedRecordError,
@@ -940,6 +940,77 @@ def test_a_session_is_found_by_its_id(browser):
     assert session_object.get_by_id(new_id()) is None
 
 
+def test_an_empty_session_is_found_by_its_id(browser):
+    """A stored session that is empty is true in an ``if``, as Beaker's is."""
+    request = browser.begin()
+    request.session.clear()
+    browser.end(request)
+    found = request.session.get_by_id(browser.id)
+
+    assert found
+    assert dict(found) == {}
+
+
+def test_what_was_changed_in_a_session_found_by_its_id_is_committed(browser):
+    """Its ``commit()`` finds out what was changed, again and again, and writes nothing without a change."""
+    found = browser.begin().session.get_by_id(browser.id)
+    found["cart"] = [1]
+    found.commit()
+    found["cart"].append(2)
+    found.commit()
+    store = watched(browser.profile)
+    found.commit()
+
+    assert browser.read() == {"name": "base", "cart": [1, 2]}
+    assert store.calls == ["read"]
+
+
+def test_a_session_found_by_its_id_can_be_ended(browser):
+    """``invalidate()`` and ``delete()`` end it at its commit, subscribers hear of it, and none is stored instead."""
+    for end in ("invalidate", "delete"):
+        browser.write(name="base")
+        request = browser.begin()
+        found = request.session.get_by_id(browser.id)
+        getattr(found, end)()
+        found.commit()
+
+        assert request.told == [("SessionInvalidated", {"name": "base"})]
+        assert stored(browser.profile, browser.id) is None
+        assert stored(browser.profile, found.id) is None
+
+
+def test_a_session_found_by_its_id_says_what_it_cannot_save(browser):
+    """``save()`` raises: nobody else would tell of it."""
+    found = browser.begin().session.get_by_id(browser.id)
+    found["lock"] = object()
+
+    with pytest.raises(SessionValueError, match="lock"):
+        found.save()
+
+
+def test_a_session_without_a_request_is_stored_by_save(profile):
+    """What ``beaker.get_session`` returns is stored by ``save()``, though it is empty, and by ``commit()`` if not."""
+    saved, committed, empty = (standalone_session(profile) for _ in range(3))
+    saved.save()
+    committed["a"] = 1
+    committed.commit()
+    empty.commit()
+
+    assert content(stored(profile, saved.id)) == {}
+    assert content(stored(profile, committed.id)) == {"a": 1}
+    assert stored(profile, empty.id) is None
+
+
+def test_a_cookie_session_cannot_be_found_by_an_id(cookies):
+    """With ``type = cookie`` no session stands anywhere else: that is said."""
+    request = cookies.begin()
+
+    with pytest.raises(BeakerBridgeError, match=r"get_by_id\(\) .* got type = cookie"):
+        request.session.get_by_id(request.session.id)
+    with pytest.raises(BeakerBridgeError, match=r"get_session .* got type = cookie"):
+        standalone_session(cookies.profile)
+
+
 # -- Changes in place --------------------------------------------------------------------------------
 
 
@@ -1104,6 +1175,54 @@ def test_a_logout_leaves_nothing(browser, profile):
     assert browser.cookie == ""
     assert request.told == [("SessionInvalidated", {"name": "base"})]
     assert Request(profile, cookie).session.new
+
+
+@pytest.mark.parametrize("made", [None, "file", "cookie", "pickle", "automatic"])
+@pytest.mark.parametrize(
+    "end",
+    [
+        lambda request: request.session.invalidate(),
+        lambda request: (request.session.invalidate(), request.session.regenerate_id()),
+        lambda request: (request.session.regenerate_id(), request.session.invalidate()),
+        lambda request: (request.session.delete(), request.session.invalidate()),
+        lambda request: request.commit().session.invalidate(),
+    ],
+    ids=["invalidate", "then_login", "after_login", "after_delete", "after_commit"],
+)
+@pytest.mark.parametrize("save", [lambda request: request.session.save(), lambda request: request.object.save()])
+def test_a_session_that_is_saved_after_a_logout_has_the_id_that_was_seen(clock, tmp_path, made, end, save):
+    """``invalidate()`` and then ``save()`` store the new, empty session under the id that the application saw."""
+    options = {
+        "file": {"type": "file", "data_dir": str(tmp_path)},
+        "cookie": {"type": "cookie", "validate_key": "v" * 32},
+        "pickle": {"data_serializer": "pickle"},
+        "automatic": {"auto": True},
+    }.get(made, {})
+    browser = Browser(profile_of(clock=clock, **options))
+    old = browser.write(name="base").session.id
+    request = browser.begin()
+    end(request)
+    seen = request.session.id
+    save(request)
+    browser.end(request)
+    after = browser.begin().session
+
+    assert seen != old
+    assert (after.id, after.new, dict(after)) == (seen, False, {})
+
+
+@pytest.mark.parametrize("made", [automatic, automatic_cookie_session, cookie_session, encrypted])
+@pytest.mark.parametrize("delete", [lambda request: request.session.delete(), lambda request: request.object.delete()])
+def test_a_session_that_is_saved_after_delete_is_none(clock, made, delete):
+    """``delete()`` makes the browser forget its cookie, as Beaker's does, also where ``save()`` or ``auto`` follows."""
+    browser = Browser(made(clock))
+    browser.write(name="base")
+    request = browser.begin()
+    delete(request)
+    request.session.save()
+    browser.end(request)
+
+    assert browser.cookie == ""
 
 
 def test_after_a_logout_a_new_session_may_begin(browser, profile):
@@ -1705,14 +1824,48 @@ def test_a_cookie_session_takes_a_new_id(cookies):
     assert cookies.read() == {"name": "base"}
 
 
-def test_a_cookie_without_an_id_is_given_one(cookies):
+@pytest.fixture(
+    params=[
+        (cookie_session, lambda request: request.session.changed()),
+        (cookie_session, lambda request: request.session.save()),
+        (encrypted_cookie_session, lambda request: request.object.save()),
+        (automatic_cookie_session, lambda _request: None),
+    ],
+    ids=["changed", "saved", "saved_by_wsgi_code", "auto"],
+)
+def saving(request):
+    """Return what makes a profile, and what a request does to have its session saved."""
+    return request.param
+
+
+def test_a_new_id_of_a_cookie_session_is_saved(clock, saving):
+    """A new id is a change, though nothing else is, and though the session is saved anyway."""
+    made, save = saving
+    browser = Browser(made(clock))
+    browser.write(name="base")
+    request = browser.begin()
+    old = request.session.id
+    request.session.regenerate_id()
+    save(request)
+    browser.end(request)
+
+    assert browser.begin().session.id == request.session.id != old
+    assert browser.read() == {"name": "base"}
+
+
+def test_a_cookie_without_an_id_is_given_one(clock, saving):
     """A record that somebody wrote into a cookie without an id has one from then on."""
-    codec = cookies.profile.codec
-    cookies.cookie = cookie_of(cookies.profile.signer.sign(codec.seal(codec.serialize({"a": 1})).decode()))
-    request = cookies.begin()
+    made, save = saving
+    browser = Browser(made(clock))
+    codec = browser.profile.codec
+    browser.cookie = cookie_of(browser.profile.signer.sign(codec.seal(codec.serialize({"a": 1})).decode()))
+    request = browser.begin()
+    save(request)
+    browser.end(request)
 
     assert len(request.session.id) == 32
-    assert dict(request.session) == {"a": 1}
+    assert browser.begin().session.id == request.session.id
+    assert browser.read() == {"a": 1}
 
 
 def test_a_cookie_session_that_is_too_large_is_refused(cookies):

@@ -57,6 +57,10 @@ class SessionIsADict(RuleBasedStateMachine):
     def pop(self, key, default) -> None:
         self.both(lambda mapping: mapping.pop(key, *default))
 
+    @rule(key=KEYS, default=VALUES)
+    def pop_by_keyword(self, key, default) -> None:
+        assert self.session.pop(key, default=default) == self.model.pop(key, default)
+
     @rule()
     def pop_item(self) -> None:
         self.both(lambda mapping: mapping.popitem())
