@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import hashlib
 import hmac
+import re
 from collections.abc import Iterable, Sequence
 from datetime import datetime, timezone
 from functools import lru_cache
+from itertools import zip_longest
 from typing import Any, NamedTuple
 
 from webob.cookies import Morsel
@@ -18,9 +20,22 @@ SIGNATURE_LENGTH = 40
 #: What a browser must hold of a cookie: name, value and attributes (RFC 6265, 6.1), in bytes.
 MAX_COOKIE_SIZE = 4096
 #: Beaker's 'never': the last second that 32 bits hold.
-NEVER = datetime.fromtimestamp(0x7FFFFFFF, timezone.utc)
-#: The longest lifetime of a cookie, in seconds: browsers hold none for longer than 400 days anyway.
+NEVER = 0x7FFFFFFF
+#: The longest lifetime of a cookie that browsers keep, in seconds: 400 days.
+LONGEST = 400 * 24 * 3600
+#: The longest lifetime that is sent, in seconds.
 MAX_LIFETIME = 0x7FFFFFFF
+#: The domain of a cookie that is sent to its own host alone: it has no ``Domain`` attribute.
+HOST_ONLY = ""
+
+#: The white space of a header (RFC 6265). Python's own has more, such as the no-break space.
+_BLANK = " \t"
+_QUOTED = r'"(?:[^"\\]|\\.?)*(?:"|\Z)'
+#: What stands between commas, save those in quotes. An open quote goes up to the end.
+_BETWEEN_COMMAS = re.compile(rf'(?:[^",]|{_QUOTED})+', re.DOTALL)
+#: How another pair begins; a comma before ``=`` at the end of base64 begins none.
+_NAME = r"[!#$%&'*+.^_`|~0-9A-Za-z-]+"
+_ANOTHER_PAIR = re.compile(rf"[{_BLANK}]+{_NAME}=|{_NAME}=[^=]")
 
 
 def cookie_values(header: str, name: str) -> list[str]:
@@ -35,8 +50,27 @@ def cookie_values(header: str, name: str) -> list[str]:
     values = []
     for pair in header.split(";"):
         key, equals, value = pair.partition("=")
-        if equals and key.strip() == name:
-            values.append(value.strip().strip('"'))
+        if equals and key.strip(_BLANK) == name:
+            values.append(value.strip(_BLANK).strip('"'))
+    return values
+
+
+def joined_values(header: str, name: str) -> list[str]:
+    """Return the value of each cookie of that name in lines that a server has joined with a comma.
+
+    HTTP/2 may send each cookie on a line of its own (RFC 9113, 8.2.3), which servers should join with a semicolon.
+
+    Args:
+        header: the ``Cookie`` header, of whatever content.
+        name: our cookie's name.
+    """
+    values = []
+    for line in header.split(";"):
+        # Commas in quotes, as in JSON, are part of another application's value.
+        pairs = _BETWEEN_COMMAS.findall(line)
+        for pair, after in zip_longest(pairs, pairs[1:]):
+            if after is None or _ANOTHER_PAIR.match(after):
+                values += cookie_values(pair, name)
     return values
 
 
@@ -135,7 +169,7 @@ class CookieWriter:
             https: whether the request came over https, for ``secure = auto``.
             now: the time, in seconds.
             lifetime: the cookie's lifetime in seconds, instead of the option's.
-            domain: the cookie's domain, instead of the option's.
+            domain: the cookie's domain, instead of the option's, or :data:`HOST_ONLY`.
             path: the cookie's path, instead of the option's.
         """
         max_age = self._max_age(now) if lifetime is None else lifetime
@@ -144,22 +178,26 @@ class CookieWriter:
             return f"{self._options.key}={value}{self._attributes(https, domain, path)}"
         morsel = self._morsel(value, https, domain, path)
         _limit(morsel, min(max_age, MAX_LIFETIME), now)
-        return str(morsel)
+        return self._text(morsel)
 
     def delete(self, *, https: bool, domain: str | None = None, path: str | None = None) -> str:
         """Return the value of a ``Set-Cookie`` header that makes the browser forget the cookie."""
         morsel = self._morsel("", https, domain, path)
         _limit(morsel, 0, 0)
-        return str(morsel)
+        return self._text(morsel)
 
     def _attributes_of(self, https: bool, domain: str | None, path: str | None) -> str:
-        return str(self._morsel("", https, domain, path)).removeprefix(f"{self._options.key}=")
+        return self._text(self._morsel("", https, domain, path)).removeprefix(f"{self._options.key}=")
+
+    def _text(self, morsel: Morsel) -> str:
+        # WebOb does not know this attribute.
+        return f"{morsel}; Partitioned" if self._options.partitioned else str(morsel)
 
     def _morsel(self, value: str, https: bool, domain: str | None, path: str | None) -> Morsel:
         options = self._options
         morsel = Morsel(options.key, value)
         morsel.path = (path or options.cookie_path).encode("utf-8")
-        domain = domain or options.cookie_domain
+        domain = options.cookie_domain if domain is None else domain
         if domain:
             morsel.domain = domain.encode("utf-8")
         morsel.secure = https if options.secure == "auto" else options.secure
@@ -174,7 +212,8 @@ class CookieWriter:
         if expires is True:
             return None
         if expires is False:
-            expires = NEVER
+            # As Beaker has it, and still a long time when that second has passed.
+            return max(int(NEVER - now), LONGEST)
         if isinstance(expires, datetime):
             # A datetime without a zone is UTC, as Beaker writes it.
             aware = expires if expires.tzinfo else expires.replace(tzinfo=timezone.utc)

@@ -24,8 +24,13 @@ MAX_SECONDS = 0x7FFFFFFF
 ALIASES = {name: f"ext:{name}" for name in ("database", "google", "memcached", "sqla")}
 TRUE_WORDS = frozenset(truthy)
 FALSE_WORDS = frozenset({"f", "false", "n", "no", "off", "0"})
+#: A cookie's domain that a browser takes. An underscore is no host's by the rules, and in many hosts' names.
+COOKIE_DOMAIN = re.compile(r"\.?[\w-]+(?:\.[\w-]+)*|\[[0-9a-f:.]+\]", re.ASCII | re.IGNORECASE)
+DOMAIN_RULE = "a domain such as .example.org, without scheme, port or path"
 #: Names of a cookie's attributes, which no cookie may have.
-ATTRIBUTES = frozenset({"comment", "domain", "expires", "httponly", "max-age", "path", "samesite", "secure", "version"})
+ATTRIBUTES = frozenset(
+    {"comment", "domain", "expires", "httponly", "max-age", "partitioned", "path", "samesite", "secure", "version"}
+)
 
 
 class Kind(NamedTuple):

@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from beaker.cache import clsmap
 from beaker.crypto import get_crypto_module
 
+from beaker_bridge.kinds import COOKIE_DOMAIN, DOMAIN_RULE
+
 if TYPE_CHECKING:
     from beaker_bridge.settings import SessionOptions
 
@@ -90,6 +92,10 @@ def _time_faults(options: SessionOptions) -> Iterator[Fault]:
 def _cookie_faults(options: SessionOptions) -> Iterator[Fault]:
     if options.samesite == "None" and options.secure is not True:
         yield Fault("samesite", "Lax or Strict unless secure = true", ("secure",))
+    if options.cookie_domain and not COOKIE_DOMAIN.fullmatch(options.cookie_domain):
+        yield Fault("cookie_domain", DOMAIN_RULE)
+    if options.partitioned and options.secure is not True:
+        yield Fault("partitioned", "false unless secure = true", ("secure",))
     key = options.key.lower()
     if key.startswith((SECURE_PREFIX, HOST_PREFIX)) and options.secure is not True:
         yield Fault("secure", f"true for a cookie named {options.key}", ("key",))

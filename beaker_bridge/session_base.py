@@ -18,7 +18,7 @@ from beaker_bridge.codec import is_attribute
 from beaker_bridge.cookies import cookie_values
 from beaker_bridge.events import SessionEvent
 from beaker_bridge.exceptions import BeakerBridgeError, DamagedRecordError, SessionTooLateError
-from beaker_bridge.kinds import MAX_SECONDS
+from beaker_bridge.kinds import COOKIE_DOMAIN, DOMAIN_RULE, MAX_SECONDS
 from beaker_bridge.merge import ACCESSED
 from beaker_bridge.option_rules import HOST_PREFIX
 from beaker_bridge.profile import Binding
@@ -182,6 +182,8 @@ class SafeSession(BeakerSession):
     def _checked_attribute(self, name: str, value: str | None, hosts: str) -> str | None:
         if not is_attribute(value):
             raise ValueError(f"a cookie's {name} must be a text without white space or semicolons, got {value!r}")
+        if value and name == "domain" and not COOKIE_DOMAIN.fullmatch(value):
+            raise ValueError(f"a cookie's domain must be {DOMAIN_RULE}, got {value!r}")
         if value and value != hosts and self.key.lower().startswith(HOST_PREFIX):
             # No browser would take it.
             raise ValueError(f"the {name} of a cookie named {self.key} must be {hosts or 'absent'}, got {value!r}")

@@ -154,7 +154,9 @@ class SessionOptions:
         True,
         "true: until the browser closes; false: never; or seconds, a timedelta or a datetime",
     )
-    cookie_domain: str | None = _option(COOKIE_ATTRIBUTE, None, "the cookie's domain")
+    cookie_domain: str | None = _option(
+        COOKIE_ATTRIBUTE, None, "the cookie's domain, without scheme, port or path; else the host alone"
+    )
     cookie_path: str = _option(
         COOKIE_PATH,
         "/",
@@ -170,6 +172,11 @@ class SessionOptions:
         SAMESITE,
         "Lax",
         "the cookie's SameSite attribute; the text None needs secure = true; false, or Python's None: no attribute",
+    )
+    partitioned: bool = _option(
+        BOOLEAN,
+        False,
+        "the cookie's Partitioned attribute (CHIPS): one for each site that embeds this one; needs secure = true",
     )
 
     # Signature and encryption of the data.

@@ -10,7 +10,7 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from beaker_bridge import cookies
-from beaker_bridge.cookies import MAX_LIFETIME, CookieWriter, Signer, cookie_values
+from beaker_bridge.cookies import HOST_ONLY, MAX_LIFETIME, CookieWriter, Signer, cookie_values, joined_values
 from beaker_bridge.settings import SessionOptions, read_options
 from beaker_bridge.settings import given as given_options
 
@@ -42,11 +42,65 @@ examples = settings(deadline=None)
         ('sid="1"', ["1"]),
         ("sid=1; sid=2;sid=1", ["1", "2", "1"]),
         (";;=;sid=1;=sid;", ["1"]),
+        ("\tsid\t=\t1\t", ["1"]),
+        ("sid\xa0=1; \x85sid=2; \x1csid=3; sid\x0b=4; \x0csid=5", []),
+        ("sid=\xa01\x85; sid=2\xa0", ["\xa01\x85", "2\xa0"]),
     ],
 )
 def test_each_cookie_of_our_name_is_found(header, values):
     """Every value of our cookie comes, in the header's order and without quotes; nobody else's does."""
     assert list(cookie_values(header, NAME)) == values
+
+
+SHOWN = f"{NAME}={VALUE}"
+
+
+@pytest.mark.parametrize(
+    ("header", "values"),
+    [
+        (f"lang=en, {SHOWN}", [VALUE]),
+        (f"lang=en,{SHOWN}", [VALUE]),
+        (f"lang=en ,\t{SHOWN}", [VALUE]),
+        (f"lang=en,{SHOWN},tz=1", [VALUE]),
+        (f"{SHOWN}, lang=en", [VALUE]),
+        (f"{SHOWN},lang=en", [VALUE]),
+        (f"{SHOWN}, lang=", [VALUE]),
+        (f", {SHOWN},", [VALUE]),
+        (f"{SHOWN}, lang=en; a=b", [VALUE]),
+        (f"a=b; lang=en, {SHOWN}; c=d", [VALUE]),
+        (f"lang=en, a=b; {SHOWN}, c=d", [VALUE]),
+        (f'lang=en, {NAME}="{VALUE}", tz=1', [VALUE]),
+        (f"{NAME}=1, {NAME}=2,{NAME}=3", ["1", "2", "3"]),
+        (f'prefs={{"a": "b, c", "d": [1, 2]}}, {SHOWN}', [VALUE]),
+        (f'q="a, \\", b", {SHOWN}', [VALUE]),
+        (f'q="never closed; lang=en, {SHOWN}', [VALUE]),
+        # Part of another application's value.
+        (f'q="a, {SHOWN}"', []),
+        (f'q="a, {SHOWN}', []),
+        (f'q="a\\", {SHOWN}"', []),
+        (f'q="a, {SHOWN}\\', []),
+        (f'prefs={{"a": "b, {SHOWN}, c=d"}}', []),
+        # No two pairs: a value with a comma in it is not what we signed.
+        (f"{SHOWN},{VALUE}", []),
+        (f"{SHOWN}, {VALUE[:-2]}", []),
+        (f"{SHOWN},x;{SHOWN}, x", []),
+        (f"lang=en,\xa0{SHOWN}", []),
+        (f"lang=en, x{SHOWN}", []),
+        (f"lang=en, {NAME}", []),
+    ],
+)
+def test_lines_that_were_joined_with_a_comma(header, values):
+    """In lines that HTTP/2 split and a server joined with a comma ours is found, and not in another's quotes."""
+    assert joined_values(header, NAME) == values
+
+
+@examples
+@given(latin1)
+@example('"\\' * 50)
+@example(f'{NAME}="\\", {NAME}=' * 50)
+def test_any_joined_header_at_all(header):
+    """No header raises anything where its commas are looked at, and what is found stands in it."""
+    assert all(value in header for value in joined_values(header, NAME))
 
 
 @pytest.mark.parametrize(
@@ -262,6 +316,16 @@ def test_httponly_can_be_left_out():
     assert "httponly" not in written(httponly=False)[1]
 
 
+@pytest.mark.parametrize("cookie_expires", [True, False, 60])
+def test_partitioned(cookie_expires):
+    """A cookie that is Partitioned says so however long it lives, and when it is deleted."""
+    options = {"partitioned": "true", "secure": True, "samesite": "None", "cookie_expires": cookie_expires}
+
+    assert written(**options)[1]["partitioned"] == ""
+    assert deleted(**options)[1]["partitioned"] == ""
+    assert "partitioned" not in written(secure=True)[1]
+
+
 def test_domain_and_path():
     """Domain and path are the options', unless the session has its own."""
     options = {"cookie_domain": ".example.org", "cookie_path": "/app"}
@@ -270,6 +334,8 @@ def test_domain_and_path():
 
     assert (by_option["domain"], by_option["path"]) == (".example.org", "/app")
     assert (by_session["domain"], by_session["path"]) == ("www.example.org", "/other")
+    assert "domain" not in written(**options, domain=HOST_ONLY)[1]
+    assert "domain" not in deleted(**options, domain=HOST_ONLY)[1]
     assert "domain" not in written()[1]
 
 
@@ -300,6 +366,26 @@ def test_cookie_expires(option, max_age, expires):
     _, header = written(cookie_expires=option)
 
     assert (header["max-age"], header["expires"]) == (str(max_age), expires)
+
+
+@pytest.mark.parametrize(
+    "now", [0x7FFFFFFF - 400 * 24 * 3600 + 1, 0x7FFFFFFF - 1, 0x7FFFFFFF, 0x7FFFFFFF + 1, 2**32, 10**11]
+)
+def test_never_stays_never(now):
+    """Around the end of 32 bits of seconds, a cookie that never ends lives as long as browsers keep any."""
+    _, header = written(cookie_expires=False, now=now)
+
+    assert header["max-age"] == str(400 * 24 * 3600)
+    assert header["expires"] == (datetime.fromtimestamp(now, timezone.utc) + timedelta(days=400)).strftime(
+        "%a, %d-%b-%Y %T GMT"
+    )
+
+
+@pytest.mark.parametrize("option", [False, 3600, datetime(9999, 1, 1, tzinfo=timezone.utc)])
+@pytest.mark.parametrize("now", [0, 0x7FFFFFFF, 0xFFFFFFFF, 10**10])
+def test_a_lifetime_is_one_at_any_time(option, now):
+    """Whatever the clock says, a cookie that has a lifetime is no deletion."""
+    assert int(written(cookie_expires=option, now=now)[1]["max-age"]) > 0
 
 
 def test_until_the_browser_closes():

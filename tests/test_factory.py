@@ -139,6 +139,16 @@ def test_a_cookies_domain_and_path_are_checked(session):
             session.domain = wrong
         with pytest.raises(ValueError, match="a cookie's path must be a text without"):
             session.path = wrong
+    for wrong in (
+        "localhost:6543",
+        "https://shop.example",
+        "*.shop.example",
+        "a.example,b.example",
+        "shop.example.",
+        "/",
+    ):
+        with pytest.raises(ValueError, match=r"a cookie's domain must be a domain such as \.example\.org, without"):
+            session.domain = wrong
     session.domain, session.path = None, "/app"
 
     assert (session.domain, session.path) == (None, "/app")

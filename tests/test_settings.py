@@ -108,6 +108,7 @@ def test_the_options_that_beaker_takes_elsewhere_are_known():
         "httponly": True,
         "invalidate_corrupt": True,
         "key": "beaker.session.id",
+        "partitioned": False,
         "legacy_serializer": None,
         "previous_encrypt_keys": (),
         "previous_secrets": (),
@@ -258,6 +259,19 @@ CONVERTED = [
     ("encrypt_nonce_bits", 256, 256),
     ("key", "__my$cookie.id", "__my$cookie.id"),
     ("cookie_domain", ".example.org", ".example.org"),
+    *(
+        ("cookie_domain", value, value)
+        for value in (
+            "example.org",
+            "Example.ORG",
+            "my_site.local",
+            "localhost",
+            "127.0.0.1",
+            "[::1]",
+            "xn--p1ai",
+            "a-b.c",
+        )
+    ),
     ("cookie_path", "/a", "/a"),
     ("secret", "  as it is  ", "  as it is  "),
     ("cookie_on_exception", "true", True),
@@ -776,6 +790,8 @@ def test_a_missing_address_or_directory(values, told):
         {"timeout": 60, "reissue_time": 59, "cookie_expires": 60},
         {"timeout": 60, "cookie_expires": True, "save_accessed_time": True},
         {"samesite": "None", "secure": "true"},
+        {"partitioned": "true", "secure": "true"},
+        {"partitioned": "false"},
         {"key": "__Host-sid", "secure": True},
         {"key": "__Secure-sid", "secure": True, "cookie_domain": "e.org", "cookie_path": "/a"},
         {"previous_secrets": ["a"], "secret": "b"},
@@ -801,6 +817,31 @@ def test_what_is_allowed(values):
             "reissue_time must be less than cookie_expires (60 seconds), got 60",
         ),
         ({"samesite": "None"}, "samesite must be Lax or Strict unless secure = true, got 'None'"),
+        *(
+            (
+                {"cookie_domain": value},
+                f"cookie_domain must be a domain such as .example.org, without scheme, port or path, got {value!r}",
+            )
+            for value in (
+                "localhost:6543",
+                "https://shop.example",
+                "//shop.example",
+                "shop.example/",
+                "*.shop.example",
+                "a.example,b.example",
+                "shop.example.",
+                "..shop.example",
+                "shop..example",
+                ".",
+                "::1",
+                "[::1]:80",
+                "user@shop.example",
+                "%2eshop.example",
+                '"shop.example"',
+            )
+        ),
+        ({"partitioned": True}, "partitioned must be false unless secure = true, got True"),
+        ({"partitioned": "true", "secure": False}, "partitioned must be false unless secure = true, got True"),
         ({"samesite": "none", "secure": False}, "samesite must be Lax or Strict unless secure = true, got 'None'"),
         ({"key": "__Secure-sid"}, "secure must be true for a cookie named __Secure-sid, got 'auto'"),
         ({"key": "__Host-sid", "secure": "false"}, "secure must be true for a cookie named __Host-sid, got False"),
