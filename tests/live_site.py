@@ -86,9 +86,17 @@ class Site:
 
 @contextmanager
 def serving(ini: Path) -> Iterator[Site]:
-    """Run pserve on an ini file, on a free port. The code comes from this checkout."""
+    """Run pserve on an ini file, on a free port."""
+    with running("pyramid.scripts.pserve", str(ini), "http_port=0") as site:
+        yield site
+
+
+@contextmanager
+def running(module: str, *arguments: str) -> Iterator[Site]:
+    """Run a module that serves a site by waitress. The code comes from this checkout."""
     process = subprocess.Popen(
-        [sys.executable, "-m", "pyramid.scripts.pserve", str(ini), "http_port=0"],
+        # Pyramid imports pkg_resources, of which setuptools warns.
+        [sys.executable, "-W", "ignore:pkg_resources:UserWarning", "-m", module, *arguments],
         cwd=CHECKOUT,
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
