@@ -40,9 +40,9 @@ class SessionProfile:
         self.renewal = options.renewal
         #: The parameters of Beaker's ``SessionObject`` that its own methods look at.
         self.parameters: dict[str, Any] = {"auto": options.auto}
-        #: The encoding that tells whether a list or dict was changed in place, or nothing.
+        #: The encoding that tells whether a value was changed in place, or nothing.
         self.fingerprint: Callable[[Any], bytes] | None = None
-        if options.detect_changes and isinstance(self.codec.serializer, JSONSerializer):
+        if options.detect_changes and isinstance(self.codec.serializer, (JSONSerializer, PickleSerializer)):
             self.fingerprint = self.codec.serializer.encode
         #: Who gets this warns that each process has sessions of its own.
         self.may_warn_of_processes = threading.Lock()

@@ -5,7 +5,10 @@ from __future__ import annotations
 import secrets
 from collections.abc import Callable, ItemsView, Mapping, MutableMapping, ValuesView
 from contextlib import AbstractContextManager
+from datetime import date, datetime, time, timedelta
+from decimal import Decimal
 from typing import TYPE_CHECKING, Any
+from uuid import UUID
 
 from beaker.session import SessionObject as BeakerSessionObject
 from pyramid.interfaces import ISession
@@ -23,8 +26,8 @@ CSRF_TOKEN = "_csrft_"  # noqa: S105  # nosec B105 -- the key of the token, as P
 FLASH = "_f_"
 
 _ABSENT = object()
-#: What an application may change in place.
-_MUTABLE = (dict, list, set)
+#: What nobody can change in place; of anything else a session may be asked whether somebody did.
+_IMMUTABLE = frozenset({str, int, float, bool, type(None), bytes, datetime, date, time, timedelta, Decimal, UUID})
 
 
 def _reading(method: Callable[..., Any]) -> Callable[..., Any]:
@@ -150,7 +153,7 @@ class PyramidSession:  # noqa: PLW1641 -- as a dict, it has no hash
         value = dict.get(session, key, _ABSENT)
         if value is _ABSENT:
             raise KeyError(key)
-        if isinstance(value, _MUTABLE):
+        if type(value) not in _IMMUTABLE:
             session.hand_out(key, value)
         return value
 
@@ -160,7 +163,7 @@ class PyramidSession:  # noqa: PLW1641 -- as a dict, it has no hash
         if session is None:
             session = self._object._session()
         value = dict.get(session, key, default)
-        if isinstance(value, _MUTABLE) and value is not default:
+        if type(value) not in _IMMUTABLE and value is not default:
             session.hand_out(key, value)
         return value
 

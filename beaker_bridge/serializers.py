@@ -193,6 +193,9 @@ class PickleSerializer:
         """Return a record as bytes; raises what ``pickle`` raises."""
         return pickle.dumps(record, 2)
 
+    #: The pickle of one value, for the detection of changes.
+    encode = dumps
+
     def loads(self, plain: bytes) -> Any:
         """Return the record; raises what ``pickle`` raises."""
         return pickle.loads(plain)  # noqa: S301  # nosec B301 -- asked for by name: data_serializer = pickle

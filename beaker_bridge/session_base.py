@@ -489,7 +489,7 @@ class SafeSession(BeakerSession):
 def _print_of(fingerprint: Any, value: Any) -> bytes | None:
     try:
         return fingerprint(value)  # type: ignore[no-any-return]
-    except (TypeError, ValueError, RecursionError):
+    except Exception:  # noqa: BLE001 -- an object's own code may raise anything
         # It will be refused when it is saved; until then, it is not seen to change.
         return None
 

@@ -117,7 +117,7 @@ class SessionOptions:
         BOOLEAN, True, "a damaged record or cookie becomes a new session and a logged warning; else it raises"
     )
     detect_changes: bool = _option(
-        BOOLEAN, True, "with JSON, save a list or dict that was changed in place though changed() was forgotten"
+        BOOLEAN, True, "with json and pickle, save a value that was changed in place though changed() was forgotten"
     )
     auto: bool = _option(BOOLEAN, False, "save each session that was touched, also an empty one")
 

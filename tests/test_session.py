@@ -1024,14 +1024,69 @@ def change_in_place(browser, profile):
     return browser.read()
 
 
-def test_a_forgotten_changed_is_detected(browser, profile):
-    """With JSON, what was changed in place is saved though changed() was not called."""
-    assert change_in_place(browser, profile).items() >= {"cart": ["apples", "pears"], "seen": {"x": {"y": 1}}}.items()
+@pytest.mark.parametrize("serializer", ["json", "pickle"])
+def test_a_forgotten_changed_is_detected(clock, serializer):
+    """What was changed in place is saved though changed() was not called."""
+    profile = profile_of(clock=clock, data_serializer=serializer)
+
+    assert change_in_place(Browser(profile), profile) == {"cart": ["apples", "pears"], "seen": {"x": {"y": 1}}}
 
 
-def test_detection_can_be_switched_off(browser, clock):
+@pytest.mark.parametrize("serializer", ["json", "pickle"])
+def test_detection_can_be_switched_off(clock, serializer):
     """With detect_changes = false a change in place needs changed()."""
-    assert change_in_place(browser, profile_of(clock=clock, detect_changes=False))["cart"] == ["apples"]
+    profile = profile_of(clock=clock, data_serializer=serializer, detect_changes=False)
+
+    assert change_in_place(Browser(profile), profile)["cart"] == ["apples"]
+
+
+@pytest.mark.parametrize("serializer", ["json", "pickle"])
+def test_a_change_within_a_tuple_is_detected(clock, serializer):
+    """What cannot be changed itself may hold what can."""
+    browser = Browser(profile_of(clock=clock, data_serializer=serializer))
+    browser.write(pair=([], 1))
+    request = browser.begin()
+    request.session["pair"][0].append("pears")
+    browser.end(request)
+
+    assert browser.read() == {"pair": (["pears"], 1)}
+
+
+class Basket:
+    """An object of the application's own, that can be pickled while its lid is closed."""
+
+    def __init__(self):
+        self.things = []
+        self.lid = None
+
+
+@pytest.mark.parametrize("reach", [lambda s: s["basket"], lambda s: s.get("basket"), lambda s: s.copy()["basket"]])
+def test_a_change_within_an_object_is_detected(clock, reach):
+    """With pickle, a change within an object of the application's own is saved, and one that is only read is not."""
+    browser = Browser(profile_of(clock=clock, data_serializer="pickle"))
+    browser.write(basket=Basket())
+    read = browser.profile.store.read
+    records = [read(browser.id).raw]
+    for things in ([], ["pears"]):
+        request = browser.begin()
+        reach(request.session).things.extend(things)
+        browser.end(request)
+        records.append(read(browser.id).raw)
+
+    assert [record == records[0] for record in records] == [True, True, False]
+    assert browser.read()["basket"].things == ["pears"]
+
+
+def test_an_object_that_cannot_be_pickled_for_now_is_not_seen_to_change(clock):
+    """What fails to be pickled fails when it is saved, and not when it is read."""
+    browser = Browser(profile_of(clock=clock, data_serializer="pickle"))
+    browser.write(basket=Basket())
+    request = browser.begin()
+    request.session["basket"].lid = lambda: None
+    with pytest.raises(SessionValueError, match="basket"):
+        request.commit()
+
+    assert browser.read()["basket"].lid is None
 
 
 def test_a_change_in_place_after_the_commit_is_detected(browser):
