@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import base64
 import binascii
+import logging
 import os
 import pickle
 import re
@@ -22,6 +23,11 @@ from beaker.crypto import generateCryptoKeys, get_crypto_module, get_nonce_size
 from beaker_bridge.exceptions import BeakerBridgeError, DamagedRecordError, SessionValueError
 from beaker_bridge.kinds import MAX_SECONDS
 from beaker_bridge.serializers import JSONSerializer, PickleSerializer, Serializer, UnreadableError
+
+log = logging.getLogger(__name__)
+
+#: Of how many keys and types the log says that JSON will refuse them, at most.
+MAX_REFUSED = 1000
 
 
 def _from_base64(text: str | bytes) -> bytes:
@@ -214,7 +220,11 @@ class RecordCodec:
         envelope: Envelope = BareEnvelope,
     ) -> None:
         self.serializer = serializer
-        self._legacy = legacy
+        self._legacy = None if legacy is None else RecordCodec(legacy)
+        #: The keys and types of which the log has said that JSON will refuse them; nothing where JSON is not next.
+        self._refused: set[tuple[Any, type]] | None = None
+        if isinstance(legacy, JSONSerializer) and not isinstance(serializer, JSONSerializer):
+            self._refused = set()
         self._cipher = cipher
         self._wrap, self._unwrap = envelope.wrap, envelope.unwrap
 
@@ -233,7 +243,25 @@ class RecordCodec:
             raise self._refusal(record, error) from error
         if not isinstance(plain, bytes):
             raise SessionValueError(f"data_serializer.dumps must return bytes, got a {type(plain).__name__}")
+        if self._refused is not None:
+            self._rehearse(record, self._refused)
         return plain
+
+    def serialize_as_before(self, record: Mapping[str, Any]) -> bytes | None:
+        """Return the plain bytes of a record in the legacy serializer's form; None where there is none."""
+        return None if self._legacy is None else self._legacy.serialize(record)
+
+    def _rehearse(self, record: Mapping[str, Any], refused: set[tuple[Any, type]]) -> None:
+        """Log, once for each key and type, what JSON will refuse: a site that reads it already will write it next."""
+        assert self._legacy is not None
+        for key, value in record.items():
+            kind = key, type(value)
+            if kind not in refused and len(refused) < MAX_REFUSED:
+                try:
+                    self._legacy.serialize({key: value})
+                except BeakerBridgeError as error:
+                    refused.add(kind)
+                    log.warning("with data_serializer = json: %s", error)
 
     def seal(self, plain: bytes) -> bytes:
         """Return the raw bytes of plain ones: encrypted where there is a key, in the envelope."""
@@ -271,10 +299,11 @@ class RecordCodec:
 
     def _legacy_record(self, plain: bytes, refusal: Exception) -> Any:
         """Return the record that the current serializer has refused, by the legacy one; or raise why not."""
-        tried = {type(self.serializer), type(self._legacy)}
+        tried = {type(self.serializer)}
         if self._legacy is not None:
+            tried.add(type(self._legacy.serializer))
             try:
-                return self._legacy.loads(plain)
+                return self._legacy.serializer.loads(plain)
             except Exception as error:  # noqa: BLE001 -- the serializer may be anybody's
                 refusal = error
         # A site that changes its serializer in one step meets these: name the option that would have read it.

@@ -15,6 +15,7 @@ from beaker_bridge.exceptions import (
     DamagedRecordError,
     SessionConflictError,
     SessionStoreError,
+    SessionValueError,
 )
 from beaker_bridge.merge import ACCESSED, merge
 from beaker_bridge.session_base import (
@@ -235,7 +236,10 @@ class Session(SafeSession):
         if self._profile.options.save_accessed_time:
             record[ACCESSED] = self._own[ACCESSED] = in_milliseconds(self._now)
         try:
-            swap = self._swap(self.id, self._record, self._profile.codec.serialize(record))
+            plain = self._touched(record)
+            if plain is None:
+                return
+            swap = self._swap(self.id, self._record, plain)
         except BeakerBridgeError as error:
             log.warning("session %s: its access time is not saved: %s", shown(self.id), error)
             return
@@ -244,6 +248,23 @@ class Session(SafeSession):
             self._record = swap.found
             if self._cookie_has_lifetime or self._send_cookie:
                 self._send()
+
+    def _touched(self, record: dict[str, Any]) -> bytes | None:
+        """Return the plain bytes of a record whose access time is renewed; None where it need not be written.
+
+        What only the legacy serializer takes stays in its form: a session that is only read does not end for that.
+        """
+        codec = self._profile.codec
+        try:
+            return codec.serialize(record)
+        except SessionValueError as refusal:
+            if not self._access_due:
+                return None
+            plain = codec.serialize_as_before(record)
+            if plain is None:
+                raise
+            log.warning("session %s: %s; it stays as legacy_serializer has it", shown(self.id), refusal)
+            return plain
 
     def _swap(self, session_id: str, record: Record | None, plain: bytes) -> Swap:
         raw = self._profile.codec.seal(plain)

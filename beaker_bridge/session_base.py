@@ -107,6 +107,8 @@ class SafeSession(BeakerSession):
     _unsaved = False
     _deleted = False
     _renewal_due = False
+    #: Whether that is for the time's sake, and not only for the form in which the record is.
+    _access_due = False
     _send_cookie = False
 
     id: str
@@ -362,8 +364,10 @@ class SafeSession(BeakerSession):
         own, profile = self._own, self._profile
         accessed = self.last_accessed = own[ACCESSED]
         renewal = min(profile.renewal, own[EXPIRY] / 10) if EXPIRY in own else profile.renewal
-        if stale or (self._now - accessed >= renewal and profile.options.save_accessed_time):
+        due = self._now - accessed >= renewal and profile.options.save_accessed_time
+        if stale or due:
             self.unsettled = self._renewal_due = True
+            self._access_due = due
 
     def _renew(self) -> None:
         """Renew the access time where that is due; a record that is about to be written carries it."""

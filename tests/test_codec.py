@@ -15,7 +15,7 @@ from beaker.util import JsonSerializer as BeakerJSONSerializer
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from beaker_bridge.codec import BareEnvelope, Cipher, NamespaceEnvelope, PickledEnvelope, RecordCodec
+from beaker_bridge.codec import MAX_REFUSED, BareEnvelope, Cipher, NamespaceEnvelope, PickledEnvelope, RecordCodec
 from beaker_bridge.exceptions import DamagedRecordError
 from beaker_bridge.json_types import TAG
 from beaker_bridge.serializers import JSONSerializer, PickleSerializer
@@ -324,6 +324,44 @@ def test_what_neither_serializer_reads():
 
     with pytest.raises(DamagedRecordError):
         codec.decode(base64.b64encode(b"neither"))
+
+
+class Own:
+    """An object of the application's own."""
+
+
+def test_before_json_the_log_names_what_it_will_refuse(caplog):
+    """Who writes pickles and reads JSON is about to write it: each key and type that JSON refuses is named once."""
+    codec = RecordCodec(PickleSerializer(), legacy=JSONSerializer())
+    for name in ("a", "b"):
+        codec.serialize({"fine": {"set": {1}}, "cart": {5: name}, "own": Own(), "text": name})
+    codec.serialize({"cart": [Own()]})
+    messages = [record.getMessage() for record in caplog.records]
+
+    assert [message.partition(" cannot be stored")[0] for message in messages] == [
+        "with data_serializer = json: session['cart']",
+        "with data_serializer = json: session['own']",
+        "with data_serializer = json: session['cart']",
+    ]
+    assert "(it holds a dict)" in messages[0]
+    assert "(it holds a list)" in messages[2]
+
+
+def test_what_json_will_refuse_is_named_a_limited_number_of_times(caplog):
+    """A session whose keys are made of data fills neither the log nor the memory."""
+    codec = RecordCodec(PickleSerializer(), legacy=JSONSerializer())
+    for number in range(MAX_REFUSED + 10):
+        codec.serialize({f"key {number}": Own()})
+
+    assert len(caplog.records) == MAX_REFUSED
+
+
+@pytest.mark.parametrize("legacy", [None, PickleSerializer()])
+def test_without_json_ahead_nothing_is_said_of_it(caplog, legacy):
+    """A site that stays with pickles is not told of JSON."""
+    RecordCodec(PickleSerializer(), legacy=legacy).serialize({"own": Own()})
+
+    assert caplog.records == []
 
 
 # -- Garbage -----------------------------------------------------------------------------------------

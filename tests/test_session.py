@@ -1539,6 +1539,80 @@ def test_a_record_of_a_legacy_serializer_is_written_anew(clock):
     assert browser.read() == {"a": 1}
 
 
+class Own:
+    """An object of the application's own: no JSON."""
+
+
+@pytest.fixture
+def pickled(clock):
+    """Return a browser whose session holds a pickled object, and whose site writes JSON by now."""
+    browser = Browser(profile_of(clock=clock, data_serializer="pickle"))
+    browser.write(own=Own(), count=1)
+    browser.profile = profile_of(clock=clock, legacy_serializer="pickle", timeout=600, reissue_time=60)
+    return browser
+
+
+def test_a_pickled_session_that_json_refuses_lives_as_long_as_it_is_read(pickled, clock, caplog):
+    """Its access time is renewed in the form that it has, as often as others', and a line names key and type."""
+    record, renewed = pickled.profile.store.read(pickled.id), []
+    for seconds in (1, 59, 1, 500, 500):
+        clock.now += seconds
+        assert pickled.read()["count"] == 1
+        before, record = record, pickled.profile.store.read(pickled.id)
+        renewed.append(record.raw != before.raw)
+    lines = [record.getMessage() for record in caplog.records]
+
+    assert renewed == [False, True, False, True, True]
+    assert len(lines) == 3
+    assert all("session['own'] cannot be stored: a value of type Own is not JSON" in line for line in lines)
+
+
+def test_a_pickled_session_that_json_refuses_is_not_lost_by_a_write(pickled):
+    """A change is refused by key and type, and the session stays as it was; without the object it becomes JSON."""
+    request = pickled.begin()
+    request.session["count"] = 2
+    with pytest.raises(SessionValueError, match=r"session\['own'\] cannot be stored: .* type Own"):
+        request.commit()
+    kept = pickled.read()
+    request = pickled.begin()
+    request.session["count"] = 2
+    del request.session["own"]
+    pickled.end(request)
+    pickled.profile = profile_of(clock=pickled.profile.clock)
+
+    assert kept["count"] == 1
+    assert type(kept["own"]) is Own
+    assert pickled.read() == {"count": 2}
+
+
+def test_a_record_that_can_only_be_read_is_served(clock, caplog):
+    """A serializer of the application's own that refuses what it has read costs the access time, not the page."""
+
+    class Fussy(Reversed):
+        @staticmethod
+        def dumps(record):
+            raise TypeError(f"{len(record)} keys are too many")
+
+    browser = Browser(profile_of(clock=clock, data_serializer=Reversed))
+    browser.write(count=1)
+    browser.profile = profile_of(clock=clock, data_serializer=Fussy)
+    clock.now += 61
+
+    assert browser.read() == {"count": 1}
+    assert "its access time is not saved: session['count'] cannot be stored" in caplog.text
+
+
+@pytest.mark.parametrize("end", ["invalidate", "delete"])
+def test_a_pickled_session_that_json_refuses_can_be_ended(pickled, end):
+    """A logout writes nothing that could be refused."""
+    session_id = pickled.id
+    request = pickled.begin()
+    getattr(request.session, end)()
+    pickled.end(request)
+
+    assert pickled.profile.store.read(session_id) is None
+
+
 # -- One step ----------------------------------------------------------------------------------------
 
 
