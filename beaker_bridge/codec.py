@@ -155,7 +155,8 @@ _ATTRIBUTE = re.compile(r"[!-:<-~]*")
 _LATEST = 1e12
 
 
-def _is_time(value: Any) -> bool:
+def is_time(value: Any) -> bool:
+    """Say whether a value can be a time, in seconds since the epoch."""
     # No NaN, no infinity, and nothing that overflows a float.
     return isinstance(value, (int, float)) and -_LATEST < value < _LATEST
 
@@ -171,10 +172,10 @@ def is_attribute(value: Any) -> bool:
 
 #: What a record holds beside the application's keys is computed with: it must be what it is named.
 _OWN_VALUES: Mapping[str, Callable[[Any], bool]] = {
-    "_creation_time": _is_time,
-    "_accessed_time": _is_time,
+    "_creation_time": is_time,
+    "_accessed_time": is_time,
     "_bb_expiry": _is_lifetime,
-    "_bb_moved": _is_time,
+    "_bb_moved": is_time,
     "_domain": is_attribute,
     "_path": is_attribute,
 }

@@ -48,7 +48,7 @@ class CookieSession(SafeSession):
         self._record = record
         self._expired = False
         self._begin(content, stale=stale or stale_record)
-        self.id = str(self._own.get(ID) or new_id())
+        self._id = str(self._own.get(ID) or new_id())
         return True
 
     def _refuse_late_change(self) -> None:

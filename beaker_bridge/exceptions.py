@@ -81,6 +81,10 @@ class SessionConflictError(BeakerBridgeError):
     """Other requests changed the session each time that this one tried to merge its changes."""
 
 
+class SessionAttributeError(BeakerBridgeError, AttributeError):
+    """An attribute of Beaker's sessions, ``name``, that cannot be set for one session, or that ours do not have."""
+
+
 class SessionTooLateError(BeakerBridgeError):
     """The session was changed when the response's headers had left, and the change needs a cookie among them."""
 

@@ -14,8 +14,8 @@ from beaker.session import SessionObject as BeakerSessionObject
 from pyramid.interfaces import ISession
 from zope.interface import implementer
 
-from beaker_bridge.environ import stored_session
-from beaker_bridge.exceptions import SessionValueError
+from beaker_bridge.attributes import BEAKERS, PRIVATE, Forwarded
+from beaker_bridge.environ import commit, stored_session
 from beaker_bridge.session import StandaloneSession
 from beaker_bridge.session_base import OWN_KEYS, SafeSession
 
@@ -74,7 +74,7 @@ class PyramidSession:  # noqa: PLW1641 -- as a dict, it has no hash
         return self._object._session() if session is None else session
 
     def __getattr__(self, name: str) -> Any:
-        if name.startswith("_"):
+        if name.startswith("_") and name not in PRIVATE:
             raise AttributeError(name)
         return getattr(self._object, name)
 
@@ -93,7 +93,7 @@ class PyramidSession:  # noqa: PLW1641 -- as a dict, it has no hash
     @property
     def id(self) -> str:
         """The session's id. Keep it out of logs: it opens the session."""
-        return self._loaded.id
+        return self._loaded._id
 
     @property
     def last_accessed(self) -> float | None:
@@ -127,8 +127,13 @@ class PyramidSession:  # noqa: PLW1641 -- as a dict, it has no hash
     __repr__ = _reading(dict.__repr__)
     keys = _reading(dict.keys)
 
-    __delitem__ = _changing(dict.__delitem__)
     popitem = _changing(dict.popitem)
+
+    def __delitem__(self, key: str) -> None:
+        session = self._loaded
+        if key in self:
+            session.changed()
+        del session[key]
 
     def clear(self) -> None:
         """Remove all keys."""
@@ -138,9 +143,10 @@ class PyramidSession:  # noqa: PLW1641 -- as a dict, it has no hash
 
     def pop(self, key: str, default: Any = _ABSENT) -> Any:
         """Remove a key and return its value, or the default; raises ``KeyError`` if there is neither."""
+        session = self._loaded
         if key in self:
-            self._loaded.changed()
-        return dict.pop(self._loaded, key) if default is _ABSENT else dict.pop(self._loaded, key, default)
+            session.changed()
+        return session.pop(key) if default is _ABSENT else session.pop(key, default)
 
     def __eq__(self, other: object) -> bool:
         return dict(self._loaded) == (dict(other._loaded) if isinstance(other, PyramidSession) else other)
@@ -191,21 +197,28 @@ class PyramidSession:  # noqa: PLW1641 -- as a dict, it has no hash
 
     def __setitem__(self, key: str, value: Any) -> None:
         session = self._loaded
-        dict.__setitem__(session, _checked(key), value)
+        if key in OWN_KEYS:
+            session.set_own(key, value)
+            return
+        dict.__setitem__(session, key, value)
         session.changed()
 
     def setdefault(self, key: str, default: Any = None) -> Any:
         """Return the value of a key, which becomes the default if there is none."""
+        if key in OWN_KEYS:
+            return self._loaded.setdefault(key, default)
         if key not in self:
             self[key] = default
         return self.get(key)
 
     def update(self, *args: Any, **kwargs: Any) -> None:
         """Set keys from a mapping, or from pairs, and from keyword arguments."""
-        changes = {_checked(key): value for key, value in dict(*args, **kwargs).items()}
+        session, changes = self._loaded, dict(*args, **kwargs)
+        for key in OWN_KEYS.intersection(changes):
+            session.set_own(key, changes.pop(key))
         if changes:
-            self._loaded.changed()
-        dict.update(self._loaded, changes)
+            session.changed()
+        dict.update(session, changes)
 
     def _handed_out(self) -> SafeSession:
         for key in self:
@@ -221,6 +234,18 @@ class PyramidSession:  # noqa: PLW1641 -- as a dict, it has no hash
     def save(self) -> None:
         """Have the session stored when the request ends, also if it is new and empty."""
         self._loaded.force()
+
+    def persist(self) -> None:
+        """Commit now what was changed so far; what refuses it is raised.
+
+        Raises:
+            BeakerBridgeError: the store, the serializer or a limit refuses it.
+        """
+        commit(self._object)
+
+    def dirty(self) -> bool:
+        """Say whether there is something to commit: a change, or a wish to ``save()``."""
+        return self._object.dirty() or self._loaded.has_changed()
 
     def invalidate(self) -> None:
         """Delete the session when the request ends, and begin a new, empty one."""
@@ -301,9 +326,5 @@ class PyramidSession:  # noqa: PLW1641 -- as a dict, it has no hash
 
 
 MutableMapping.register(PyramidSession)
-
-
-def _checked(key: str) -> str:
-    if key in OWN_KEYS:
-        raise SessionValueError(f"the key {key!r} of a session is Beaker's own", name=key)
-    return key
+for _name in BEAKERS:
+    setattr(PyramidSession, _name, Forwarded(_name))

@@ -96,7 +96,7 @@ class Session(SafeSession):
                         return True
                     record = None if is_stub(content) else self._expire(session_id, record, content)
                 else:
-                    self.id, self._record = session_id, record
+                    self._id, self._record = session_id, record
                     if stale:
                         self.unsettled = self._send_cookie = True
                     self._begin(content, stale=stale_record)
@@ -150,7 +150,7 @@ class Session(SafeSession):
     def _stored_id(self) -> str | None:
         """The id under which the session stands in the store: before a new one is committed, the old one."""
         if self._record is not None:
-            return self.id
+            return self._id
         return next((session_id for session_id, (_, deleted) in (self._left or {}).items() if not deleted), None)
 
     @property
@@ -400,13 +400,13 @@ class Session(SafeSession):
         with self._store.lock(session_id, self._profile.options.store_timeout):
             record = self._store.read(session_id)
             moved_to = self._step_back()
-            pending = self._base(), self._as_record(), self._has_changed(), self._forced
+            pending = self._base(), self._as_record(), self.has_changed(), self._forced
             self._locked = True
             try:
                 self._restart(record)
                 yield
                 moved_to = self._step_back() or moved_to
-                if self._record is not None and not self._unsaved and self._has_changed():
+                if self._record is not None and not self._unsaved and self.has_changed():
                     self._renew()
                     self._write()
             finally:
@@ -417,7 +417,7 @@ class Session(SafeSession):
         """Return to the id from before a new one that is not committed; return the new one."""
         if self._record is not None or self._stored_id is None:
             return None
-        moved_to, self.id = self.id, self._stored_id
+        moved_to, self._id = self._id, self._stored_id
         assert self._left is not None
         self._record, _ = self._left.pop(self.id)
         return moved_to
@@ -447,7 +447,7 @@ class Session(SafeSession):
         self.unsettled = True
         if moved_to is not None:
             self._left = {**(self._left or {}), self.id: (self._record, False)}
-            self.id, self._record, self._plain = moved_to, None, None
+            self._id, self._record, self._plain = moved_to, None, None
 
 
 class StandaloneSession(Session):

@@ -10,20 +10,26 @@ from __future__ import annotations
 import logging
 import secrets
 from contextlib import AbstractContextManager
-from typing import Any
+from operator import attrgetter
+from typing import TYPE_CHECKING, Any
 
 from beaker.session import Session as BeakerSession
 
-from beaker_bridge.codec import is_attribute
-from beaker_bridge.cookies import cookie_values
+from beaker_bridge.attributes import BeakerAttributes, ReadOnly
+from beaker_bridge.codec import is_attribute, is_time
+from beaker_bridge.cookies import CookieWriter, cookie_values
 from beaker_bridge.events import SessionEvent
-from beaker_bridge.exceptions import BeakerBridgeError, DamagedRecordError, SessionTooLateError
+from beaker_bridge.exceptions import BeakerBridgeError, DamagedRecordError, SessionTooLateError, SessionValueError
 from beaker_bridge.kinds import COOKIE_DOMAIN, DOMAIN_RULE, MAX_SECONDS
 from beaker_bridge.merge import ACCESSED
+from beaker_bridge.once import log_once
 from beaker_bridge.option_rules import HOST_PREFIX
 from beaker_bridge.profile import Binding
-from beaker_bridge.settings import SessionOptions
+from beaker_bridge.settings import SessionOptions, given, read_options
 from beaker_bridge.stores.base import Record
+
+if TYPE_CHECKING:
+    from typing_extensions import Self
 
 log = logging.getLogger(__name__)
 
@@ -39,12 +45,27 @@ MOVED = "_bb_moved"
 #: Our own: which request wrote the record. Two that make the same change (two equal flash messages) must
 #: not write the same bytes: the second one's swap would find its record there already.
 WRITER = "_bb_writer"
+#: Beaker's own keys of a record.
+BEAKERS_KEYS = frozenset({CREATED, ACCESSED, DOMAIN, PATH, ID, "_expires"})
 #: What a record holds beside the application's keys; none of them is a key of ``request.session``.
-OWN_KEYS = frozenset({CREATED, ACCESSED, DOMAIN, PATH, ID, "_expires", EXPIRY, MOVED, WRITER})
+OWN_KEYS = BEAKERS_KEYS | {EXPIRY, MOVED, WRITER}
+#: The options that say how a cookie is written.
+_COOKIE_OPTIONS = (
+    "key",
+    "cookie_expires",
+    "cookie_domain",
+    "cookie_path",
+    "secure",
+    "httponly",
+    "samesite",
+    "partitioned",
+)
 #: How many cookies of our name are tried: a browser sends one for each domain and path that ever set one.
 MAX_COOKIES = 4
 #: What Beaker's ``delete()`` leaves of them.
 _STUB = frozenset({DOMAIN, PATH})
+
+_ABSENT = object()
 
 
 def new_id() -> str:
@@ -77,7 +98,7 @@ def is_stub(record: dict[str, Any]) -> bool:
     return len(record) <= len(_STUB) and record.keys() <= _STUB
 
 
-class SafeSession(BeakerSession):
+class SafeSession(BeakerAttributes, BeakerSession):
     """A session that commits what changed, once.
 
     Args:
@@ -110,8 +131,13 @@ class SafeSession(BeakerSession):
     #: Whether that is for the time's sake, and not only for the form in which the record is.
     _access_due = False
     _send_cookie = False
+    #: What the application has changed of the cookie, for this response.
+    _cookie_options: SessionOptions | None = None
+    _cookie_lifetime_is_set = False
 
-    id: str
+    _id: str
+    #: The session's id. Keep it out of logs: it opens the session.
+    id = ReadOnly(attrgetter("_id"), "regenerate_id()")
     #: The time of the access before this one, in seconds; nothing in a new session.
     last_accessed: float | None
 
@@ -135,10 +161,65 @@ class SafeSession(BeakerSession):
         raise KeyError(key)
 
     def __setitem__(self, key: str, value: Any) -> None:
-        if key in OWN_KEYS:
+        if key not in OWN_KEYS:
+            dict.__setitem__(self, key, value)
+        elif key in (CREATED, ACCESSED) and is_time(value):
+            # As other WSGI code sets them in Beaker's sessions.
             self._own[key] = value
         else:
-            dict.__setitem__(self, key, value)
+            self.set_own(key, value)
+
+    def __delitem__(self, key: str) -> None:
+        if key in OWN_KEYS:
+            self.set_own(key, None)
+        else:
+            dict.__delitem__(self, key)
+
+    def pop(self, key: str, default: Any = _ABSENT) -> Any:
+        """Remove a key and return its value, or the default; raises ``KeyError`` if there is neither."""
+        if key in OWN_KEYS:
+            value = self._own.get(key, None if default is _ABSENT else default)
+            self.set_own(key, None)
+            return value
+        return dict.pop(self, key) if default is _ABSENT else dict.pop(self, key, default)
+
+    def setdefault(self, key: str, default: Any = None) -> Any:
+        """Return the value of a key, which becomes the default if there is none."""
+        if key in OWN_KEYS:
+            if key not in self._own or key not in (DOMAIN, PATH):
+                self.set_own(key, default)
+            return self._own.get(key, default)
+        return dict.setdefault(self, key, default)
+
+    def update(self, *args: Any, **kwargs: Any) -> None:
+        """Set keys from a mapping, or from pairs, and from keyword arguments."""
+        changes = dict(*args, **kwargs)
+        for key in OWN_KEYS.intersection(changes):
+            self[key] = changes.pop(key)
+        dict.update(self, changes)
+
+    def __ior__(self, other: Any) -> Self:
+        self.update(other)
+        return self
+
+    def set_own(self, key: str, value: Any) -> None:
+        """Set the cookie's domain or path under Beaker's key; its other keys are ignored, with a warning.
+
+        Args:
+            key: one of :data:`OWN_KEYS`.
+            value: the value; None where the key is removed.
+
+        Raises:
+            SessionValueError: the key is ours.
+            ValueError: no cookie can have this domain or path.
+        """
+        if key in (DOMAIN, PATH):
+            setattr(self, key.removeprefix("_"), value)
+        elif key in BEAKERS_KEYS:
+            message = f"session[{key!r}] is Beaker's own, and kept by the session itself: what sets it is ignored"
+            log_once(log, logging.WARNING, message)
+        else:
+            raise SessionValueError(f"the key {key!r} of a session is beaker_bridge's own", name=key)
 
     def __bool__(self) -> bool:
         # As Beaker's, which holds its own keys: ``if session.get_by_id(id)`` asks whether there is one.
@@ -149,12 +230,7 @@ class SafeSession(BeakerSession):
         dict.clear(self)
 
     @property
-    def key(self) -> str:
-        """The name of the cookie."""
-        return self._profile.options.key
-
-    @property
-    def timeout(self) -> int | None:
+    def _timeout(self) -> int | None:
         """The idle seconds after which this session expires."""
         return self._own.get(EXPIRY, self._profile.options.timeout)
 
@@ -180,6 +256,61 @@ class SafeSession(BeakerSession):
     @path.setter
     def path(self, path: str) -> None:
         self._set_own(PATH, self._checked_attribute("path", path, "/"))
+
+    # -- The cookie, as Beaker's sessions have it ----------------------------------------------------
+
+    def cookie_option(self, name: str) -> Any:
+        """Return the value of an option for this response's cookie.
+
+        Args:
+            name: one of the options that say how a cookie is written.
+        """
+        if name == "cookie_expires" and EXPIRY in self._own and not self._cookie_lifetime_is_set:
+            return self._own[EXPIRY]
+        return getattr(self._cookie_options or self._profile.options, name)
+
+    def set_cookie_option(self, name: str, value: Any) -> None:
+        """Change an option for this response's cookie, which is sent if there is a session.
+
+        Args:
+            name: one of the options that say how a cookie is written.
+            value: its value, of the form that the option has.
+
+        Raises:
+            SettingsError: the value breaks the option's rule.
+            SessionTooLateError: the response's headers have left.
+        """
+        options = {option: self.cookie_option(option) for option in _COOKIE_OPTIONS}
+        checked = read_options(given({**options, name: value}))
+        self._update_cookie_out()
+        self._cookie_options = checked
+        self._cookie_lifetime_is_set |= name == "cookie_expires"
+
+    def _set_cookie_expires(self, expires: Any) -> None:
+        if expires is None:
+            self._update_cookie_out()
+        else:
+            self.cookie_expires = expires
+
+    def _set_cookie_values(self, expires: Any = None) -> None:
+        self._set_cookie_expires(expires)
+
+    def _update_cookie_out(self, set_cookie: bool = True) -> None:
+        self._refuse_late_cookie()
+        self.unsettled = self._dirty = True
+        self._send_cookie = set_cookie
+
+    def _get_domain(self) -> str | None:
+        return self.domain
+
+    def _set_domain(self, domain: str | None) -> None:
+        self.domain = domain
+
+    def _get_path(self) -> str:
+        return self.path
+
+    def _set_path(self, path: str) -> None:
+        self.path = path
 
     def _checked_attribute(self, name: str, value: str | None, hosts: str) -> str | None:
         if not is_attribute(value):
@@ -238,7 +369,7 @@ class SafeSession(BeakerSession):
         # A login that overlaps another one: its own changes get an id of their own.
         self._unsaved = False
         self._leave(deleted=False)
-        self.id = new_id()
+        self._id = new_id()
         self.unsettled = self._dirty = self._rotated = True
 
     def revert(self) -> None:
@@ -289,7 +420,8 @@ class SafeSession(BeakerSession):
             self._handed_out[key] = None if self._dirty else _print_of(fingerprint, value)
             self.unsettled = True
 
-    def _has_changed(self) -> bool:
+    def has_changed(self) -> bool:
+        """Say whether the application has changed the session since the last commit."""
         return self._dirty or any(
             key in self and _print_of(self._profile.fingerprint, dict.__getitem__(self, key)) != before
             for key, before in (self._handed_out or {}).items()
@@ -323,7 +455,7 @@ class SafeSession(BeakerSession):
         dict.update(self, record)
 
     def _start_new(self) -> None:
-        self.id = new_id()
+        self._id = new_id()
         self.is_new = True
         self.last_accessed = None
         self._renewal_due = self._send_cookie = self._rotated = False
@@ -381,11 +513,13 @@ class SafeSession(BeakerSession):
     # -- The cookie ----------------------------------------------------------------------------------
 
     def _cookie(self, value: str) -> str:
-        return self._profile.cookies.write(
+        options = self._cookie_options
+        cookies = self._profile.cookies if options is None else CookieWriter(options)
+        return cookies.write(
             self._profile.signer.sign(value),
             https=self._binding.https,
             now=self._now,
-            lifetime=self._own.get(EXPIRY),
+            lifetime=None if self._cookie_lifetime_is_set else self._own.get(EXPIRY),
             domain=self.domain,
             path=self.path,
         )
@@ -436,7 +570,7 @@ class SafeSession(BeakerSession):
             raise
 
     def _commit(self) -> None:
-        if self._has_changed() and not (self._forced and self._is_as_stored()):
+        if self.has_changed() and not (self._forced and self._is_as_stored()):
             # A new session that nothing was put into leaves no record and no cookie.
             if len(self) or self._exists or (self._forced and not self._deleted):
                 if self._binding.sent:

@@ -928,6 +928,107 @@ def test_other_wsgi_code_sees_beakers_own_keys(browser):
         session["a"]
 
 
+@pytest.fixture
+def forgotten(monkeypatch):
+    """Forget which warnings were logged already."""
+    monkeypatch.setattr("beaker_bridge.once._logged", set())
+
+
+def set_by_operator(session, key):
+    session |= {key: 1.0}
+
+
+@pytest.mark.usefixtures("forgotten")
+@pytest.mark.parametrize("key", [CREATED, ACCESSED, ID, "_expires"])
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda session, key: session.__setitem__(key, 1.0),
+        lambda session, key: session.update({key: 1.0}),
+        set_by_operator,
+        lambda session, key: session.setdefault(key, 1.0),
+        lambda session, key: session.pop(key),
+        lambda session, key: session.pop(key, default=None),
+        lambda session, key: session.__delitem__(key),
+    ],
+)
+@pytest.mark.parametrize("made", [None, "cookie"])
+def test_what_sets_beakers_own_keys_is_ignored(clock, caplog, made, change, key):
+    """A way round a fault of Beaker's that sets its keys does not fail: one warning, and the times stay right."""
+    browser = Browser(cookie_session(clock) if made else profile_of(clock=clock))
+    browser.write(a=1)
+    clock.now += 10
+    request = browser.begin()
+    change(request.session, key)
+    change(request.session, key)
+    set_cookie = browser.end(request).set_cookie
+    after = browser.begin()
+
+    assert set_cookie is None
+    assert (dict(after.session), after.session.created) == ({"a": 1}, int(START))
+    assert len([record for record in caplog.records if f"session['{key}']" in record.message]) == 1
+
+
+def test_a_logout_that_sets_beakers_own_keys_holds(browser, clock):
+    """``clear()`` and the times, as pyramid_beaker needs it after that, is a logout here, too."""
+    request = browser.begin()
+    request.session.clear()
+    request.session[CREATED] = request.session[ACCESSED] = clock.now
+    browser.end(request)
+
+    assert browser.read() == {}
+
+
+def test_beakers_keys_of_the_cookie_can_be_set(browser):
+    """``_domain`` and ``_path`` do what ``domain`` and ``path`` do, and are held to their rules."""
+    request = browser.begin()
+    request.session["_domain"] = "shop.example"
+    request.session.update(_path="/shop", a=1)
+    shown = request.session.setdefault("_path", "/"), request.session.pop("_domain"), request.session.domain
+    with pytest.raises(ValueError, match="domain"):
+        request.session["_domain"] = "shop.example; Secure"
+    set_cookie = browser.end(request).set_cookie.lower()
+
+    assert shown == ("/shop", "shop.example", None)
+    assert "path=/shop" in set_cookie
+    assert "domain" not in set_cookie
+
+
+@pytest.mark.parametrize("key", [EXPIRY, MOVED, WRITER])
+@pytest.mark.parametrize("face", ["session", "object", "loaded"])
+def test_our_own_keys_are_refused(browser, key, face):
+    """A key that only this package sets in a record raises, wherever it is set."""
+    session = getattr(browser.begin(), face)
+    for change in (
+        lambda: session.__setitem__(key, 1),
+        lambda: session.update({key: 1}),
+        lambda: session.setdefault(key, 1),
+        lambda: session.pop(key, None),
+        lambda: session.__delitem__(key),
+    ):
+        with pytest.raises(SessionValueError, match="is beaker_bridge's own"):
+            change()
+
+
+@pytest.mark.usefixtures("forgotten")
+def test_other_wsgi_code_is_held_to_beakers_keys(browser, caplog):
+    """In a session from the environ a time can be set, as in Beaker's; what is none is ignored, with a warning."""
+    request = browser.begin()
+    session = request.object
+    session.update({ACCESSED: START - 1, CREATED: "yesterday", "a": 1})
+    session[ID] = "x"
+    del session[CREATED]
+    session.save()
+    request.loaded |= {"b": 2}
+    shown = session[ACCESSED], session.pop(CREATED), session.setdefault("a", 2), session.pop("a"), session.pop("c", 3)
+    del session["name"]
+    browser.end(request)
+
+    assert shown == (START - 1, START, 1, 1, 3)
+    assert browser.read() == {"b": 2}
+    assert len(caplog.records) == 2
+
+
 def test_a_session_is_found_by_its_id(browser):
     """A session can be opened by its id, changed and committed; an id that is unknown opens nothing."""
     session_object = SessionObject({}, browser.profile)
