@@ -84,6 +84,9 @@ class SessionConflictError(BeakerBridgeError):
 class SessionAttributeError(BeakerBridgeError, AttributeError):
     """An attribute of Beaker's sessions, ``name``, that cannot be set for one session, or that ours do not have."""
 
+    # Python's own attribute of that name is not copied with the error.
+    name: str | None = None
+
 
 class SessionTooLateError(BeakerBridgeError):
     """The session was changed when the response's headers had left, and the change needs a cookie among them."""
