@@ -62,10 +62,12 @@ class Log:
             self._lines.append(line)
             self._grown.notify_all()
 
-    def has(self, text: str) -> bool:
-        """Say whether a line holds a text; a line may come after the answer that it is about."""
+    def has(self, *texts: str) -> bool:
+        """Say whether a line holds some texts; a line may come after the answer that it is about."""
         with self._grown:
-            return self._grown.wait_for(lambda: any(text in line for line in self._lines), PATIENCE)
+            return self._grown.wait_for(
+                lambda: any(all(text in line for text in texts) for line in self._lines), PATIENCE
+            )
 
     def __str__(self) -> str:
         return "".join(self._lines)

@@ -50,6 +50,16 @@ def keep(request):
     request.session["basket"] = Basket()
 
 
+def log_in(request):
+    """Move the session to a new id."""
+    request.session.regenerate_id()
+
+
+def log_out(request):
+    """End the session."""
+    request.session.invalidate()
+
+
 def read(request):
     """Change nothing."""
 
@@ -60,6 +70,9 @@ def answering(view):
     def answer(request):
         view(request)
         session = request.session
+        if view is log_out:
+            # pyramid_beaker's flash queue would begin a new session.
+            return {}
         kept = {name: session[name] == value for name, value in VALUES.items() if name in session}
         return {
             "user": session.get("user"),
@@ -77,7 +90,7 @@ def main(global_config: object, package: str, **settings: str) -> Any:
     del global_config
     config = Configurator(settings=settings)
     config.include(import_module(package))
-    for view in (begin, change, keep, read):
+    for view in (begin, change, keep, log_in, log_out, read):
         config.add_route(view.__name__, f"/{view.__name__}")
         config.add_view(answering(view), route_name=view.__name__, renderer="json")
     return config.make_wsgi_app()

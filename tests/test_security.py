@@ -1118,7 +1118,7 @@ def test_the_document_is_sound():
     tree = publish_doctree(DOCUMENT, settings_overrides={"report_level": 5, "syntax_highlight": "none"})
 
     assert [node.astext() for node in tree.findall(nodes.system_message)] == []
-    assert RECIPES.keys() == {"key", "rotation", "signing", "shared", "moving"}
+    assert RECIPES.keys() == {"key", "rotation", "signing", "shared", "both", "moving"}
     assert DOCUMENT.count(".. code-block::") == len(RECIPES)
 
 
@@ -1173,6 +1173,18 @@ def test_the_recipe_for_a_shared_store(tmp_path):
     counts += [there.visit(cookie=cookie)["count"] for there in (site, theirs, site)]
 
     assert counts == [1, 2, 3, 4]
+
+
+def test_the_recipes_of_neighbouring_steps_read_each_other(tmp_path):
+    """From pickle to JSON, as it is printed: sites of two steps that follow each other take turns on one session."""
+    sites = [cooked(name, tmp_path)[0] for name in ("shared", "both", "moving")]
+    # A session becomes a pickle again before a site comes that reads nothing else.
+    turns = [sites[number] for number in (0, 1, 0, 1, 2, 1, 2, 1, 0)]
+    counts = [turns[0].visit()["count"]]
+    cookie = turns[0].cookie
+    counts += [site.visit(cookie=cookie)["count"] for site in turns[1:]]
+
+    assert counts == [1, 2, 3, 4, 5, 6, 7, 8, 9]
 
 
 def test_the_recipe_for_a_key():

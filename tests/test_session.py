@@ -6,6 +6,7 @@ import base64
 import logging
 import pickle
 from datetime import datetime, timezone
+from itertools import permutations
 
 import pytest
 
@@ -1638,6 +1639,29 @@ def test_a_record_of_a_legacy_serializer_is_written_anew(clock):
     browser.profile = profile_of(clock=clock)
 
     assert browser.read() == {"a": 1}
+
+
+@pytest.mark.parametrize(
+    ("here", "there"),
+    list(permutations([{"data_serializer": "pickle", "legacy_serializer": "json"}, {"legacy_serializer": "pickle"}])),
+)
+def test_overlapping_requests_under_two_serializers_are_merged(clock, here, there):
+    """While a site is rolled out, one request writes pickle and another JSON: both changes stand, whoever is first."""
+    browser = Browser(profile_of(clock=clock, **here))
+    browser.write(cart=["apples"], when=datetime(2026, 1, 1, tzinfo=timezone.utc))
+    request = browser.begin()
+    request.session["cart"].append("pears")
+    other = browser.begin(profile_of(clock=clock, **there))
+    other.session["cart"].append("plums")
+    other.session["count"] = 1
+    browser.end(other)
+    browser.end(request)
+
+    assert browser.read() == {
+        "cart": ["apples", "plums", "pears"],
+        "when": datetime(2026, 1, 1, tzinfo=timezone.utc),
+        "count": 1,
+    }
 
 
 class Own:
