@@ -5,6 +5,7 @@ A converter takes a string of an ``.ini`` or a Python value, and raises ``ValueE
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Callable
 from datetime import datetime, timedelta
@@ -27,10 +28,16 @@ FALSE_WORDS = frozenset({"f", "false", "n", "no", "off", "0"})
 #: A cookie's domain that a browser takes. An underscore is no host's by the rules, and in many hosts' names.
 COOKIE_DOMAIN = re.compile(r"\.?[\w-]+(?:\.[\w-]+)*|\[[0-9a-f:.]+\]", re.ASCII | re.IGNORECASE)
 DOMAIN_RULE = "a domain such as .example.org, without scheme, port or path"
+#: Words that mean a switch, or no value: as a key they would be the first that anybody tries.
+GUESSED_WORDS = TRUE_WORDS | FALSE_WORDS | {"none", "null"}
 #: Names of a cookie's attributes, which no cookie may have.
 ATTRIBUTES = frozenset(
     {"comment", "domain", "expires", "httponly", "max-age", "partitioned", "path", "samesite", "secure", "version"}
 )
+
+
+class OpenError(ValueError):
+    """An error of a converter whose text may be shown: it quotes no value that could be a secret."""
 
 
 class Kind(NamedTuple):
@@ -40,10 +47,31 @@ class Kind(NamedTuple):
     convert: Callable[[Any], Any]
 
 
+def is_empty(value: Any) -> bool:
+    """Say whether a value is a text without a word in it."""
+    # A subclass's own method may raise.
+    return isinstance(value, str) and not str.strip(value)
+
+
 def _text(value: Any) -> str:
     if not isinstance(value, str) or not value.strip():
         raise ValueError
     return value
+
+
+def _secret(value: Any) -> str:
+    _refuse_word(value, "key")
+    return _text(value)
+
+
+def _refuse_word(value: Any, purpose: str) -> None:
+    """Refuse a switch, or the word for one: Beaker makes the text True of True, and signs with that."""
+    if isinstance(value, (bool, str)) and str(value).strip().lower() in GUESSED_WORDS:
+        raise OpenError(f"the {purpose} would be the word {str(value).strip()}, which anybody can guess")
+
+
+def _path(value: Any) -> str:
+    return _text(os.fspath(value) if isinstance(value, os.PathLike) else value)
 
 
 def _backend(value: Any) -> str:
@@ -89,6 +117,10 @@ def _texts(value: Any) -> tuple[str, ...]:
     return tuple(map(_text, value))
 
 
+def _secrets(value: Any) -> tuple[str, ...]:
+    return tuple(map(_secret, _texts(value)))
+
+
 def one_of(*words: str) -> Kind:
     """Return the kind of a word among some, in whatever case."""
 
@@ -104,7 +136,8 @@ def one_of(*words: str) -> Kind:
 def _cookie_expires(value: Any) -> bool | int | datetime:
     if isinstance(value, (bool, datetime)):
         return value
-    if isinstance(value, str) and value.strip().lower() in (TRUE_WORDS | FALSE_WORDS) - {"0", "1"}:
+    # The texts 0 and 1, too, are false and true for Beaker; the number 1 is a second.
+    if isinstance(value, str) and value.strip().lower() in TRUE_WORDS | FALSE_WORDS:
         return _boolean(value)
     return _seconds(value)
 
@@ -171,8 +204,9 @@ def _callable(value: Any) -> Any:
 
 def _token(value: Any) -> str | None:
     # pyramid_beaker's default is False; that word must not become everybody's token.
-    if value is False or _text(value).strip().lower() in FALSE_WORDS:
+    if value is False or (isinstance(value, str) and value.strip().lower() in FALSE_WORDS):
         return None
+    _refuse_word(value, "token")
     return _text(value)
 
 
@@ -203,6 +237,9 @@ def _anything(value: Any) -> Any:
 
 
 TEXT = Kind("a text that is not empty", _text)
+SECRET = Kind(TEXT.rule, _secret)
+SECRETS = Kind("a list of texts; in an .ini one on each line", _secrets)
+DIRECTORY = Kind(TEXT.rule, _path)
 BOOLEAN = Kind("true or false", _boolean)
 SECONDS = Kind("a whole number of seconds, 1 or more (68 years at most)", _seconds)
 DURATION = Kind("a number of seconds over 0 (68 years at most)", _duration)
@@ -211,7 +248,6 @@ ALGORITHMS = Kind(
     "a list of sha1, sha256 and sha512, each on a line of its own",
     lambda value: tuple(map(ALGORITHM.convert, _texts(value))),
 )
-TEXTS = Kind("a list of texts; in an .ini one on each line", _texts)
 ANYTHING = Kind("a text that is not empty, or an object", _anything)
 DOTTED = Kind("a dotted name that can be imported, or an object", _dotted)
 SERIALIZER = Kind("json, pickle or an object with dumps and loads", _serializer)

@@ -52,7 +52,7 @@ def _warn_of_short_secrets(options: SessionOptions) -> None:
     for name in ("secret", "validate_key", "encrypt_key"):
         secret = getattr(options, name)
         if secret and len(secret.encode("utf-8")) < SECRET_SIZE:
-            log.warning("%s is shorter than %d bytes: it can be guessed", name, SECRET_SIZE)
+            log.warning("%s is shorter than %d bytes: it can be guessed", options.label(name), SECRET_SIZE)
 
 
 def _keys(options: SessionOptions) -> list[str]:

@@ -42,7 +42,7 @@ def session_tween_factory(handler: Callable[[Any], Any], registry: Any) -> Calla
     """
     # Checked when the session factory was made; the policy is all that is read here.
     policy = prefixed(registry.settings or {}).get("cookie_on_exception")
-    fallback = read_options({"cookie_on_exception": policy}) if policy else None
+    fallback = read_options({"cookie_on_exception": policy}, quiet=True) if policy else None
 
     def session_tween(request: Any) -> Any:
         environ = request.environ

@@ -10,14 +10,14 @@ BEGIN, END = ".. options\n", ".. end of options\n"
 
 def rendered():
     """Return the table of options as reStructuredText."""
-    lines = [BEGIN, ".. list-table::", "   :header-rows: 1", "   :widths: 20 15 65", ""]
-    for cells in [("Option", "Default", "Meaning"), *map(_cells, option_rows())]:
+    lines = [BEGIN, ".. list-table::", "   :header-rows: 1", "   :widths: 20 15 20 45", ""]
+    for cells in [("Option", "Default", "For type", "Meaning"), *map(_cells, option_rows())]:
         lines.extend(f"   {'*' if number == 0 else ' '} - {cell}".rstrip() for number, cell in enumerate(cells))
     return "\n".join([*lines, "", END])
 
 
 def _cells(row):
-    return f"``{row.name}``", f"``{row.default}``" if row.default != "none" else "", row.help
+    return f"``{row.name}``", f"``{row.default}``" if row.default != "none" else "", row.types, row.help
 
 
 def main():

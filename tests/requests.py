@@ -43,7 +43,9 @@ def store_options(name: str, folder: object, url: str | None = None) -> dict[str
         folder: a directory for the stores that keep files.
         url: the server's address.
     """
-    if name in ("memory", "file"):
+    if name == "memory":
+        return {"type": name}
+    if name == "file":
         return {"type": name, "data_dir": str(folder)}
     if name == "dbm":
         return {"type": name, "data_dir": str(folder), "dbmmodule": dbm.dumb}

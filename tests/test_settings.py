@@ -4,6 +4,7 @@ import dataclasses
 import difflib
 import inspect
 import logging
+import re
 import sys
 import traceback
 from datetime import datetime, timedelta, timezone
@@ -11,7 +12,10 @@ from decimal import Decimal
 from types import ModuleType
 
 import beaker.crypto
+import pyramid_beaker
 import pytest
+import redis
+import sqlalchemy
 from beaker.cache import clsmap
 from beaker.container import MemoryNamespaceManager
 from beaker.ext.database import DatabaseNamespaceManager
@@ -22,8 +26,11 @@ from beaker.ext.redisnm import RedisNamespaceManager
 from beaker.ext.sqla import SqlaNamespaceManager
 from beaker.session import CookieSession, Session
 from beaker.util import coerce_session_params
+from pyramid.request import Request
+from pyramid.response import Response
 
-from beaker_bridge import settings
+from beaker_bridge import once
+from beaker_bridge import settings as settings_module
 from beaker_bridge.exceptions import SettingsError
 from beaker_bridge.settings import (
     TABLE,
@@ -34,6 +41,12 @@ from beaker_bridge.settings import (
     prefixed,
     read_options,
 )
+
+
+@pytest.fixture(autouse=True)
+def _nothing_logged_before(monkeypatch):
+    monkeypatch.setattr(once, "_logged", set())
+
 
 #: A secret of the tests: no text, no representation and no exception may hold it.
 GEHEIM = "geheim, and long enough to be a secret"
@@ -47,7 +60,7 @@ def options(**values):
 def faults(values):
     """Return what is told of wrong options, by option, where they are given under these names."""
     with pytest.raises(SettingsError) as caught:
-        read_options(values if isinstance(next(iter(values.values())), settings.Given) else given(values))
+        read_options(values if isinstance(next(iter(values.values())), settings_module.Given) else given(values))
     return {error.name: str(error) for error in caught.value.errors}
 
 
@@ -165,11 +178,12 @@ def test_rows_for_the_documentation():
     assert list(rows) == list(TABLE)
     assert {row.default for row in rows.values()} == {
         *("none", "true", "false", "2", "128", "/", "json", "sha1", "Lax", "auto", "raise", "default"),
-        *("beaker_cache", "beaker.session.id"),
+        *("beaker_cache", "beaker_cache:", "beaker.session.id"),
     }
     assert rows["timeout"] == (
         "timeout",
         "none",
+        "all",
         "a whole number of seconds, 1 or more (68 years at most)",
         "idle seconds after which a session expires",
     )
@@ -238,7 +252,8 @@ CONVERTED = [
     ("cookie_expires", "true", True),
     ("cookie_expires", " False ", False),
     ("cookie_expires", "3600", 3600),
-    ("cookie_expires", "1", 1),
+    ("cookie_expires", "1", True),
+    ("cookie_expires", " 0 ", False),
     ("cookie_expires", 1, 1),
     ("cookie_expires", True, True),
     ("cookie_expires", timedelta(days=1), 86400),
@@ -417,7 +432,7 @@ WRONG = [
     ("store_error", "ignore", "one of raise, empty"),
     *(
         ("cookie_expires", value, "true, false, a whole number of seconds, a timedelta or a datetime")
-        for value in ("tomorrow", "", 0, "0", -1, timedelta(0), timedelta(seconds=-1), "2030-01-01", 1.5)
+        for value in ("tomorrow", "", 0, "2.5", -1, timedelta(0), timedelta(seconds=-1), "2030-01-01", 1.5)
     ),
     *(
         ("data_serializer", value, "json, pickle or an object with dumps and loads")
@@ -437,10 +452,7 @@ WRONG = [
         ("cookie_path", value, "a path that begins with /, in ASCII without white space or semicolons")
         for value in ("", "a", "/a b", "/a;b", "/é", 5)
     ),
-    *(
-        ("cookie_on_exception", value, POLICY)
-        for value in ("perhaps", "", 5, "no.such.module", f"{THIS}:none", "os:sep")
-    ),
+    *(("cookie_on_exception", value, POLICY) for value in ("perhaps", 5, "no.such.module", f"{THIS}:none", "os:sep")),
     *(
         ("cookie_on_exception", value, POLICY)
         for value in (f"{THIS}.nothing", ".relative", "https", f"{THIS}.SERIALIZER")
@@ -448,12 +460,8 @@ WRONG = [
     *(("type", value, TEXT) for value in ("", " ", 5)),
     *(("data_dir", value, TEXT) for value in ("", " ", b"/data")),
     *(
-        ("dbmmodule", value, "a dotted name that can be imported, or an object")
-        for value in ("", "no.such", "dbm.dumb.x")
-    ),
-    *(
         ("namespace_class", value, "a dotted name that can be imported, or a class")
-        for value in ("", "no.such", "os.sep", 5)
+        for value in ("no.such", "os.sep", 5)
     ),
     ("clock", "time.time", "a callable"),
     *(
@@ -466,11 +474,22 @@ WRONG = [
 @pytest.mark.parametrize(("name", "value", "rule"), WRONG)
 def test_a_wrong_value(name, value, rule):
     """A wrong value is told with the option as it was given, the rule and the value."""
-    told = f"{name} must be {rule}, got {value!r}"
+    shown = "an empty text" if isinstance(value, str) and not value.strip() else repr(value)
+    told = f"{name} must be {rule}, got {shown}"
 
     assert fault(**{name: value}) == told
     assert fault(**{f"beaker.session.{name}": value}) == f"beaker.session.{told}"
     assert faults(prefixed({f"session.{name}": value})) == {name: f"session.{told}"}
+
+
+@pytest.mark.parametrize("value", ["no.such", "dbm.dumb.x"])
+def test_a_wrong_value_for_a_type(value):
+    """A wrong value of an option that the type uses stops the start; where it is not used, nobody misses it."""
+    told = f"dbmmodule must be a dotted name that can be imported, or an object, got {value!r}"
+
+    assert fault(dbmmodule=value, type="dbm", data_dir="/d") == told
+    assert fault(dbmmodule=value, type="ext:google") == told
+    assert options(dbmmodule=value).given == set()
 
 
 def test_a_wrong_value_is_at_hand():
@@ -534,13 +553,328 @@ def test_what_beakers_own_middleware_hands_over():
     assert (read.timeout, read.cookie_expires, read.secure, read.invalidate_corrupt) == (3600, 300, True, False)
 
 
+# -- What started on pyramid_beaker ------------------------------------------------------------------
+
+#: What each of Beaker's options may look like in an ``.ini`` file.
+LOOKS = ("", " ", "true", "false", "0", "1", "none", "a/b")
+NO_SWITCH = {"none", "a/b"}
+#: The options that are Beaker's or pyramid_beaker's.
+THEIRS = sorted(
+    set(TABLE)
+    - {"absolute_timeout", "clock", "detect_changes", "key_prefix", "legacy_serializer", "partitioned"}
+    - {"previous_encrypt_keys", "previous_secrets", "previous_sign_algorithms", "previous_validate_keys"}
+    - {"reissue_time", "sign_algorithm", "store_error", "store_timeout", "whole_keys"}
+)
+#: What lets somebody in, though it starts on pyramid_beaker: a key, or token, that anybody can guess.
+GUESSED = {(name, look) for name in ("secret", "encrypt_key", "validate_key") for look in LOOKS if look != "a/b"}
+GUESSED |= {("constant_csrf_token", look) for look in ("true", "1", "none")}
+#: What starts there and does not do what it says: a word that is no switch, what no browser takes, what never lasts.
+WRONG_THERE = {
+    **dict.fromkeys(("cookie_on_exception", "invalidate_corrupt", "use_cookies"), NO_SWITCH),
+    "samesite": {"true", "1", *NO_SWITCH},
+    "cookie_domain": {"true", "false", "0", "1", *NO_SWITCH},
+    "cookie_path": {"true", "false", "0", "1", *NO_SWITCH},
+    "key": {"a/b"},
+    "timeout": {"0"},
+    "encrypt_nonce_bits": {"0"},
+}
+
+
+def answers(factory_of, settings):
+    """Say whether a factory is made of settings, and stores a session."""
+    try:
+        request = Request.blank("/")
+        session = factory_of(settings)(request)
+        session["a"] = 1
+        session.save()
+        response = Response()
+        request._process_response_callbacks(response)
+    except Exception:  # noqa: BLE001 -- Beaker raises bare exceptions
+        return False
+    return "Set-Cookie" in response.headers
+
+
+@pytest.mark.parametrize("name", THEIRS)
+@pytest.mark.parametrize("kind", ["memory", "file", "cookie"])
+def test_what_started_on_pyramid_beaker_starts(name, kind, tmp_path, monkeypatch):
+    """Settings with which pyramid_beaker answers are taken here, whatever an option looks like in the file."""
+    # Some of what an option looks like is a directory for Beaker.
+    monkeypatch.chdir(tmp_path)
+    base = {"session.type": kind, "session.data_dir": str(tmp_path), "session.validate_key": "v"}
+    stopped = set()
+    for look in LOOKS:
+        settings = {**base, f"session.{name}": look}
+        if answers(pyramid_beaker.session_factory_from_settings, settings):
+            try:
+                read_options(prefixed(settings))
+            except SettingsError:
+                stopped.add((name, look))
+
+    assert stopped <= GUESSED | {(name, look) for look in WRONG_THERE.get(name, ())}
+
+
+def logged(caplog, settings):
+    """Return what is logged of an application's settings, by level."""
+    caplog.clear()
+    read = read_options(prefixed(settings))
+    return read, [(record.levelname, record.getMessage()) for record in caplog.records]
+
+
+IGNORED = "it is ignored: remove it"
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        *(
+            "url",
+            "urls",
+            "username",
+            "password",
+            "table_name",
+            "schema_name",
+            "memcache_module",
+            "log_file",
+            "file_dir",
+        ),
+        *("dbm_dir", "dbmmodule", "namespace_class", "constant_csrf_token", "bind", "table", "sa_opts", "sa.echo"),
+    ],
+)
+@pytest.mark.parametrize("prefix", ["session.", "beaker.session."])
+@pytest.mark.parametrize("empty", ["", "  "])
+def test_an_empty_option_that_beaker_takes_is_ignored(name, prefix, empty, caplog):
+    """An empty text of an option that Beaker accepts empty is one warning at the start, and the default counts."""
+    settings = {f"{prefix}type": "memory", f"{prefix}{name}": empty}
+    read, told = logged(caplog, settings)
+
+    assert told == [("WARNING", f"{prefix}{name} is an empty text; {IGNORED}")]
+    assert read == options(type="memory")
+    assert logged(caplog, settings)[1] == []
+
+
+@pytest.mark.parametrize("name", ["cookie_on_exception", "invalidate_corrupt", "use_cookies"])
+def test_an_empty_switch_is_false(name, caplog):
+    """An empty switch that Beaker took for false stays false, with a warning."""
+    read, told = logged(caplog, {f"session.{name}": ""})
+
+    assert getattr(read, name) is False
+    assert read.given == {name}
+    assert told == [
+        ("WARNING", f"session.{name} is an empty text; that is false, as it was for Beaker: write false, or remove it")
+    ]
+
+
+@pytest.mark.parametrize(
+    ("number", "word", "meaning"), [("0", "false", "never"), ("1", "true", "when the browser closes")]
+)
+def test_cookie_expires_as_beaker_reads_it(number, word, meaning, caplog):
+    """``cookie_expires = 0`` is false for Beaker, and ``1`` true: they stay so, with a warning that says it."""
+    read, told = logged(caplog, {"session.cookie_expires": number})
+
+    assert read.cookie_expires is (word == "true")
+    assert told == [
+        (
+            "WARNING",
+            (
+                f"session.cookie_expires = {number} is {word}, as it was for Beaker: the cookie expires {meaning};"
+                f" write {word}, or a number of seconds"
+            ),
+        )
+    ]
+    assert logged(caplog, {"session.cookie_expires": word})[1] == []
+
+
+def test_an_empty_option_that_beaker_refuses_stops_the_start():
+    """What Beaker refuses when it is empty, and an empty secret in any case, stops the start."""
+    names = {"type", "data_dir", "lock_dir", "key", "secret", "validate_key", "encrypt_key", "cookie_domain"}
+    names |= {"cookie_path", "timeout", "secure", "httponly", "auto", "save_accessed_time", "cookie_expires"}
+    names |= {"webtest_varname", "data_serializer", "encrypt_nonce_bits", "crypto_type"}
+    values = {"data_dir": "/d", "validate_key": "v"}
+    told = [
+        faults(prefixed({f"session.{key}": value for key, value in {**values, name: ""}.items()})) for name in names
+    ]
+
+    assert {name for fault in told for name in fault} == names
+    assert all(
+        text == f"session.{name} must be {TABLE[name].metadata['kind'].rule}, got an empty text"
+        for fault in told
+        for name, text in fault.items()
+    )
+
+
+def test_a_directory_may_be_a_path(tmp_path):
+    """A path of pathlib's is a directory, as Beaker took it."""
+    assert options(data_dir=tmp_path).data_dir == str(tmp_path)
+    assert options(data_dir=tmp_path).type == "file"
+
+
+@pytest.mark.parametrize("name", ["secret", "validate_key", "encrypt_key"])
+@pytest.mark.parametrize(
+    ("value", "word", "got"),
+    [
+        (True, "True", "True"),
+        (False, "False", "False"),
+        *(
+            (word, word.strip(), "a value that is not shown")
+            for word in ("true", "True", "YES", " on ", "1", "none", "no")
+        ),
+    ],
+)
+def test_a_switch_is_no_key(name, value, word, got):
+    """A switch where a key belongs, which Beaker made a text of, stops the start and says which key it would be."""
+    keys = {"validate_key": "v", "encrypt_key": "e"} | {name: value}
+    told = f"beaker.session.{name} must be {TEXT}, got {got}: the key would be the word {word}, which anybody can guess"
+
+    assert faults(prefixed({f"beaker.session.{key}": keys[key] for key in keys})) == {name: told}
+
+
+def test_a_switch_is_no_retired_key_and_no_token():
+    """Nor is a switch a retired key, or a token that shall be the same for everybody."""
+    told = faults({"secret": "s", "previous_secrets": "old\nTrue", "constant_csrf_token": "true"})
+
+    assert told["previous_secrets"].endswith(
+        "got a value that is not shown: the key would be the word True, which anybody can guess"
+    )
+    assert told["constant_csrf_token"].endswith("the token would be the word true, which anybody can guess")
+    assert fault(constant_csrf_token=True).endswith(
+        "got True: the token would be the word True, which anybody can guess"
+    )
+
+
+@pytest.mark.parametrize(
+    ("value", "got"),
+    [
+        ("", "an empty text"),
+        (" ", "an empty text"),
+        (b"bytes", "a value of type bytes that is not shown"),
+        (12345, "a value of type int that is not shown"),
+        ([GEHEIM], "a value of type list that is not shown"),
+    ],
+)
+def test_what_a_wrong_secret_is(value, got):
+    """Of a secret that is wrong the form is told, and never the content."""
+    assert fault(secret=value) == f"secret must be {TEXT}, got {got}"
+
+
+# -- For which types an option counts ----------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("settings", "unused", "kind"),
+    [
+        ({"type": "ext:memcached", "url": "h:1", "username": "u", "password": "p"}, ["username", "password"], None),
+        ({"type": "file", "data_dir": "/d", "table_name": "t"}, ["table_name"], None),
+        ({"data_dir": "/d", "table_name": "t"}, ["table_name"], "file"),
+        ({"type": "file", "data_dir": "/d", "url": "redis://h"}, ["url"], None),
+        ({"type": "memory", "url": "redis://h"}, ["url"], None),
+        ({"type": "memory", "data_dir": "/d", "lock_dir": "/l"}, ["data_dir", "lock_dir"], None),
+        ({"type": "ext:redis", "url": "redis://h", "sa.echo": "1", "urls": "redis://h"}, ["sa.echo", "urls"], None),
+        ({"type": "ext:database", "url": "sqlite://", "key_prefix": "k:"}, ["key_prefix"], None),
+        ({"type": "ext:database", "url": "sqlite://", "bind": "no.such", "table": "t"}, ["bind", "table"], None),
+        ({"type": "dbm", "data_dir": "/d", "file_dir": "/f"}, ["file_dir"], None),
+        ({"type": "cookie", "validate_key": "v", "secret": "s"}, ["secret"], None),
+        ({"type": "cookie", "validate_key": "v", "legacy_serializer": "pickle"}, ["legacy_serializer"], None),
+        ({"username": "u"}, ["username"], "memory"),
+    ],
+)
+def test_an_option_of_another_type_is_one_warning(settings, unused, kind, caplog):
+    """What the type does not use is told in one warning that names the options and the type."""
+    _, told = logged(caplog, {f"session.{name}": value for name, value in settings.items()})
+    labels = ", ".join(f"session.{name}" for name in unused)
+
+    assert told == [("WARNING", f"{labels}: not used where session.type = {kind or settings['type']}; {IGNORED}")]
+
+
+@pytest.mark.parametrize(
+    "values",
+    [
+        {"type": "ext:redis", "url": "redis://h", "username": "u", "password": "p", "key_prefix": "k:"},
+        {"type": "ext:rediscluster", "urls": "redis://h", "username": "u", "password": "p", "key_prefix": "k:"},
+        {"type": "file", "data_dir": "/d", "lock_dir": "/l", "log_file": "x", "secret": "s", "timeout": 60},
+        {"type": "ext:memcached", "url": "h", "memcache_module": "auto"},
+        {"type": "ext:database", "url": "sqlite://", "sa.echo": "1", "table_name": "t", "schema_name": "s"},
+        {"type": "ext:google", "url": "x", "urls": "y", "password": "p", "data_dir": "/d"},
+        {"namespace_class": MemoryNamespaceManager, "url": "x", "colour": "red"},
+        {"data_dir": "/d"},
+    ],
+)
+def test_what_the_type_uses_is_no_warning(values, caplog):
+    """An option that the type uses is none, nor is any option of a backend that we do not know."""
+    options(**values)
+
+    assert caplog.records == []
+
+
+@pytest.mark.parametrize(
+    ("name", "address", "kind"),
+    [
+        ("url", "redis://h", "ext:redis"),
+        ("url", "rediss://h", "ext:redis"),
+        ("url", "unix:///run/redis.sock", "ext:redis"),
+        ("url", "redis+sentinel://h:1/s", "ext:redis"),
+        ("url", redis.Redis(), "ext:redis"),
+        ("urls", "redis://h", "ext:rediscluster"),
+        ("url", "h:11211;i:11211", "ext:memcached"),
+        ("url", "unix:/run/memcached.sock", "ext:memcached"),
+        ("url", "memcached://h", "ext:memcached"),
+        ("url", "postgresql://u:p@h/d", "ext:database"),
+        ("url", "sqlite:////d", "ext:database"),
+        ("url", sqlalchemy.create_engine("sqlite://"), "ext:database"),
+        ("sa.url", "mysql://h/d", "ext:database"),
+        ("sa_opts", {"sa.url": "mysql://h/d"}, "ext:database"),
+        ("bind", SERIALIZER, "ext:sqla"),
+        ("url", "mongodb://h", "ext:mongodb"),
+        ("file_dir", "/d", "file"),
+        ("dbm_dir", "/d", "dbm"),
+    ],
+)
+@pytest.mark.parametrize("prefix", ["session.", "beaker.session."])
+def test_an_address_without_a_type_is_an_error_in_the_log(prefix, name, address, kind, caplog):
+    """An address without a type, whose data goes to memory, is told as an error that names the type to set."""
+    read, told = logged(caplog, {f"{prefix}{name}": address})
+
+    assert read.type == "memory"
+    assert told == [
+        (
+            "ERROR",
+            (
+                f"{prefix}{name} without {prefix}type: sessions are kept in memory, and lost when the process ends;"
+                f" set {prefix}type = {kind}"
+            ),
+        )
+    ]
+
+
+def test_an_address_beside_a_directory(caplog):
+    """With a ``data_dir`` the data is in files: that is a warning, which names the type, too."""
+    read, told = logged(caplog, {"session.data_dir": "/d", "session.url": "redis://h"})
+
+    assert read.type == "file"
+    assert told == [
+        (
+            "WARNING",
+            "session.url without session.type: sessions are kept in session.data_dir; set session.type = ext:redis",
+        )
+    ]
+
+
+def test_no_warning_where_the_start_is_stopped(caplog):
+    """A start that is stopped tells of its faults alone."""
+    assert set(faults({"session.url": "redis://h", "session.timeout": "1h"})) == {"timeout"}
+    assert caplog.records == []
+
+
+def test_the_same_configuration_is_warned_about_once(caplog):
+    """What is read again, by an application's own factory and by its include, is silent; another application is not."""
+    settings = {"session.type": "memory", "session.url": "", "session.cookie_on_exception": "true"}
+    told = [logged(caplog, values)[1] for values in (settings, settings, {**settings, "session.timeout": "60"})]
+    read_options({"cookie_on_exception": settings_module.Given("session.cookie_on_exception", "")}, quiet=True)
+
+    assert [len(lines) for lines in told] == [1, 0, 1]
+    assert len(caplog.records) == 1
+
+
 # -- Unknown options ---------------------------------------------------------------------------------
-
-
-@pytest.fixture
-def nothing_warned(monkeypatch):
-    """Forget what was warned about before."""
-    monkeypatch.setattr(settings, "_warned", set())
 
 
 @pytest.mark.parametrize("read", [given, prefixed], ids=["filter or Python", "settings"])
@@ -557,7 +891,7 @@ def test_an_unknown_option_without_a_prefix():
     assert fault(colour="red") == "colour is no option that beaker_bridge knows"
 
 
-def test_an_unknown_option_under_session_is_warned_about_once(nothing_warned, caplog):
+def test_an_unknown_option_under_session_is_warned_about_once(caplog):
     """Under ``session.``, which others may use, too, an unknown option is warned about, and once."""
     for _ in range(3):
         read = read_options(prefixed({"session.colour": GEHEIM, "session.shape": 1, "session.timeout": 5}))
@@ -570,7 +904,7 @@ def test_an_unknown_option_under_session_is_warned_about_once(nothing_warned, ca
     assert read.given == {"timeout"}
 
 
-def test_an_unknown_option_under_both_prefixes_stops_the_start(nothing_warned):
+def test_an_unknown_option_under_both_prefixes_stops_the_start():
     """The stricter of two prefixes counts."""
     for names in (["session.x", "beaker.session.x"], ["beaker.session.x", "session.x"]):
         assert set(faults(prefixed(dict.fromkeys(names, 1)))) == {"x"}
@@ -600,6 +934,38 @@ def test_a_near_miss_stops_the_start(prefix, name, meant):
     assert faults(read)[name] == (
         f"{prefix}{name} is no option that beaker_bridge knows; did you mean {prefix}{meant}?"
     )
+
+
+@pytest.mark.parametrize(
+    ("name", "meant"),
+    {
+        "cookie_httponly": "httponly",
+        "cookie_secure": "secure",
+        "cookie_samesite": "samesite",
+        "cookie_name": "key",
+        "cookie_max_age": "cookie_expires",
+        "cookie_age": "cookie_expires",
+        "session_cookie_age": "cookie_expires",
+        "session_cookie_httponly": "httponly",
+        "max_age": "cookie_expires",
+        "session_timeout": "timeout",
+        "SESSION_TIMEOUT": "timeout",
+        "expires": "cookie_expires",
+        "serializer": "data_serializer",
+        "hashalg": "sign_algorithm",
+        "set_on_exception": "cookie_on_exception",
+        "redis.url": "url",
+        "prefix": "key_prefix",
+    }.items(),
+)
+def test_another_frameworks_name_has_a_hint(name, meant, caplog):
+    """A name that another framework has for one of our options is told with ours; under ``session.`` Beaker took it."""
+    _, told = logged(caplog, {f"session.{name}": "x"})
+    text = "is no option that beaker_bridge knows; did you mean {}?"
+
+    assert told == [("WARNING", f"session.{name} {text.format(f'session.{meant}')}; it is ignored")]
+    assert faults(prefixed({f"beaker.session.{name}": "x"}))[name].endswith(text.format(f"beaker.session.{meant}"))
+    assert fault(**{name: "x"}) == f"{name} {text.format(meant)}"
 
 
 # -- Secrets -----------------------------------------------------------------------------------------
@@ -738,39 +1104,30 @@ def test_a_backend_of_somebody_elses_exists(monkeypatch):
 @pytest.mark.parametrize(
     ("values", "told"),
     [
-        ({"type": "file"}, {"data_dir": "session.data_dir must be given where type = file, or file_dir, got nothing"}),
-        ({"type": "dbm"}, {"data_dir": "session.data_dir must be given where type = dbm, or dbm_dir, got nothing"}),
-        (
-            {"type": "file", "file_dir": "/d"},
-            {"data_dir": "session.data_dir must be given where type = file, or lock_dir, got nothing"},
-        ),
-        ({"type": "ext:redis"}, {"url": "session.url must be given where type = ext:redis, got nothing"}),
-        ({"type": "ext:mongodb"}, {"url": "session.url must be given where type = ext:mongodb, got nothing"}),
-        ({"type": "ext:memcached"}, {"url": "session.url must be given where type = ext:memcached, got nothing"}),
-        (
-            {"type": "ext:rediscluster"},
-            {"urls": "session.urls must be given where type = ext:rediscluster, got nothing"},
-        ),
-        (
-            {"type": "ext:database"},
-            {"url": "session.url must be given where type = ext:database, or sa.url, got nothing"},
-        ),
-        (
-            {"type": "ext:database", "sa.echo": "1"},
-            {"url": "session.url must be given where type = ext:database, or sa.url, got nothing"},
-        ),
-        (
-            {"type": "ext:sqla"},
-            {
-                "bind": "session.bind must be given where type = ext:sqla, or url, got nothing",
-                "table": "session.table must be given where type = ext:sqla, got nothing",
-            },
-        ),
+        ({"type": "file"}, {"data_dir": "{} = file, or session.file_dir"}),
+        ({"type": "dbm"}, {"data_dir": "{} = dbm, or session.dbm_dir"}),
+        ({"type": "file", "file_dir": "/d"}, {"data_dir": "{} = file, or session.lock_dir"}),
+        ({"type": "ext:redis"}, {"url": "{} = ext:redis"}),
+        ({"type": "ext:mongodb"}, {"url": "{} = ext:mongodb"}),
+        ({"type": "ext:memcached"}, {"url": "{} = ext:memcached"}),
+        ({"type": "ext:rediscluster"}, {"urls": "{} = ext:rediscluster"}),
+        ({"type": "ext:database"}, {"url": "{} = ext:database, or session.sa.url"}),
+        ({"type": "ext:database", "sa.echo": "1"}, {"url": "{} = ext:database, or session.sa.url"}),
+        ({"type": "ext:sqla"}, {"bind": "{} = ext:sqla, or session.url", "table": "{} = ext:sqla"}),
     ],
 )
-def test_a_missing_address_or_directory(values, told):
-    """A type without the address or directory that it needs stops the start, under the prefix that is used."""
-    assert faults(prefixed({f"session.{name}": value for name, value in values.items()})) == told
+@pytest.mark.parametrize(("empty", "got"), [(None, "nothing"), ("", "an empty text"), (" ", "an empty text")])
+def test_a_missing_address_or_directory(values, told, empty, got):
+    """A type without the address or directory that it needs stops the start; all options have the file's prefix."""
+    # Beaker takes no empty data_dir: that is wrong by itself.
+    empties = dict.fromkeys(set(told) - {"data_dir"}, empty)
+    read = prefixed({f"session.{name}": value for name, value in {**values, **empties}.items()})
+
+    assert faults(read) == {
+        name: f"session.{name} must be given where {needed.format('session.type')},"
+        f" got {got if name in empties else 'nothing'}"
+        for name, needed in told.items()
+    }
 
 
 @pytest.mark.parametrize(
@@ -808,7 +1165,7 @@ def test_what_is_allowed(values):
     [
         (
             {"save_accessed_time": False, "timeout": 60},
-            "save_accessed_time must be true where a timeout is set, got False",
+            "save_accessed_time must be true where timeout is set, got False",
         ),
         ({"timeout": 60, "reissue_time": 60}, "reissue_time must be less than timeout (60 seconds), got 60"),
         ({"timeout": 60, "reissue_time": "61"}, "reissue_time must be less than timeout (60 seconds), got 61"),
@@ -888,8 +1245,34 @@ def test_a_fault_names_the_option_as_it_was_given():
     """A broken rule names an option as it stands in the settings, and another one as it would stand there."""
     told = faults(prefixed({"beaker.session.encrypt_key": "e", "session.timeout": 5, "session.reissue_time": 5}))
 
-    assert told["reissue_time"].startswith("session.reissue_time must be less than")
-    assert told["validate_key"].startswith("beaker.session.validate_key must be given")
+    assert told["reissue_time"] == "session.reissue_time must be less than session.timeout (5 seconds), got 5"
+    assert told["validate_key"] == (
+        "beaker.session.validate_key must be given where beaker.session.encrypt_key is, got nothing"
+    )
+
+
+@pytest.mark.parametrize("prefix", ["session.", "beaker.session."])
+def test_a_fault_names_all_options_with_their_prefix(prefix):
+    """No option that a message names lacks the prefix that it has in the file."""
+    values = {
+        "type": "cookie",
+        "encrypt_key": "é",
+        "timeout": "60",
+        "reissue_time": "60",
+        "save_accessed_time": "false",
+    }
+    values |= {
+        "samesite": "None",
+        "previous_secrets": "s",
+        "cookie_expires": "60",
+        "key": "__Host-a",
+        "cookie_path": "/a",
+    }
+    names = "|".join(sorted(TABLE, key=len, reverse=True))
+    for error in faults(prefixed({f"{prefix}{name}": value for name, value in values.items()})).values():
+        bare = re.findall(rf"(?<![\w.])(?:{names})(?= (?:is|are|=|must|\())", error)
+
+        assert bare == [], error
 
 
 # -- Encryption --------------------------------------------------------------------------------------
@@ -955,7 +1338,10 @@ def test_a_cipher_that_notices_no_wrong_key_cannot_rotate(monkeypatch, retired):
 )
 def test_a_key_that_beaker_cannot_use(values):
     """A key that Beaker would fail on at the first request stops the start; to sign with, any text is good."""
-    assert fault(**values).endswith("must be in ASCII where encrypt_key is given, got a value that is not shown")
+    told = fault(**values)
+
+    assert "must be in ASCII where encrypt_key is given, got a value" in told
+    assert told.endswith("that is not shown")
     assert options(type="cookie", validate_key="☃", previous_validate_keys=["é"], secret="é").type == "cookie"
 
 
