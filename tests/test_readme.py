@@ -8,11 +8,15 @@ import textwrap
 from pathlib import Path
 
 import pytest
+from beaker.cache import cache_regions
 from docutils import nodes
 from docutils.core import publish_doctree
 from paste.deploy import loadapp
+from pyramid import testing
 from webtest import TestApp
 
+from beaker_bridge import set_cache_regions_from_settings
+from beaker_bridge.testing import with_session
 from tests.installations import Views, data, install
 from tests.option_table import rendered
 
@@ -93,6 +97,45 @@ def test_a_functional_test(load):
     load("pipeline", __init__="view")
 
     exec(BLOCKS["functional"], {})
+
+
+def test_a_views_test(load):
+    """The test of a view passes as it is printed."""
+    load("pipeline", __init__="view")
+    names = {}
+    exec(BLOCKS["unittest"], names)
+
+    assert names["test_home"]() is None
+
+
+def test_what_a_dummy_session_lacks():
+    """What the README says that Pyramid's dummy lacks, it lacks; and the real one has it."""
+    (lacking,) = re.findall(r"That lacks (.*?);", README, re.DOTALL)
+    names = re.findall(r"``(\w+)", lacking)
+    real = with_session(testing.DummyRequest()).session
+
+    assert len(names) == 9
+    assert [name for name in names if hasattr(testing.DummySession(), name) or not hasattr(real, name)] == []
+
+
+def test_a_seeded_test(load):
+    """The functional test that begins with a session passes as it is printed."""
+    load("pipeline", __init__="view")
+    names = {}
+    exec(BLOCKS["seeding"], names)
+
+    assert names["test_home"]() is None
+
+
+def test_the_regions_are_forgotten():
+    """The fixture forgets the regions when a test has ended."""
+    names = {}
+    exec(BLOCKS["forgetting"], names)
+    set_cache_regions_from_settings({"cache.regions": "word", "cache.word.type": "memory"})
+    for _ in names["no_regions"].__wrapped__():
+        assert "word" in cache_regions
+
+    assert "word" not in cache_regions
 
 
 def test_the_tweens(tmp_path):

@@ -1,0 +1,135 @@
+"""Sessions for the tests of views, and of whole applications."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Mapping, MutableMapping
+from copy import copy
+from typing import Any, TypeVar
+
+from beaker.middleware import SessionMiddleware as BeakerSessionMiddleware
+from pyramid.interfaces import ISessionFactory
+from pyramid.request import Request
+
+from beaker_bridge.environ import (
+    ENVIRON_KEY,
+    SessionObject,
+    binding_of,
+    commit,
+    is_carried,
+    make_ready,
+    with_session_headers,
+)
+from beaker_bridge.exceptions import SettingsError
+from beaker_bridge.middleware import SessionMiddleware
+from beaker_bridge.profile import SessionProfile
+from beaker_bridge.pyramid_session import PyramidSession
+from beaker_bridge.settings import given, read_options
+
+AnyRequest = TypeVar("AnyRequest")
+
+#: Under which names a WSGI middleware has the application that it wraps.
+_WRAPPED = ("app", "wrap_app", "application")
+
+
+def with_session(request: AnyRequest, data: Mapping[str, Any] | None = None, /, **more: Any) -> AnyRequest:
+    """Give a request a session of its own, in memory: one that an earlier request has stored, or a new one.
+
+    The request ends in no response: ``request.session.persist()`` commits what a view has changed, or raises what
+    refuses it.
+
+    Args:
+        request: a ``pyramid.testing.DummyRequest``, or any request with an ``environ``.
+        data: what the session holds; without any, it is new.
+        more: the same, by keywords.
+
+    Returns:
+        The request.
+
+    Raises:
+        SessionValueError: a session cannot hold this.
+    """
+    environ = request.environ  # type: ignore[attr-defined]  # whatever has one
+    profile = SessionProfile(read_options(given({"type": "memory"})))
+    earlier = PyramidSession(SessionObject({}, profile))
+    earlier.update(data or {}, **more)
+    earlier.persist()
+    if earlier:
+        # Before others of that name: the first one wins.
+        environ["HTTP_COOKIE"] = f"{profile.options.key}={earlier.id}; {environ.get('HTTP_COOKIE', '')}"
+    session_object = environ[ENVIRON_KEY] = SessionObject(environ, profile)
+    registry = getattr(request, "registry", None)
+    if registry is not None:
+        binding_of(session_object).notify = registry.notify
+    request.session = PyramidSession(session_object)  # type: ignore[attr-defined]  # as each of Pyramid's requests
+    return request
+
+
+def seed_session(test_app: Any, data: Mapping[str, Any] | None = None, /, **more: Any) -> None:
+    """Put something into the session of a ``webtest.TestApp``, also before its first request.
+
+    The session is made, or changed, as a request would do it: by the application's own configuration, and with a
+    cookie for the ``TestApp``. What is wrapped around the session's middleware is not called.
+
+    Args:
+        test_app: the ``TestApp``.
+        data: what is put into the session.
+        more: the same, by keywords.
+
+    Raises:
+        BeakerBridgeError: the session cannot be stored.
+        SettingsError: no sessions are found in the application.
+    """
+    application = test_app.app
+    test_app.app = _seeding(application, {**(data or {}), **more})
+    try:
+        test_app.get("/")
+    finally:
+        test_app.app = application
+
+
+def _seeding(application: Any, data: Mapping[str, Any]) -> Any:
+    """Return a WSGI application whose requests put data into the session that they would have in another one."""
+    layers = list(_layers(application))
+    middleware = [layer for layer in layers if isinstance(layer, (SessionMiddleware, BeakerSessionMiddleware))]
+    registries = [layer.registry for layer in layers if hasattr(layer, "registry")]
+    registry = next((found for found in registries if found.queryUtility(ISessionFactory)), None)
+    if not middleware:
+        if registry is None:
+            raise SettingsError("seed_session() found no session middleware and no session factory in the application")
+        return _Seed(data, registry)
+    seeding = copy(middleware[0])
+    seeding.app = seeding.wrap_app = _Seed(data, registry, seeding.environ_key)
+    return seeding
+
+
+def _layers(application: Any) -> Iterator[Any]:
+    """Yield a WSGI application, and those that it wraps."""
+    while application is not None:
+        yield application
+        application = next((getattr(application, name) for name in _WRAPPED if hasattr(application, name)), None)
+
+
+class _Seed:
+    """A WSGI application that puts data into the session."""
+
+    def __init__(self, data: Mapping[str, Any], registry: Any, environ_key: str = ENVIRON_KEY) -> None:
+        self._data = data
+        self._registry = registry
+        self._environ_key = environ_key
+
+    def __call__(self, environ: MutableMapping[str, Any], start_response: Callable[..., Any]) -> Iterable[bytes]:
+        request = Request(environ)
+        if self._registry is not None and self._environ_key == ENVIRON_KEY:
+            request.registry = self._registry
+            session = request.session
+        else:
+            make_ready(environ[self._environ_key], environ)
+            session = PyramidSession(environ[self._environ_key])
+        session.update(self._data)
+        session_object = environ[self._environ_key]
+        commit(session_object)
+        headers = [("Content-Type", "text/plain"), ("Content-Length", "0")]
+        if isinstance(session_object, SessionObject) and not is_carried(session_object):
+            headers = with_session_headers(session_object, headers)
+        start_response("200 OK", headers)
+        return [b""]
