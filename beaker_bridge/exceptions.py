@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from beaker.exceptions import BeakerException
 
-class BeakerBridgeError(Exception):
-    """The root of every exception that this package raises on purpose.
+
+class BeakerBridgeError(BeakerException):
+    """The root of every exception that this package raises on purpose; also one of Beaker's.
 
     Args:
         message: the sentence for the log or the page.

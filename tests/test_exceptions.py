@@ -4,6 +4,7 @@ import copy
 import pickle
 
 import pytest
+from beaker.exceptions import BeakerException
 
 from beaker_bridge import exceptions
 from beaker_bridge.exceptions import BeakerBridgeError, SessionStoreError, SettingsError
@@ -20,6 +21,13 @@ def test_one_root(kind):
         raise kind("a sentence", name="key", value=3)
 
     assert (caught.value.name, caught.value.value, caught.value.original) == ("key", 3, None)
+
+
+@pytest.mark.parametrize("kind", FAMILY)
+def test_beakers_root(kind):
+    """Code that catches Beaker's own exceptions catches ours."""
+    with pytest.raises(BeakerException, match=r"^a sentence$"):
+        raise kind("a sentence")
 
 
 def test_an_error_carries_its_cause():

@@ -123,7 +123,7 @@ class LockingStore(Store):
             return Swap(True, Record(new))
 
 
-def unreachable(kind: str, error: BaseException, error_class: type[E] = SessionStoreError) -> E:  # type: ignore[assignment]
+def unreachable(kind: str, error: BaseException, error_class: type[E] = SessionStoreError) -> E:
     """Return the error for a store that cannot be reached."""
     # A file is named by the session's id, which would open it: the log, and its traceback, have none.
     for step in _chain(error):
