@@ -239,6 +239,13 @@ def needs_commit(session_object: BeakerSessionObject | None) -> bool:
     return session is not None and (session.unsettled or "_dirty" in state or state["_params"]["auto"])
 
 
+def loses_changes(session_object: BeakerSessionObject) -> bool:
+    """Say whether anything is lost where the session is not committed; what was only read loses nothing."""
+    state = session_object.__dict__
+    session: SafeSession | None = state["_sess"]
+    return session is not None and bool(state.get("_dirty") or session.was_invalidated or session.has_changed())
+
+
 def is_settled(session_object: BeakerSessionObject | None) -> bool:
     """Say whether there is nothing to do when a request ends: our middleware carries an unchanged session."""
     if session_object is None:
@@ -258,19 +265,44 @@ def commit(session_object: BeakerSessionObject) -> None:
     session: SafeSession | None = state["_sess"]
     if session is None:
         return
-    if state.get("_dirty") or state["_params"].get("auto"):
+    if state.get("_dirty"):
         session.force()
         state["_dirty"] = False
+    elif state["_params"].get("auto"):
+        session.force_by_option()
     session.commit()
 
 
-def commit_late(session_object: BeakerSessionObject, environ: Mapping[str, Any]) -> None:
-    """Commit when no exception view can answer any more: a failure is logged, and nothing is saved."""
+def commit_or_discard(session_object: BeakerSessionObject, environ: Mapping[str, Any]) -> None:
+    """Commit while the answer can still be an error: a failure is raised, and the request leaves no trace.
+
+    Raises:
+        BeakerBridgeError: as :func:`commit`.
+    """
     try:
         commit(session_object)
-    except BeakerBridgeError:
-        log.exception("a session that was changed after the exception views is not saved")
+    except BaseException:
         discard(session_object, environ)
+        raise
+
+
+def commit_late(session_object: BeakerSessionObject, environ: Mapping[str, Any]) -> None:
+    """Commit when the answer cannot become an error any more: a failure is logged, and nothing is saved."""
+    try:
+        commit_or_discard(session_object, environ)
+    except Exception:
+        log.exception("a session that was changed too late for an error page is not saved")
+
+
+def commit_before_error(session_object: BeakerSessionObject, environ: Mapping[str, Any]) -> None:
+    """Commit before an error page (``exc_info``), which is sent whatever becomes of that.
+
+    Where it replaces an answer that was begun, nothing more is committed; the cookie of that answer's commit stays.
+    """
+    if "sent" in session_object.__dict__:
+        binding_of(session_object).discard(_attempt(environ))
+    else:
+        commit_late(session_object, environ)
 
 
 def discard(session_object: BeakerSessionObject, environ: Mapping[str, Any]) -> None:

@@ -4,24 +4,29 @@ from __future__ import annotations
 
 import logging
 import sys
+import threading
 from collections.abc import Iterator, Mapping
+from types import FrameType
 from typing import Any
 
 from beaker.session import SessionObject as BeakerSessionObject
 from pyramid.interfaces import ISessionFactory
-from zope.interface import implementer
+from pyramid.router import Router
+from zope.interface import directlyProvides
 
 from beaker_bridge.environ import (
     ENVIRON_KEY,
     SessionObject,
     StreamedBody,
     binding_of,
-    commit_late,
+    commit,
+    commit_or_discard,
     discard,
     headers_left,
     is_carried,
     is_streamed,
     let_go,
+    loses_changes,
     make_ready,
     with_session_headers,
 )
@@ -29,6 +34,7 @@ from beaker_bridge.exceptions import SettingsError
 from beaker_bridge.policy import Policy, keeps_session
 from beaker_bridge.profile import Binding, SessionProfile
 from beaker_bridge.pyramid_session import PyramidSession
+from beaker_bridge.recorded_filter import recorded_profile
 from beaker_bridge.settings import Given, SessionOptions, differing, given, prefixed, read_options
 
 log = logging.getLogger(__name__)
@@ -38,9 +44,15 @@ TWEEN = "beaker_bridge.tween"
 #: The response of this request, for a session that no middleware carries.
 RESPONSE = "beaker_bridge.response"
 
+_NOT_CONFIGURED = "no session is configured: the settings have no session. option, and no filter is in the pipeline"
+_REMEDY = (
+    "set session.type and session.secret (session.type = file, session.data_dir = …),"
+    " or put the session filter into the pipeline (filter-with)"
+)
 
-def BeakerSessionFactoryConfig(**options: Any) -> SessionFactory:  # noqa: N802 -- pyramid_beaker's name
-    """Return a Pyramid session factory.
+
+def BeakerSessionFactoryConfig(**options: Any) -> type[RequestSession]:  # noqa: N802 -- pyramid_beaker's name
+    """Return a Pyramid session factory: a class, which an application may subclass.
 
     Args:
         options: the options of :class:`SessionOptions`, without a prefix.
@@ -50,73 +62,121 @@ def BeakerSessionFactoryConfig(**options: Any) -> SessionFactory:  # noqa: N802 
     """
     if not options:
         log.warning("sessions are kept in memory, under ids without a signature: no option is given")
-    return SessionFactory(read_options(given(options)))
+    return _session_factory(read_options(given(options)))
 
 
-def session_factory_from_settings(settings: Mapping[str, Any]) -> SessionFactory:
-    """Return a Pyramid session factory.
+def session_factory_from_settings(settings: Mapping[str, Any]) -> type[RequestSession]:
+    """Return a Pyramid session factory: a class, which an application may subclass.
 
     Args:
         settings: an application's settings; those under ``session.`` and ``beaker.session.`` count.
-            Where there are none, the session must come from a filter in the pipeline.
+            Where there are none, the session comes from a filter in the pipeline, else it is kept in memory.
 
     Raises:
         SettingsError: one or more options are wrong.
     """
     found: dict[str, Given] = prefixed(settings)
-    return SessionFactory(read_options(found) if found else None)
+    return _session_factory(read_options(found) if found else None)
 
 
-@implementer(ISessionFactory)
-class SessionFactory:
-    """Makes ``request.session``.
+class RequestSession(PyramidSession):
+    """``request.session``, made from the request: what each session factory is a subclass of.
+
+    A subclass of a session factory is one, too. It may override what it likes, ``__init__(request)`` included.
 
     Args:
-        options: what a session is made with where the environ has none; nothing, if it must have one.
+        request: the request; of its attributes only ``environ`` must be there.
+
+    Raises:
+        SettingsError: a filter's options are wrong, or nothing has configured sessions for several processes.
     """
 
-    def __init__(self, options: SessionOptions | None) -> None:
-        self.options = options
-        self._profile = SessionProfile(options) if options else None
-        self._csrf_token = options.constant_csrf_token if options else None
-        self._compared = False
+    __slots__ = ()
 
-    def __call__(self, request: Any) -> PyramidSession:
-        """Return the session of a request.
+    #: The session options of the settings; None where they have none.
+    options: SessionOptions | None = None
+    _source: SessionSource
 
-        Raises:
-            SettingsError: nothing has configured a session.
-        """
-        environ = request.environ
+    def __init__(self, request: Any) -> None:
+        environ, source = request.environ, self._source
+        registry = getattr(request, "registry", None)
         session_object = environ.get(ENVIRON_KEY)
         if session_object is None:
-            session_object = environ[ENVIRON_KEY] = SessionObject(environ, self._own_profile(), carried=False)
-        registry = getattr(request, "registry", None)
+            profile = source.profile_for(environ, registry)
+            session_object = environ[ENVIRON_KEY] = SessionObject(environ, profile, carried=False)
         if registry is not None and registry.has_listeners:
             binding_of(session_object, environ).notify = registry.notify
         elif TWEEN not in environ or type(session_object) is not SessionObject:
             # What the tween has done for ours.
             make_ready(session_object, environ)
         profile = session_object.__dict__["profile"]
-        if not (self._compared or profile is self._profile):
-            self._compare(profile.options)
+        if not (source.compared or profile is source.profile):
+            source.compare(profile.options)
         # Where our middleware and our tween do it all, which is most often, there is nothing to complete.
         if TWEEN not in environ or not is_carried(session_object):
-            _Completion(session_object, self.options).follow(request)
-        return PyramidSession(session_object, self._csrf_token)
+            _Completion(session_object, source.options).follow(request)
+        PyramidSession.__init__(self, session_object, source.csrf_token)
 
-    def _own_profile(self) -> SessionProfile:
-        if self._profile is None:
+
+def _session_factory(options: SessionOptions | None) -> type[RequestSession]:
+    """Return the class of one configuration's sessions."""
+    members = {
+        "__slots__": (),
+        "__module__": __name__,
+        "__doc__": RequestSession.__doc__,
+        "options": options,
+        "_source": SessionSource(options),
+    }
+    factory: type[RequestSession] = type("BeakerSession", (RequestSession,), members)
+    directlyProvides(factory, ISessionFactory)
+    return factory
+
+
+def is_ours(factory: object) -> bool:
+    """Say whether a session factory is one of this module, or a subclass of one."""
+    return isinstance(factory, type) and issubclass(factory, RequestSession)
+
+
+class SessionSource:
+    """What the sessions of one factory are made with.
+
+    Args:
+        options: the options of the settings; None where they have none.
+    """
+
+    def __init__(self, options: SessionOptions | None) -> None:
+        self.options = options
+        self.profile = SessionProfile(options) if options else None
+        self.csrf_token = options.constant_csrf_token if options else None
+        #: Whether the options were compared with those of a filter.
+        self.compared = False
+        self._lock = threading.Lock()
+        self._in_memory: SessionProfile | None = None
+
+    def profile_for(self, environ: Mapping[str, Any], registry: Any) -> SessionProfile:
+        """Return the configuration for a request that no filter has given a session.
+
+        Raises:
+            SettingsError: nothing is configured, and there are several processes.
+        """
+        return recorded_profile(registry, self.profile) or self._memory_profile(environ)
+
+    def _memory_profile(self, environ: Mapping[str, Any]) -> SessionProfile:
+        if environ.get("wsgi.multiprocess"):
             raise SettingsError(
-                f"no session is configured: environ[{ENVIRON_KEY!r}] is missing and the settings have no session."
-                " option. Is the session filter left out of the pipeline (filter-with), is its environ_key another,"
-                " or is this a subrequest or a script, which passes no filter?"
+                f"{_NOT_CONFIGURED}, and wsgi.multiprocess says that there are several processes: {_REMEDY}"
             )
-        return self._profile
+        with self._lock:
+            if self._in_memory is None:
+                log.error(
+                    "%s: sessions are kept in the memory of this process, and end with it; %s", _NOT_CONFIGURED, _REMEDY
+                )
+                self._in_memory = SessionProfile(read_options({}))
+            return self._in_memory
 
-    def _compare(self, used: SessionOptions) -> None:
+    def compare(self, used: SessionOptions) -> None:
         """Warn once where settings are given to no effect, since a filter configures the session."""
-        self._compared = True
+        self.compared = True
         if self.options is None:
             return
         # What a filter leaves open, the settings may say.
@@ -169,23 +229,47 @@ class _Completion:
         binding = binding_of(self._object)
         if (self._adds_headers or TWEEN not in request.environ) and not binding.followed:
             binding.followed = True
-            request.add_response_callback(remember_response)
-            request.add_finished_callback(self._complete)
+            if hasattr(request, "add_finished_callback"):
+                request.add_response_callback(remember_response)
+                request.add_finished_callback(self._complete)
+            elif hasattr(request, "add_response_callback"):
+                request.add_response_callback(self._add_cookie)
 
     def _complete(self, request: Any) -> None:
+        """Complete the response: a finished callback.
+
+        A failure is raised by the last finished callback: Pyramid would call none of those after it.
+        """
         environ = request.environ
         response = environ.pop(RESPONSE, None)
-        # In a finished callback, this is the exception that leaves the application.
-        failed = sys.exc_info()[1] is not None
+        failed = sys.exc_info()[1] is not None and _is_failing()
         if failed or (TWEEN not in environ and not is_kept(request, self._object, self._options)):
             discard(self._object, environ)
         if response is not None and self._adds_headers:
-            commit_late(self._object, environ)
+            try:
+                commit(self._object)
+            except Exception as error:  # noqa: BLE001 -- the callback raises it
+                discard(self._object, environ)
+                request.add_finished_callback(_Raise(error))
+                return
             response.headerlist = with_session_headers(self._object, response.headerlist, cookie=self._adds_cookie)
             self._end(response, environ)
         elif self._adds_cookie and not failed:
+            if loses_changes(self._object):
+                log.warning(
+                    "a session that was changed by a script, or first touched after the response callbacks, is not"
+                    " saved: see the tween"
+                )
             discard(self._object, environ)
-            log.warning("a session that was first touched after the response callbacks is not saved: see the tween")
+
+    def _add_cookie(self, request: Any, response: Any) -> None:
+        """Commit, and add the cookie alone: the response callback of a request that has no other, as a test's own."""
+        if not is_kept(request, self._object, self._options):
+            discard(self._object, request.environ)
+        if self._adds_headers:
+            commit_or_discard(self._object, request.environ)
+            headers = with_session_headers(self._object, [], cookie=self._adds_cookie)
+            response.headerlist.extend(header for header in headers if header[0] == "Set-Cookie")
 
     def _end(self, response: Any, environ: Mapping[str, Any]) -> None:
         """Have saved what a body changes that is made while it is sent; otherwise nothing more happens."""
@@ -196,6 +280,31 @@ class _Completion:
             response.content_length = length
         elif self._adds_cookie:
             let_go(self._object)
+
+
+class _Raise:
+    """Raises an error: a finished callback."""
+
+    def __init__(self, error: Exception) -> None:
+        self._error = error
+
+    def __call__(self, _request: Any) -> None:
+        raise self._error
+
+
+def _is_failing() -> bool:
+    """Say whether an exception is leaving the router, which calls its finished callbacks on the way.
+
+    The exception that is being handled may also be the one of a caller's ``except`` block.
+    """
+    exception = sys.exc_info()[1]
+    router: FrameType | None = sys._getframe()
+    while router is not None and router.f_code is not Router.invoke_request.__code__:
+        router = router.f_back
+    traceback = exception.__traceback__ if exception else None
+    while traceback is not None and traceback.tb_frame is not router:
+        traceback = traceback.tb_next
+    return traceback is not None
 
 
 def is_kept(request: Any, session_object: BeakerSessionObject, fallback: SessionOptions | None) -> bool:

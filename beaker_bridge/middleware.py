@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, MutableMapping
+from collections.abc import Callable, Iterable, Mapping, MutableMapping
+from types import MappingProxyType
 from typing import Any
 
 from beaker.middleware import SessionMiddleware as BeakerSessionMiddleware
@@ -11,7 +12,8 @@ from beaker_bridge.environ import (
     ENVIRON_KEY,
     SessionObject,
     StreamedBody,
-    commit_late,
+    commit_before_error,
+    commit_or_discard,
     headers_left,
     is_streamed,
     let_go,
@@ -20,10 +22,13 @@ from beaker_bridge.environ import (
     with_session_headers,
 )
 from beaker_bridge.profile import SessionProfile
+from beaker_bridge.recorded_filter import record_filter
 from beaker_bridge.session import StandaloneSession
-from beaker_bridge.settings import PREFIXES, given, prefixed, read_options
+from beaker_bridge.settings import PREFIXES, TABLE, given, prefixed, read_options
 
 WSGIApplication = Callable[[MutableMapping[str, Any], Callable[..., Any]], Iterable[bytes]]
+
+_ABSENT: Any = object()
 
 
 class SessionMiddleware:
@@ -33,27 +38,40 @@ class SessionMiddleware:
         app: the WSGI application.
         config: options under ``session.`` or ``beaker.session.``; if none is, all of them are options.
         environ_key: where the session is in the environ.
+        wrap_app: the WSGI application, as Beaker names it, instead of ``app``.
         options: options, with or without a prefix; they win over those in ``config``.
 
     Raises:
         SettingsError: one or more options are wrong.
+        TypeError: there is not exactly one application.
     """
 
     session = BeakerSessionMiddleware.session
 
     def __init__(
         self,
-        app: WSGIApplication,
+        app: WSGIApplication = _ABSENT,
         config: MutableMapping[str, Any] | None = None,
         environ_key: str = ENVIRON_KEY,
+        *,
+        wrap_app: WSGIApplication = _ABSENT,
         **options: Any,
     ) -> None:
-        self.app = self.wrap_app = app
+        if (app is _ABSENT) == (wrap_app is _ABSENT):
+            raise TypeError("SessionMiddleware takes one WSGI application: app, or wrap_app, as Beaker names it")
+        self.app = self.wrap_app = wrap_app if app is _ABSENT else app
         self.environ_key = environ_key
         config = config or {}
         found = prefixed(config) if any(name.startswith(PREFIXES) for name in config) else given(config)
-        self._profile = SessionProfile(read_options(found | given(options)))
-        self._webtest_varname = self._profile.options.webtest_varname
+        table = read_options(found | given(options))
+        #: The options by name, converted, defaults and secrets included; to read, not to change.
+        self.options: Mapping[str, Any] = MappingProxyType(
+            {**table.backend_arguments, **{name: getattr(table, name) for name in TABLE}}
+        )
+        self._profile = SessionProfile(table)
+        self._webtest_varname = table.webtest_varname
+        if environ_key == ENVIRON_KEY:
+            record_filter(self.app, self._profile)
 
     def __call__(self, environ: MutableMapping[str, Any], start_response: Callable[..., Any]) -> Iterable[bytes]:
         """Answer a request."""
@@ -69,7 +87,8 @@ class SessionMiddleware:
         def session_start_response(status: str, headers: list[tuple[str, str]], exc_info: Any = None) -> Any:
             if state["_sess"] is not None:
                 if needs_commit(session_object):
-                    commit_late(session_object, environ)
+                    commit_session = commit_before_error if exc_info else commit_or_discard
+                    commit_session(session_object, environ)
                 headers = with_session_headers(session_object, headers)
             headers_left(session_object)
             return start_response(status, headers, exc_info)
@@ -81,7 +100,11 @@ class SessionMiddleware:
         return body
 
     def _get_session(self) -> StandaloneSession:
-        """Return a session that has nothing to do with the request, as Beaker's middleware does."""
+        """Return a session that has nothing to do with the request, as Beaker's middleware does.
+
+        Raises:
+            BeakerBridgeError: a cookie session is its request's alone.
+        """
         return standalone_session(self._profile)
 
 

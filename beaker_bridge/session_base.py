@@ -390,24 +390,37 @@ class SafeSession(BeakerAttributes, BeakerSession):
         self.unsettled = self._dirty = True
 
     def save(self, accessed_only: bool = False) -> None:
-        """Commit, as Beaker's middleware asks for at the very end; a failure is logged.
+        """Commit, as Beaker's middleware asks for before the headers leave; what fails later is logged.
 
         Args:
             accessed_only: nobody asked to save; commit what was changed all the same.
+
+        Raises:
+            BeakerBridgeError: the store, the serializer or a limit refuses it; nothing is saved any more.
         """
-        if not accessed_only:
-            self.force()
         try:
+            if not accessed_only:
+                self.force()
             self.commit()
-        except BeakerBridgeError:
-            self._binding.discard()
-            log.exception("a session that was changed after the exception views is not saved")
+        except BaseException as error:
+            self._binding.discard(int(self._binding.environ.get("retry.attempt", 0)))
+            if not (self._binding.sent and isinstance(error, BeakerBridgeError)):
+                raise
+            log.exception("a session that was changed when the response's headers had left is not saved")
 
     def force(self) -> None:
         """Mark the session to be stored even if it is new and empty, as Beaker's ``save()`` does."""
         if self._binding.sent:
             self._refuse_late_change()
         self.unsettled = self._dirty = self._forced = True
+
+    def force_by_option(self) -> None:
+        """Mark the session to be stored unless it is as the store has it, as ``auto`` asks for.
+
+        When the headers have left, a new session that is empty stays unsaved: no browser would know its id.
+        """
+        if len(self) or self._exists or not self._binding.sent:
+            self.unsettled = self._dirty = self._forced = True
 
     def hand_out(self, key: str, value: Any) -> None:
         """Remember a mutable value that the application was handed, to see whether it changes it."""

@@ -20,7 +20,7 @@ from beaker_bridge.environ import (
     needs_commit,
 )
 from beaker_bridge.exceptions import BeakerBridgeError, SettingsError
-from beaker_bridge.factory import TWEEN, SessionFactory, is_kept, remember_response
+from beaker_bridge.factory import TWEEN, is_kept, is_ours, remember_response
 from beaker_bridge.settings import prefixed, read_options
 
 #: The tween's name in ``pyramid.tweens``.
@@ -79,9 +79,7 @@ def _ended(request: Any, response: Any) -> Any:
 
 def _follow_streamed(request: Any, response: Any) -> None:
     """Have saved what a streamed body does to a session that it is the first to touch."""
-    if is_streamed(response.app_iter, request.environ) and isinstance(
-        request.registry.queryUtility(ISessionFactory), SessionFactory
-    ):
+    if is_streamed(response.app_iter, request.environ) and is_ours(request.registry.queryUtility(ISessionFactory)):
         # Made, not loaded; what makes it completes the response.
         _ = request.session
 

@@ -1,19 +1,29 @@
 """``request.session`` as a mapping, and the session factories."""
 
+import gc
+import weakref
 from collections.abc import MutableMapping
+from types import SimpleNamespace
 
 import pytest
+from pyramid.config import global_registries
+from pyramid.interfaces import ISession, ISessionFactory
+from pyramid.request import Request
+from pyramid.scripting import prepare
 from pyramid.testing import DummyRequest
 from webtest import TestApp
+from zope.interface.verify import verifyObject
 
 from beaker_bridge import (
     BeakerBridgeError,
     BeakerSessionFactoryConfig,
+    SessionMiddleware,
+    SessionValueError,
     SettingsError,
     session_factory_from_settings,
 )
 from beaker_bridge.environ import ENVIRON_KEY
-from tests.installations import Views, data, install, store_options
+from tests.installations import INSTALLATIONS, WITH_TWEEN, Views, count, data, install, store_options
 
 
 @pytest.fixture
@@ -203,3 +213,387 @@ def test_a_new_id_makes_no_csrf_token(session):
     session.regenerate_id()
 
     assert session == {}
+
+
+# -- A subclass of what a factory returns ------------------------------------------------------------
+
+FACTORIES = {
+    "settings": lambda: session_factory_from_settings({"session.type": "memory", "session.key": "sid"}),
+    "python": lambda: BeakerSessionFactoryConfig(type="memory", key="sid"),
+}
+
+
+@pytest.fixture(params=FACTORIES)
+def base(request):
+    """Return a session factory of each kind."""
+    return FACTORIES[request.param]()
+
+
+def test_a_factory_is_a_class(base):
+    """A session is an instance of its factory, which is Pyramid's ``ISessionFactory`` and has the options."""
+    session = base(DummyRequest())
+
+    assert isinstance(session, base)
+    assert verifyObject(ISession, session)
+    assert ISessionFactory.providedBy(base)
+    assert base.options.key == "sid"
+    assert not isinstance(session, FACTORIES["python"]())
+
+
+def test_a_subclass_overrides_what_it_likes(base):
+    """What a subclass overrides is called, calls what it overrides, and keeps attributes of its own."""
+
+    class Mine(base):
+        kind = "mine"
+        csrf_prefix = "token of "
+
+        def __init__(self, request):
+            self.before = "before"
+            super().__init__(request)
+            self.path_of_request = request.path
+            self.invalidated = 0
+
+        def invalidate(self):
+            kept = self.get("language")
+            super().invalidate()
+            self.invalidated += 1
+            if kept:
+                self["language"] = kept
+
+        def flash(self, msg, queue="", allow_duplicate=True):
+            super().flash({"text": msg}, queue, allow_duplicate)
+
+        def get_csrf_token(self):
+            return self.csrf_prefix + super().get_csrf_token()
+
+        @property
+        def new(self):
+            return "very" if super().new else "not"
+
+    session = Mine(DummyRequest(path="/here"))
+    session["language"] = "eo"
+    session.flash("hello")
+    session["other"] = 1
+    token = session.get_csrf_token()
+    session.invalidate()
+
+    assert (session.before, session.path_of_request, session.invalidated, session.kind) == (
+        "before",
+        "/here",
+        1,
+        "mine",
+    )
+    assert dict(session) == {"language": "eo"}
+    assert token.startswith("token of ")
+    assert session.new == "very"
+    assert isinstance(session, base)
+    assert verifyObject(ISession, session)
+    assert Mine.options is base.options
+
+
+@pytest.mark.parametrize("installation", INSTALLATIONS)
+def test_a_subclass_is_a_session_factory(installation, tmp_path):
+    """A subclass serves an application in each installation; one of a subclass does, too."""
+    options = store_options("memory", tmp_path)
+
+    def configure(config):
+        name = installation.removesuffix("_alone")
+        own = options if name in ("settings", "python") else {}
+        first = BeakerSessionFactoryConfig(**own) if own else session_factory_from_settings({})
+
+        class Counting(first):
+            def __getitem__(self, key):
+                return super().__getitem__(key) * 10
+
+        class Mine(Counting):
+            def invalidate(self):
+                super().invalidate()
+                self["ended"] = True
+
+        config.commit()
+        config.set_session_factory(Mine)
+        Views(count=count, data=data, end=lambda request: request.session.invalidate(), one=one)(config)
+
+    def one(request):
+        return request.session["count"]
+
+    app = TestApp(install(installation, options, configure))
+
+    assert app.get("/count").text == "10"
+    assert app.get("/one").text == "10"
+    app.get("/end")
+    assert app.get("/data").text == "[('ended', True)]"
+
+
+@pytest.mark.parametrize("installation", WITH_TWEEN)
+def test_a_streamed_body_with_a_subclass(installation, tmp_path):
+    """A body that touches a subclass's session first is saved, as with the factory itself."""
+
+    def stream(request):
+        def body():
+            yield b"begun"
+            request.session["put"] = 1
+
+        request.response.app_iter = body()
+        return request.response
+
+    def configure(config):
+        own = store_options("memory", tmp_path) if installation == "settings" else {}
+
+        class Mine(session_factory_from_settings({f"session.{name}": value for name, value in own.items()})):
+            pass
+
+        config.set_session_factory(Mine)
+        Views(count=count, data=data, stream=stream)(config)
+
+    app = TestApp(install(installation, store_options("memory", tmp_path), configure))
+    app.get("/count")
+    app.get("/stream")
+
+    assert app.get("/data").text == "[('count', 1), ('put', 1)]"
+
+
+# -- Requests that are hardly any --------------------------------------------------------------------
+
+
+class Double:
+    """A request as unit tests write it: an environ and response callbacks."""
+
+    def __init__(self, **environ):
+        self.environ = environ
+        self.callbacks = []
+        self.add_response_callback = self.callbacks.append
+
+    def answer(self):
+        """Call the response callbacks, and return the headers."""
+        response = SimpleNamespace(headerlist=[])
+        for callback in self.callbacks:
+            callback(self, response)
+        return response.headerlist
+
+
+@pytest.mark.parametrize(
+    "request_", [SimpleNamespace(environ={}), Double(), DummyRequest()], ids=lambda r: type(r).__name__
+)
+def test_a_request_needs_an_environ(request_):
+    """A request with nothing but an ``environ`` gets a session, with all that a session can do."""
+    session = BeakerSessionFactoryConfig(type="memory")(request_)
+    session["a"] = [1]
+    session.flash("message")
+
+    assert session.pop_flash() == ["message"]
+    assert session.get_csrf_token() == session["_csrft_"]
+    assert session.new
+    assert session.accessed()
+    assert dict(session, _csrft_=None) == {"a": [1], "_csrft_": None}
+
+
+def test_response_callbacks_alone():
+    """A request with response callbacks alone is saved by the first of them, which adds the cookie."""
+    factory = BeakerSessionFactoryConfig(type="memory", key="sid")
+    request = Double()
+    factory(request)["a"] = 1
+    ((name, cookie),) = request.answer()
+    again = Double(HTTP_COOKIE=cookie.split(";")[0])
+    session = factory(again)
+
+    assert name == "Set-Cookie"
+    assert dict(session) == {"a": 1}
+    assert not session.new
+    assert again.answer() == []
+
+
+@pytest.mark.parametrize(("option", "headers"), [({}, 1), ({"cookie_on_exception": False}, 0)])
+def test_response_callbacks_alone_after_an_exception(option, headers):
+    """``cookie_on_exception`` decides there, too, by the request's ``exception``."""
+    request = Double()
+    request.exception = True
+    BeakerSessionFactoryConfig(**option, type="memory")(request)["a"] = 1
+
+    assert len(request.answer()) == headers
+
+
+def test_response_callbacks_alone_raise():
+    """What cannot be saved raises there, too."""
+    request = Double()
+    BeakerSessionFactoryConfig(type="memory")(request)["bad"] = [[[object()]]]
+
+    with pytest.raises(SessionValueError):
+        request.answer()
+
+
+def test_response_callbacks_alone_under_a_filter():
+    """Where our filter carries the session, it commits, and adds the cookie; the policy counts all the same."""
+    seen = {}
+
+    def app(environ, start_response):
+        request = Double()
+        request.environ = environ
+        request.exception = True
+        factory = session_factory_from_settings({"session.cookie_on_exception": environ["PATH_INFO"][1:]})
+        factory(request)["a"] = 1
+        seen[environ["PATH_INFO"]] = request.answer()
+        start_response("200 OK", [("Content-Type", "text/plain")])
+        return []
+
+    filtered = TestApp(SessionMiddleware(app, type="memory"))
+
+    assert "Set-Cookie" not in filtered.get("/false").headers
+    assert "Set-Cookie" in filtered.get("/true").headers
+    assert seen == {"/false": [], "/true": []}
+
+
+# -- Scripts -----------------------------------------------------------------------------------------
+
+
+def _script_site(tmp_path, **options):
+    return install("settings_alone", {**store_options("file", tmp_path), **options}, Views(count=count, data=data))
+
+
+@pytest.mark.parametrize("auto", [False, True])
+@pytest.mark.parametrize("known", [False, True])
+def test_a_script_that_reads_is_not_warned(tmp_path, caplog, auto, known):
+    """A script that only read ``request.session`` loses nothing, and is not warned."""
+    app = _script_site(tmp_path, auto=auto)
+    cookie = TestApp(app).get("/count").headers["Set-Cookie"].split(";")[0] if known else ""
+    with prepare(Request.blank("/", headers={"Cookie": cookie}), registry=app.registry) as environment:
+        session = environment["request"].session
+        read = session.get("count"), dict(session), session.peek_flash()
+
+    assert read[0] == (1 if known else None)
+    assert caplog.text == ""
+
+
+CHANGES = {
+    "a key": lambda session: session.update(a=1),
+    "a value": lambda session: session["list"].append(1),
+    "save()": lambda session: session.save(),
+    "a logout": lambda session: session.invalidate(),
+}
+
+
+@pytest.mark.parametrize("change", CHANGES.values(), ids=CHANGES)
+def test_a_script_that_changes_is_warned(tmp_path, caplog, change):
+    """A script that changed ``request.session`` is told that nothing is saved, and nothing is."""
+    views = Views(begin=lambda request: request.session.update(list=[]), data=data)
+    app = install("settings_alone", store_options("file", tmp_path), views)
+    browser = TestApp(app)
+    cookie = browser.get("/begin").headers["Set-Cookie"].split(";")[0]
+    with prepare(Request.blank("/", headers={"Cookie": cookie}), registry=app.registry) as environment:
+        change(environment["request"].session)
+
+    (told,) = caplog.records
+    assert told.message.startswith("a session that was changed by a script, or first touched after the response")
+    assert browser.get("/data").text == "[('list', [])]"
+
+
+# -- The filter's configuration beside the pipeline --------------------------------------------------
+
+
+def _session_of(app, cookie=""):
+    """Return a script's session of an application."""
+    return dict(prepare(Request.blank("/", headers={"Cookie": cookie}), registry=app.registry)["request"].session)
+
+
+class Wrapping:
+    """Middleware that holds what it wraps in an attribute."""
+
+    def __init__(self, attribute, wrapped):
+        if attribute:
+            setattr(self, attribute, wrapped)
+        self.wrapped = wrapped
+
+    def __call__(self, environ, start_response):
+        return self.wrapped(environ, start_response)
+
+
+def _pyramid(own=()):
+    """Return an application with session settings of its own, or none."""
+    return install("settings", {}, Views(count=count, data=data), **dict(own))
+
+
+@pytest.mark.parametrize("attribute", [None, "app", "application", "wrap_app", "hidden"])
+@pytest.mark.parametrize("own", [{}, {"session.type": "memory", "session.key": "own"}])
+def test_a_script_uses_the_filters_configuration(tmp_path, caplog, attribute, own):
+    """What passes no filter is served with the configuration of the one that wraps the application."""
+    app = _pyramid(own)
+    wrapped = Wrapping(attribute, app) if attribute else app
+    browser = TestApp(SessionMiddleware(wrapped, **store_options("file", tmp_path)))
+    cookie = browser.get("/count").headers["Set-Cookie"].split(";")[0]
+    caplog.clear()
+
+    # A filter that was not seen to wrap the application leaves its settings alone.
+    if not (attribute == "hidden" and own):
+        assert _session_of(app, cookie) == {"count": 1}
+    assert "no session is configured" not in caplog.text
+
+
+def test_a_request_that_passes_no_filter_is_saved(tmp_path):
+    """A request beside the pipeline reads and writes the filter's sessions."""
+    app = _pyramid()
+    browser = TestApp(SessionMiddleware(app, **store_options("file", tmp_path)))
+    browser.get("/count")
+    beside = TestApp(app, cookiejar=browser.cookiejar)
+
+    assert beside.get("/count").text == "2"
+    assert browser.get("/count").text == "3"
+
+
+@pytest.mark.parametrize("several", ["urlmap", "cascade"])
+def test_several_applications_under_one_filter(tmp_path, several):
+    """Each application that a filter wraps has its configuration; another filter's have theirs."""
+    apps = [_pyramid() for _ in range(3)]
+    together = Wrapping(None, apps[0])
+    # As Paste's URLMap has them, and its Cascade.
+    if several == "urlmap":
+        together.applications = [((None, "/a"), apps[0]), ((None, "/b"), apps[1])]
+    else:
+        together.apps = [Wrapping("app", apps[0]), apps[1]]
+    browser = TestApp(SessionMiddleware(together, **store_options("file", tmp_path)))
+    SessionMiddleware(apps[2], type="memory")
+    cookie = browser.get("/count").headers["Set-Cookie"].split(";")[0]
+
+    assert [_session_of(app, cookie) for app in apps] == [{"count": 1}, {"count": 1}, {}]
+
+
+def test_the_nearest_filter_counts(tmp_path, caplog):
+    """Of two filters the inner one makes a request's session, and a script's."""
+    app = _pyramid()
+    inner = SessionMiddleware(app, **store_options("file", tmp_path))
+    browser = TestApp(SessionMiddleware(inner, type="memory"))
+    SessionMiddleware(app, type="memory", environ_key="another")
+    cookie = browser.get("/count").headers["Set-Cookie"].split(";")[0]
+
+    assert _session_of(app, cookie) == {"count": 1}
+
+
+def test_a_filter_without_an_application(monkeypatch):
+    """A filter in a process without Pyramid has nowhere to record its configuration."""
+    monkeypatch.setattr("beaker_bridge.recorded_filter.global_registries", SimpleNamespace(last=None))
+
+    assert SessionMiddleware(lambda *_: [], type="memory").options["type"] == "memory"
+
+
+def test_an_endless_chain_of_applications_ends():
+    """An object that has every attribute, as a test's mock has, is looked at up to a bound."""
+
+    class Endless:
+        def __getattr__(self, name):
+            return Endless()
+
+    assert SessionMiddleware(Endless(), type="memory").options["type"] == "memory"
+    circle = Wrapping("app", None)
+    circle.app = circle
+    assert SessionMiddleware(circle, type="memory").options["type"] == "memory"
+
+
+def test_a_recorded_configuration_keeps_nothing_alive(tmp_path):
+    """A filter and its application end together, and their configuration with them."""
+    app = _pyramid()
+    filtered = SessionMiddleware(app, **store_options("file", tmp_path))
+    left = [weakref.ref(filtered._profile), weakref.ref(app.registry)]
+    global_registries.remove(app.registry)
+    del app, filtered
+    gc.collect()
+
+    assert [reference() for reference in left] == [None, None]

@@ -3,17 +3,26 @@
 import gc
 import json
 import logging
+import sys
 
 import pytest
 from beaker.session import SessionObject as BeakerSessionObject
-from pyramid.events import NewResponse
+from pyramid.events import NewRequest, NewResponse
 from pyramid.interfaces import ISession
 from pyramid.request import Request
 from pyramid.response import Response
 from webtest import TestApp
 from zope.interface.verify import verifyObject
 
-from beaker_bridge import SessionMiddleware, SettingsError
+from beaker_bridge import (
+    SessionConflictError,
+    SessionMiddleware,
+    SessionStoreError,
+    SessionTooLargeError,
+    SessionValueError,
+    SettingsError,
+)
+from beaker_bridge.stores.base import Swap
 from tests.installations import (
     ALONE,
     INSTALLATIONS,
@@ -27,6 +36,12 @@ from tests.installations import (
     redirect,
     store_options,
 )
+from tests.requests import WatchedStore
+
+#: What the serializer finds when the session is committed.
+NOT_JSON = [[[object()]]]
+#: What no cookie holds, compressed neither.
+LARGE = "".join(map(str, range(3000)))
 
 pytestmark = pytest.mark.filterwarnings("ignore::beaker.exceptions.BeakerWarning")
 
@@ -476,20 +491,6 @@ def test_a_first_touch_in_a_subscriber_of_new_response(installation, tmp_path, c
     assert ("first touched after the response callbacks" in caplog.text) == standalone
 
 
-def test_a_failing_late_commit_is_logged(site, caplog):
-    """A failure after the exception views is logged, saves nothing and sends no cookie."""
-
-    def late(request):
-        request.add_response_callback(lambda request, response: request.session.__setitem__("bad", object()))
-
-    app = site({"late": late})
-    answer = app.get("/late")
-
-    assert "Set-Cookie" not in answer.headers
-    assert app.get("/data").text == "[]"
-    assert "session['bad'] cannot be stored" in caplog.text
-
-
 # -- Exceptions --------------------------------------------------------------------------------------
 
 
@@ -573,10 +574,9 @@ def test_an_unhandled_exception_saves_nothing(site):
 @pytest.mark.parametrize("installation", WITH_TWEEN)
 def test_a_refused_value_reaches_the_exception_views(installation, tmp_path):
     """A value that the serializer refuses becomes an exception view, and saves nothing."""
-    from beaker_bridge import SessionValueError
 
     def refuse(request):
-        request.session.update(good=1, bad=object())
+        request.session.update(good=1, bad=NOT_JSON)
 
     views = _views(refuse=refuse)
     views.exception_views = {SessionValueError: lambda request: Response(str(request.exception), status=500)}
@@ -591,10 +591,9 @@ def test_a_refused_value_reaches_the_exception_views(installation, tmp_path):
 @pytest.mark.parametrize("installation", WITH_TWEEN)
 def test_too_large_a_cookie_session_reaches_the_exception_views(installation, tmp_path):
     """A cookie session over the browser's limit names its size and its largest keys."""
-    from beaker_bridge import SessionTooLargeError
 
     def grow(request):
-        request.session.update(small=1, large="".join(map(str, range(3000))))
+        request.session.update(small=1, large=LARGE)
 
     views = _views(grow=grow)
     views.exception_views = {SessionTooLargeError: lambda request: Response(str(request.exception), status=500)}
@@ -608,13 +607,11 @@ def test_too_large_a_cookie_session_reaches_the_exception_views(installation, tm
 @pytest.mark.parametrize("installation", WITH_TWEEN)
 def test_a_refused_value_without_a_view_for_it_is_raised(installation, tmp_path):
     """Where no exception view handles it, a failed commit is raised as it is."""
-    from beaker_bridge import SessionValueError
-
     app = TestApp(
         install(
             installation,
             store_options("memory", tmp_path),
-            _views(bad=lambda request: request.session.update(bad=object())),
+            _views(bad=lambda request: request.session.update(bad=NOT_JSON)),
         )
     )
 
@@ -623,29 +620,113 @@ def test_a_refused_value_without_a_view_for_it_is_raised(installation, tmp_path)
 
 
 @pytest.mark.parametrize("installation", ALONE)
-def test_without_the_tween_a_refused_value_is_logged(installation, tmp_path, caplog):
-    """The factory alone commits too late for an exception view: it logs."""
-    app = TestApp(
-        install(
-            installation,
-            store_options("memory", tmp_path),
-            _views(bad=lambda request: request.session.update(bad=object())),
-        )
-    )
-    app.get("/bad")
+def test_without_the_tween_a_refused_value_is_raised(installation, tmp_path):
+    """The factory alone commits too late for an exception view: the request fails."""
+    views = _views(bad=lambda request: request.session.update(bad=NOT_JSON))
+    views.exception_views = {SessionValueError: _answering("not asked")}
+    app = TestApp(install(installation, store_options("memory", tmp_path), views))
 
-    assert "session['bad'] cannot be stored" in caplog.text
+    with pytest.raises(SessionValueError, match=r"session\['bad'\] cannot be stored"):
+        app.get("/bad")
+    assert app.get("/data").text == "[]"
+
+
+# -- Nothing is lost behind a 200 --------------------------------------------------------------------
+
+
+class Busy(WatchedStore):
+    """A store on which another request is faster each time."""
+
+    def swap(self, session_id, record, new, expires_in=None):
+        return Swap(made=False, found=self._store.read(session_id))
+
+
+def _keep_the_store_busy(session, _folder, patch):
+    session["put"] = 1
+    profile = session._state["profile"]
+    patch.setattr(profile, "store", Busy(profile.store))
+
+
+def _break_the_folder(session, folder, _patch):
+    session["put"] = 1
+    folder.rename(folder.with_name("away"))
+    folder.write_text("no folder")
+
+
+#: What makes a commit fail, with the store on which it does, and what is raised.
+FAULTS = {
+    "not JSON": ("memory", SessionValueError, lambda session, *_: session.update(bad=NOT_JSON)),
+    "not JSON in a cookie": ("cookie", SessionValueError, lambda session, *_: session.update(bad=NOT_JSON)),
+    "too large a cookie": ("cookie", SessionTooLargeError, lambda session, *_: session.update(large=LARGE)),
+    "a store that is away": ("file", SessionStoreError, _break_the_folder),
+    "a conflict": ("memory", SessionConflictError, _keep_the_store_busy),
+}
+
+
+@pytest.mark.parametrize("place", ["view", "response callback", "last response callback", "subscriber"])
+@pytest.mark.parametrize("fault", FAULTS)
+def test_what_cannot_be_saved_is_an_error(installation, tmp_path, fault, place, monkeypatch):
+    """Whatever refuses the session, and wherever it was changed: the request fails, and nothing is saved."""
+    store, error, change = FAULTS[fault]
+
+    def act(request, _response=None):
+        change(request.session, tmp_path / "sessions", monkeypatch)
+
+    def act_last(request, _response):
+        request.add_response_callback(act)
+
+    def view(request):
+        request.session.get("count")
+        if place == "view":
+            act(request)
+        elif place.endswith("callback"):
+            request.add_response_callback(act if place == "response callback" else act_last)
+
+    def configure(config):
+        _views(fault=view)(config)
+        if place == "subscriber":
+            config.add_subscriber(lambda event: event.request.path == "/fault" and act(event.request), NewResponse)
+
+    app = TestApp(install(installation, {**store_options(store, tmp_path), "store_timeout": 0.01}, configure))
+    app.get("/count")
+    with pytest.raises(error):
+        app.get("/fault")
+    monkeypatch.undo()
+    if fault == "a store that is away":
+        (tmp_path / "sessions").unlink()
+        (tmp_path / "away").rename(tmp_path / "sessions")
+
+    assert app.get("/data").text == "[('count', 1)]"
 
 
 # -- Configuration -----------------------------------------------------------------------------------
 
 
-def test_no_configuration_at_all():
-    """Without a session in the environ and without options, the first use names the likely causes."""
-    app = TestApp(install("settings", {}, _views()))
+UNCONFIGURED = ("settings", "settings_alone")
 
-    with pytest.raises(SettingsError, match="session filter left out"):
-        app.get("/count")
+
+@pytest.mark.parametrize("installation", UNCONFIGURED, indirect=True)
+def test_no_configuration_at_all(installation, caplog):
+    """Without any option sessions are kept in memory, as pyramid_beaker's; one error in the log says what to do."""
+    app = TestApp(install(installation, {}, _views()))
+    silent = caplog.text
+
+    assert [app.get("/count").text for _ in range(3)] == ["1", "2", "3"]
+    (told,) = [record for record in caplog.records if record.levelno >= logging.WARNING]
+    assert told.levelno == logging.ERROR
+    assert "set session.type and session.secret" in told.message
+    assert "or put the session filter into the pipeline" in told.message
+    assert silent == ""
+
+
+@pytest.mark.parametrize("installation", UNCONFIGURED, indirect=True)
+def test_no_configuration_and_several_processes(installation):
+    """Where the server says that there are several processes, each use without any option raises."""
+    app = TestApp(install(installation, {}, _views()), extra_environ={"wsgi.multiprocess": True})
+
+    for _ in range(2):
+        with pytest.raises(SettingsError, match=r"there are several processes: set session\.type"):
+            app.get("/count")
 
 
 def test_a_functional_test_wraps_the_application():
@@ -766,6 +847,141 @@ def test_beakers_contract_in_the_environ(installation, tmp_path):
 
     assert unsaved == "[]"
     assert app.get("/data").text == "[('seen', True)]"
+
+
+# -- A failed request --------------------------------------------------------------------------------
+
+
+def test_a_request_within_an_except_block(site):
+    """What a caller handles while it calls the application is none of the request's failures."""
+    app = site()
+    answers = []
+    try:
+        [].pop()
+    except IndexError:
+        answers.append(app.get("/count").text)
+    try:
+        [].pop()
+    except IndexError as error:
+        error.__traceback__ = None
+        answers.append(app.get("/count").text)
+    try:
+        app.get("/fail")
+    except RuntimeError:
+        # Its traceback has a frame of the router's, but of another request.
+        answers.append(app.get("/count").text)
+
+    assert answers == ["1", "2", "3"]
+
+
+def test_a_request_that_fails_within_an_except_block(site):
+    """A request that fails itself saves nothing, also where its caller handles another exception."""
+    app = site()
+    app.get("/count")
+    try:
+        [].pop()
+    except IndexError:
+        with pytest.raises(RuntimeError):
+            app.get("/fail")
+
+    assert app.get("/data").text == "[('count', 1)]"
+
+
+def test_a_request_that_fails_after_its_response_callbacks(site):
+    """A subscriber of ``NewResponse`` that raises fails the request."""
+
+    def configure(config):
+        _views()(config)
+        config.add_subscriber(lambda event: event.request.params["x"], NewResponse)
+
+    app = site({"configure": configure})
+    app.get("/data?x=")
+    with pytest.raises(KeyError):
+        app.get("/count")
+
+    assert app.get("/data?x=").text == "[]"
+
+
+@pytest.mark.parametrize("installation", ["filter", "beaker_filter", "filter_alone", "beaker_filter_alone"])
+def test_an_error_page_under_the_filter(installation, tmp_path):
+    """What no exception view handles saves nothing, though error middleware under the filter answers."""
+    pages = []
+
+    def with_error_pages(app):
+        def error_pages(environ, start_response):
+            try:
+                return app(environ, start_response)
+            except RuntimeError:
+                pages.append(environ["PATH_INFO"])
+                start_response("500 Internal Server Error", [("Content-Type", "text/plain")], sys.exc_info())
+                return [b"sorry"]
+
+        return error_pages
+
+    app = install(installation, store_options("memory", tmp_path), _views())
+    app.app = app.wrap_app = with_error_pages(app.app)
+    browser = TestApp(app)
+    browser.get("/count")
+
+    assert browser.get("/fail", status=500).text == "sorry"
+    assert browser.get("/data").text == "[('count', 1)]"
+
+
+@pytest.mark.parametrize("nested", ["subrequest", "wsgi"])
+def test_a_request_within_a_views_except_block(installation, tmp_path, nested):
+    """A subrequest, and a call of the application itself, are saved where the view handles an exception."""
+
+    def outer(request):
+        inner = Request.blank("/count", cookies=dict(request.cookies))
+        try:
+            fail(request)
+        except RuntimeError:
+            if nested == "wsgi":
+                return inner.get_response(app)
+            if "filter" not in installation:
+                return request.invoke_subrequest(inner)
+            inner.environ["beaker.session"] = request.environ["beaker.session"]
+            return request.invoke_subrequest(inner, use_tweens=True)
+
+    app = install(installation, store_options("memory", tmp_path), _views(outer=outer))
+    browser = TestApp(app)
+    browser.get("/count")
+
+    assert browser.get("/outer").text == "2"
+    assert "('count', 2)" in browser.get("/data").text
+
+
+def test_an_exception_that_an_exception_view_answers_within_an_except_block(installation, tmp_path):
+    """The policy decides on what an exception view answered, whatever the caller handles."""
+    app = TestApp(install(installation, store_options("memory", tmp_path), _failing_views()))
+    try:
+        [].pop()
+    except IndexError:
+        app.get("/failing", status=500)
+
+    assert app.get("/data").text == "[('failed', True)]"
+
+
+def test_all_finished_callbacks_run_before_a_failed_commit_is_raised(site):
+    """A commit that fails in the finished callbacks is raised by the last of them."""
+    ran = []
+
+    def bad(request):
+        request.session["bad"] = NOT_JSON
+        request.add_finished_callback(lambda _request: ran.append("after"))
+
+    def early(event):
+        event.request.add_finished_callback(lambda _request: ran.append("before"))
+
+    def configure(config):
+        _views(bad=bad)(config)
+        config.add_subscriber(early, NewRequest)
+
+    app = site({"configure": configure})
+    with pytest.raises(SessionValueError):
+        app.get("/bad")
+
+    assert ran == ["before", "after"]
 
 
 # -- What the request says of itself -----------------------------------------------------------------

@@ -1,14 +1,23 @@
 """The middleware by itself, and its PasteDeploy factories."""
 
 import sys
+from io import BytesIO, StringIO
+from wsgiref.handlers import SimpleHandler
 
+import beaker.middleware
 import pytest
 from paste.deploy import loadapp
 from webtest import TestApp
 
-from beaker_bridge import SessionMiddleware, SettingsError
+from beaker_bridge import (
+    BeakerBridgeError,
+    SessionMiddleware,
+    SessionTooLargeError,
+    SessionValueError,
+    SettingsError,
+)
 from beaker_bridge.environ import ENVIRON_KEY
-from tests.installations import SECRET
+from tests.installations import SECRET, Views, count, data, install
 
 
 def counting(environ, start_response):
@@ -219,16 +228,227 @@ def test_an_unknown_option_in_a_filter_stops_the_start(tmp_path):
     assert "httponly must be true or false, got 'perhaps'" in told
 
 
-def test_a_failing_commit_is_logged(caplog):
-    """A failure in the middleware reaches nobody but the log; nothing is saved, no cookie sent."""
+# -- A commit that fails -----------------------------------------------------------------------------
 
-    def bad(environ, start_response):
-        environ[ENVIRON_KEY]["bad"] = object()
+FAILING = {
+    "not JSON": ({"type": "memory"}, SessionValueError, [[[object()]]]),
+    "not JSON in a cookie": ({"type": "cookie", "validate_key": SECRET}, SessionValueError, [[[object()]]]),
+    "too large": ({"type": "cookie", "validate_key": SECRET}, SessionTooLargeError, "".join(map(str, range(3000)))),
+}
+
+
+def saving(value):
+    """Return an application that saves a value, and answers at once."""
+
+    def app(environ, start_response):
+        environ[ENVIRON_KEY]["value"] = value
         environ[ENVIRON_KEY].save()
+        start_response("200 OK", [])
+        return [b"added"]
+
+    return app
+
+
+def saving_late(value):
+    """Return an application that saves a value, and answers when it is iterated over."""
+
+    def app(environ, start_response):
+        environ[ENVIRON_KEY]["value"] = value
+        environ[ENVIRON_KEY].save()
+        start_response("200 OK", [])
+        yield b"added"
+
+    return app
+
+
+@pytest.mark.parametrize("saves", [saving, saving_late])
+@pytest.mark.parametrize("fault", FAILING)
+def test_what_cannot_be_saved_is_a_500(saves, fault):
+    """A session that cannot be saved raises where the answer begins, and a server answers with a 500."""
+    options, error, value = FAILING[fault]
+    sent, logged = BytesIO(), StringIO()
+    handler = SimpleHandler(BytesIO(), sent, logged, {"SERVER_PROTOCOL": "HTTP/1.0"})
+    handler.run(SessionMiddleware(saves(value), **options))
+
+    assert sent.getvalue().startswith(b"HTTP/1.0 500")
+    assert b"added" not in sent.getvalue()
+    assert b"Set-Cookie" not in sent.getvalue()
+    assert error.__name__ in logged.getvalue()
+
+
+def with_error_pages(app):
+    """Return middleware that answers with a page of its own where an application raises."""
+
+    def error_pages(environ, start_response):
+        try:
+            return list(app(environ, start_response))
+        except Exception:  # noqa: BLE001 -- as error middleware does
+            start_response("500 Internal Server Error", [], sys.exc_info())
+            return [b"sorry"]
+
+    return error_pages
+
+
+@pytest.mark.parametrize("saves", [saving, saving_late])
+@pytest.mark.parametrize("fault", FAILING)
+def test_an_error_page_for_what_cannot_be_saved(saves, fault):
+    """Error middleware under the filter answers with its page: that raises nothing again, and saves nothing."""
+    options, error, value = FAILING[fault]
+    (call,) = _responses(SessionMiddleware(with_error_pages(saves(value)), **options))
+
+    assert call[0] == "500 Internal Server Error"
+    assert call[2][0] is error
+    assert dict(call[1]) == {"Vary": "Cookie"}
+
+
+def test_an_error_page_saves_what_was_saved_before_the_error():
+    """An application that fails after ``save()``, before it answered, is saved, as Beaker's is."""
+
+    def failing(environ, start_response):
+        counting(environ, lambda *_: None)
+        raise RuntimeError
+
+    app = TestApp(SessionMiddleware(with_error_pages(failing), {"session.type": "memory"}))
+    app.get("/", status=500)
+    app.app.app = counting
+
+    assert app.get("/").text == "2"
+
+
+def test_an_error_page_is_sent_though_the_session_cannot_be_saved(caplog):
+    """Where the application failed itself, a failing commit is logged: the page tells of the first error."""
+
+    def failing(environ, start_response):
+        saving([[[object()]]])(environ, lambda *_: None)
+        raise RuntimeError
+
+    (call,) = _responses(SessionMiddleware(with_error_pages(failing), {"session.type": "memory"}))
+
+    assert call[2][0] is RuntimeError
+    assert "session['value'] cannot be stored" in caplog.text
+    assert dict(call[1]) == {"Vary": "Cookie"}
+
+
+@pytest.mark.parametrize("late", [1, [[[object()]]]])
+def test_an_error_page_saves_nothing_more_after_an_answer(late, caplog):
+    """An error page that replaces an answer sends that answer's cookie, and commits nothing that came after it."""
+
+    def failing(environ, start_response):
+        counting(environ, start_response)
+        saving(late)(environ, lambda *_: None)
+        raise RuntimeError
+
+    held = []
+
+    def look(environ, start_response):
+        held.append(dict(environ[ENVIRON_KEY]))
+        start_response("200 OK", [("Content-Type", "text/plain")])
+        return []
+
+    app = TestApp(SessionMiddleware(with_error_pages(failing), {"session.type": "memory"}))
+    app.get("/", status=500)
+    app.app.app = look
+    app.get("/")
+
+    assert held == [{"count": 1}]
+    assert caplog.text == ""
+
+
+@pytest.mark.parametrize("fault", FAILING)
+def test_code_behind_beakers_own_filter(fault):
+    """What other WSGI code saves after Pyramid has used the session raises, too, as Beaker's own does."""
+    options, error, value = FAILING[fault]
+
+    def configure(config):
+        Views(count=count, data=data)(config)
+
+    inner = install("settings", {}, configure)
+
+    def changing(environ, start_response):
+        def change(status, headers, exc_info=None):
+            if environ["PATH_INFO"] == "/count":
+                environ[ENVIRON_KEY]["value"] = value
+                environ[ENVIRON_KEY].save()
+            return start_response(status, headers, exc_info)
+
+        return inner(environ, change)
+
+    app = TestApp(beaker.middleware.SessionMiddleware(changing, data_serializer="json", **options))
+    with pytest.raises(error):
+        app.get("/count")
+
+    assert app.get("/data").text == "[]"
+
+
+def test_persist_raises():
+    """``persist()``, Beaker's commit at once, raises, and nothing is saved any more."""
+    raised = []
+
+    def persisting(environ, start_response):
+        session = environ[ENVIRON_KEY]
+        session["value"] = [[[object()]]]
+        session.save()
+        try:
+            session.persist()
+        except SessionValueError as error:
+            raised.append(error)
+        session["value"] = 1
         start_response("200 OK", [])
         return []
 
-    (call,) = _responses(SessionMiddleware(bad, {"session.type": "memory"}))
+    (call,) = _responses(SessionMiddleware(persisting, {"session.type": "memory"}))
 
-    assert "session['bad'] cannot be stored" in caplog.text
+    assert len(raised) == 1
     assert dict(call[1]) == {"Vary": "Cookie"}
+
+
+def test_persist_in_the_body_logs(caplog):
+    """When the headers have left, ``persist()`` can only log what it cannot save."""
+
+    def persisting(environ, start_response):
+        environ[ENVIRON_KEY].get("value")
+        start_response("200 OK", [])
+        environ[ENVIRON_KEY]["value"] = 1
+        environ[ENVIRON_KEY].save()
+        environ[ENVIRON_KEY].persist()
+        yield b"sent"
+
+    _responses(SessionMiddleware(persisting, {"session.type": "memory"}))
+
+    assert "a session that was changed when the response's headers had left is not saved" in caplog.text
+
+
+# -- As Beaker's middleware --------------------------------------------------------------------------
+
+
+def test_beakers_name_for_the_application():
+    """The application may be given as ``wrap_app``, as to Beaker's middleware, but not twice, nor left out."""
+    app = SessionMiddleware(wrap_app=counting, type="memory")
+
+    assert TestApp(app).get("/").text == "1"
+    assert app.app is app.wrap_app is counting
+    for wrong in ({}, {"app": counting, "wrap_app": counting}):
+        with pytest.raises(TypeError, match="takes one WSGI application: app, or wrap_app"):
+            SessionMiddleware(**wrong)
+
+
+def test_its_options_can_be_read():
+    """``options`` has each option by its name, converted, whether it was given or not; nobody can change it."""
+    options = SessionMiddleware(counting, {"session.key": "k", "session.timeout": "300"}, secret=SECRET).options
+
+    assert (options["key"], options["timeout"], options["secret"], options["auto"]) == ("k", 300, SECRET, False)
+    with pytest.raises(TypeError):
+        options["key"] = "other"
+
+
+@pytest.mark.parametrize("key", ["type", "session.type"])
+def test_get_session_refuses_a_cookie_session(key):
+    """A cookie session is its request's alone: ``environ['beaker.get_session']`` has none to give."""
+
+    def make(environ, start_response):
+        with pytest.raises(BeakerBridgeError, match="got type = cookie"):
+            environ["beaker.get_session"]()
+        start_response("200 OK", [])
+        return []
+
+    assert _responses(SessionMiddleware(make, {key: "cookie"}, validate_key=SECRET)) == [("200 OK", [], None)]

@@ -287,6 +287,44 @@ def test_a_body_that_only_reads_writes_nothing(installation, tmp_path):
     assert [(path, path.stat().st_mtime_ns) for path in (tmp_path / "sessions").rglob("*.cache")] == before
 
 
+@pytest.mark.parametrize("known", [True, False])
+@pytest.mark.parametrize("touched", [True, False])
+@pytest.mark.parametrize("store", [*STORED, "cookie", "cookie_encrypted"])
+def test_a_body_that_only_reads_logs_nothing_with_auto(installation, store, tmp_path, caplog, touched, known):
+    """With ``auto`` a stream that only reads writes nothing and logs nothing, whoever touched the session first."""
+
+    def read(session):
+        # A list that is handed out is looked at again at the end.
+        assert (dict(session), session.get("list")) == (({"list": [1]}, [1]) if known else ({}, None))
+
+    configure = Views(begin=lambda request: request.session.update(list=[1]), stream=streaming(read, touched=touched))
+    app = TestApp(install(installation, {**store_options(store, tmp_path), "auto": True}, configure))
+    if known:
+        app.get("/begin")
+    caplog.clear()
+
+    assert app.get("/stream").text == "begun "
+    assert [record for record in caplog.records if record.levelno >= logging.WARNING] == []
+
+
+@pytest.mark.parametrize("installation", ["filter", "filter_alone"], indirect=True)
+def test_auto_saves_what_other_code_changes_in_the_body(installation, tmp_path):
+    """With ``auto`` what the body puts into ``environ['beaker.session']`` is saved, without ``save()``."""
+
+    def view(request):
+        def body():
+            yield b"begun"
+            request.environ["beaker.session"]["put"] = 1
+
+        return Response(app_iter=body())
+
+    app = site(installation, tmp_path, view, "file", auto=True)
+    app.get("/count")
+    app.get("/stream")
+
+    assert app.get("/data").text == "[('count', 1), ('put', 1)]"
+
+
 def test_a_session_that_is_discarded_stays_so(installation, tmp_path, caplog):
     """Where ``cookie_on_exception`` keeps nothing, the body of the error page changes nothing, and raises nothing."""
 
