@@ -584,7 +584,7 @@ class SafeSession(BeakerAttributes, BeakerSession):
             raise
 
     def _commit(self) -> None:
-        if self.has_changed() and not (self._forced and self._is_as_stored()):
+        if self.has_changed() and not (self._forced and not self._send_cookie and self._is_as_stored()):
             # A new session that nothing was put into leaves no record and no cookie.
             if len(self) or self._exists or (self._forced and not self._deleted):
                 if self._binding.sent:
