@@ -116,6 +116,7 @@ TESTING = [
     "pyramid_debugtoolbar",
     "pyramid_retry",
     "pytest",
+    "pytest-xdist",
     "python-memcached",
     "redis",
 ]

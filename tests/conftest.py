@@ -1,9 +1,10 @@
-"""The servers that the tests share, each started when the first test asks for it."""
+"""The servers that the tests share, each started when the first test asks for it; and what was not there."""
 
 from __future__ import annotations
 
 import os
 import sys
+from collections import Counter
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from importlib import import_module
@@ -15,42 +16,91 @@ import pytest
 sys.path.insert(0, str(Path(__file__).parent.parent))
 pytest.register_assert_rewrite("tests.contract")
 
-from tests.servers import MISSING, MissingServerError  # noqa: E402 -- after the path is set
+from tests import machine  # noqa: E402 -- after the path is set
 
-#: The servers that tests asked for in vain: the program, and the Debian package that has it.
-_missing: dict[str, str] = {}
+# -- What is missing on this machine -----------------------------------------------------------------
+
+#: The name under which a report says what its test lacked, and how to get it.
+MISSING = "missing"
+#: How often each of these was lacked.
+_missing: Counter[tuple[str, str]] = Counter()
+
+
+def pytest_addoption(parser) -> None:
+    """Add what the quick run needs."""
+    parser.addoption("--bare", action="store_true", help="start no server and no other program")
+
+
+def pytest_configure(config) -> None:
+    """Pass it on."""
+    machine.Bare.wanted = config.getoption("bare")
+
+
+@contextmanager
+def _skipping(item) -> Iterator[None]:
+    """Skip a test that needs what is not there, wherever it asks for it; in CI it fails."""
+    try:
+        yield
+    except machine.MissingError as error:
+        if os.environ.get("CI") and error.everywhere and not machine.Bare.wanted:
+            raise
+        item.user_properties.append((MISSING, (error.what, error.remedy)))
+        pytest.skip(str(error))
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_setup(item):
+    """Skip a test whose fixtures need what is not there."""
+    with _skipping(item):
+        return (yield)
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_call(item):
+    """Skip a test that needs what is not there."""
+    with _skipping(item):
+        return (yield)
+
+
+def pytest_runtest_logreport(report) -> None:
+    """Count what was lacked; several workers report to one process."""
+    if report.skipped:
+        _missing.update(tuple(what) for name, what in report.user_properties if name == MISSING)
+
+
+def pytest_unconfigure(config) -> None:
+    """Say in the run's last line how many tests were skipped for want of something, and how to get that."""
+    if _missing and config.pluginmanager.has_plugin("terminalreporter"):
+        config.get_terminal_writer().line(_summary(), yellow=True)
+
+
+def _summary() -> str:
+    count = _missing.total()
+    if machine.Bare.wanted:
+        return f"{count} tests were left out, which need a program that is no part of Python: tox runs them."
+    commands = {command: [] for command in (machine.APT, machine.PIP)}
+    sentences = set()
+    for _what, remedy in sorted(_missing):
+        for command, names in commands.items():
+            if remedy.startswith(command):
+                names.append(remedy.removeprefix(command).strip())
+                break
+        else:
+            sentences.add(remedy)
+    remedies = [f"{command} {' '.join(dict.fromkeys(names))}" for command, names in commands.items() if names]
+    whats = ", ".join(sorted({what for what, _remedy in _missing}))
+    return f"{count} tests were skipped, for want of {whats}. To run them: {'; '.join([*remedies, *sorted(sentences)])}"
+
+
+# -- Servers -----------------------------------------------------------------------------------------
 
 
 @contextmanager
 def _started(module: str, name: str, tmp_path_factory, *options) -> Iterator:
-    """Start a server; where its program is missing, the tests are skipped, but fail in CI."""
+    """Start a server."""
     server_class = getattr(import_module(f"tests.servers.{module}"), name)
-    try:
-        server = server_class(tmp_path_factory.mktemp(name), *options)
-    except MissingServerError as error:
-        if os.environ.get("CI"):
-            raise
-        _missing[error.program] = error.package
-        pytest.skip(str(error))
-    with server:
+    with server_class(tmp_path_factory.mktemp(name), *options) as server:
         yield server
-
-
-def pytest_sessionstart() -> None:
-    """Forget what an earlier run had to do without."""
-    MISSING.unlink(missing_ok=True)
-
-
-def pytest_terminal_summary(terminalreporter) -> None:
-    """Tell in one line which servers were missing, and how to get them."""
-    if _missing:
-        MISSING.parent.mkdir(exist_ok=True)
-        MISSING.write_text("\n".join(sorted(_missing)))
-        terminalreporter.line(
-            f"Tests were skipped for want of {', '.join(sorted(_missing))}."
-            f" To run them: apt-get install {' '.join(sorted(set(_missing.values())))}",
-            yellow=True,
-        )
 
 
 @pytest.fixture

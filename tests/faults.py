@@ -9,13 +9,12 @@ from __future__ import annotations
 import dbm.dumb
 import gc
 import os
-import subprocess
 import sys
 import tempfile
 import threading
 import time
-from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager, suppress
+from collections.abc import Callable
+from contextlib import ExitStack, suppress
 from importlib import import_module
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -26,6 +25,7 @@ from pyramid.response import Response
 from webob import Request
 
 from beaker_bridge import SessionMiddleware, SessionStoreError
+from tests.machine import mounted, remount
 from tests.servers import wait_until
 from tests.servers.proxy import Proxy
 
@@ -405,32 +405,6 @@ def _is_master(node: Any) -> bool:
 # -- Disks -------------------------------------------------------------------------------------------
 
 
-class NoMountError(Exception):
-    """This process may not mount anything."""
-
-
-@contextmanager
-def mounted(folder: Path, *words: str) -> Iterator[Path]:
-    """Mount something on a new folder.
-
-    Args:
-        folder: where the new folder is made.
-        words: what, as ``mount`` takes it.
-
-    Raises:
-        NoMountError: only root may, and not in every container.
-    """
-    place = folder / "mounted"
-    place.mkdir()
-    done = subprocess.run(["mount", *words, str(place)], capture_output=True, text=True, check=False)
-    if done.returncode:
-        raise NoMountError(done.stderr.strip())
-    try:
-        yield place
-    finally:
-        subprocess.run(["umount", str(place)], check=True)
-
-
 def on_files(name: str, folder: Path) -> dict[str, Any]:
     """Return the options of sessions in files, or in dbm files."""
     return {"type": name, "data_dir": str(folder), **({"dbmmodule": dbm.dumb} if name == "dbm" else {})}
@@ -473,11 +447,6 @@ def read_only(name: str, _start: Start, folder: Path, pace: Pace) -> Report:
 
         traffic = Traffic(site(**on_files(name, disk), store_timeout=pace.store_timeout), pace)
         return traffic.run(f"{name}: read-only disk for {pace.fault:g} s", fault)
-
-
-def remount(disk: Path, how: str) -> None:
-    """Make a bind mount read-only (``ro``), or writable (``rw``)."""
-    subprocess.run(["mount", "-o", f"remount,bind,{how}", str(disk)], check=True)
 
 
 # -- The table ---------------------------------------------------------------------------------------

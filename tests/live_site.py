@@ -7,7 +7,6 @@ import os
 import queue
 import re
 import select
-import shutil
 import subprocess
 import sys
 import threading
@@ -19,20 +18,11 @@ from typing import Any, NamedTuple
 from urllib.parse import urlencode
 from urllib.request import HTTPCookieProcessor, HTTPErrorProcessor, ProxyHandler, Request, build_opener
 
-import pytest
+from tests.machine import program
 
 CHECKOUT = Path(__file__).parent.parent
 #: The longest wait for a process or an answer, in seconds.
 PATIENCE = 60
-
-
-def program(name: str) -> str:
-    """Return the path of a program that a test needs: without it, skip, and fail on CI."""
-    found = shutil.which(name)
-    if found is None:
-        reason = f"{name} is missing: apt-get install {name}"
-        (pytest.fail if os.environ.get("CI") else pytest.skip)(reason)
-    return found
 
 
 # -- The site ----------------------------------------------------------------------------------------
@@ -300,7 +290,7 @@ def browsing(profile: Path) -> Iterator[Browser]:
     # Chromium reads from 3 and writes to 4; only bash redirects descriptors over 9.
     command = f'exec "$@" 3<&{for_browser} 4>&{of_browser}'
     process = subprocess.Popen(
-        ["bash", "-c", command, "bash", chromium, *FLAGS, f"--user-data-dir={profile}"],
+        [program("bash"), "-c", command, "bash", chromium, *FLAGS, f"--user-data-dir={profile}"],
         pass_fds=(for_browser, of_browser),
         stdout=subprocess.DEVNULL,
         stderr=subprocess.DEVNULL,

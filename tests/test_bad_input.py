@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import dbm.dumb
 import json
 import logging
 import os
@@ -29,7 +30,7 @@ from beaker_bridge.cookies import Signer
 from tests.installations import SECRET, install, store_options
 
 # Thousands of inputs to one and the same logic.
-pytestmark = pytest.mark.once
+pytestmark = [pytest.mark.once, pytest.mark.slow]
 
 INSTALLED = ("filter", "beaker_filter", "settings", "settings_alone")
 STORED = ("memory", "file", "dbm", "file_encrypted")
@@ -625,13 +626,10 @@ DUMB_FILES = {
 }
 
 
-@pytest.mark.skipif(
-    anydbm.__name__ != "dbm.dumb", reason="this Python's dbm keeps one file, which the test above damages"
-)
 @pytest.mark.parametrize(("suffix", "content"), DUMB_FILES.values(), ids=DUMB_FILES)
 def test_damaged_dbm_files_give_a_new_session(tmp_path, caplog, suffix, content):
     """Whatever stands in the files of ``dbm.dumb``, the page is a normal one, and the log tells of it."""
-    site = Site("filter", store_options("dbm", tmp_path), tmp_path)
+    site = Site("filter", {**store_options("dbm", tmp_path), "dbmmodule": dbm.dumb}, tmp_path)
     cookie, session_id = site.begin()
     file = Path(_dbm_of(site, session_id) + suffix)
     file.write_bytes(content)

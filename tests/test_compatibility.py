@@ -27,7 +27,7 @@ from webtest.app import CookiePolicy
 from tests.installations import INSTALLATIONS, install
 
 # Real servers: what the interpreter adds does not differ.
-pytestmark = pytest.mark.once
+pytestmark = [pytest.mark.once, pytest.mark.slow]
 
 SIGNED = {"secret": "ein Schlüssel für Prüfungen, von 32 Bytes"}
 ENCRYPTED = {

@@ -24,7 +24,7 @@ from beaker_bridge.stores.base import Record, Store, Swap
 from tests.requests import NAME, START, Request, profile_of
 
 # Millions of schedules of one and the same logic.
-pytestmark = pytest.mark.once
+pytestmark = [pytest.mark.once, pytest.mark.slow]
 
 #: The id in the cookie of every request, and what stands under it at first.
 OLD = "0" * 31 + "f"

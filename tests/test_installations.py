@@ -1073,6 +1073,7 @@ def test_a_cookie_that_is_put_there_later_counts(site):
     assert app.get("/view").text == "['count']"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("installation", [name for name in INSTALLATIONS if "beaker" not in name], indirect=True)
 @pytest.mark.parametrize("path", ["/count", "/data", "/untouched"])
 def test_nothing_is_left_to_the_collector(installation, path, tmp_path):

@@ -21,24 +21,26 @@ import pytest
 from tests.requests import Browser, profile_of, store_options
 
 # Files and processes: what the interpreter adds does not differ.
-pytestmark = pytest.mark.once
+pytestmark = [pytest.mark.once, pytest.mark.slow]
 
-KILLS = 500
+#: How many writers are killed, and the same for a long run.
+KILLS, MANY_KILLS = 50, 500
 #: The longest time that a writer may live after its first commit has begun, in seconds: a few commits.
 LIFE = {"file": 0.01, "dbm": 0.01, "sqlite": 0.04}
 
 
+@pytest.mark.parametrize("kills", [KILLS, pytest.param(MANY_KILLS, marks=pytest.mark.soak)])
 @pytest.mark.parametrize("name", ["file", "dbm", "sqlite"])
-def test_a_killed_writer_leaves_a_whole_session(tmp_path, name):
+def test_a_killed_writer_leaves_a_whole_session(tmp_path, name, kills):
     """Whenever a writer is killed, the session is what it was before the commit or what it is after it,
     and the next request writes without waiting for anything that the dead one left.
     """
-    command = [sys.executable, "-m", "tests.test_kill", name, str(tmp_path), str(KILLS)]
+    command = [sys.executable, "-m", "tests.test_kill", name, str(tmp_path), str(kills)]
     done = subprocess.run(command, cwd=Path(__file__).parent.parent, capture_output=True, text=True, check=False)
 
     assert done.returncode == 0, done.stderr
     found = json.loads(done.stdout)
-    assert found["before"] + found["after"] == KILLS
+    assert found["before"] + found["after"] == kills
     assert found["left"] == []
 
 

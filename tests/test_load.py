@@ -20,15 +20,16 @@ from beaker_bridge.profile import SessionProfile
 from tests.requests import NAME, Browser, content, options_of, profile_of, stored
 
 # Processes and real servers: what the interpreter adds does not differ.
-pytestmark = pytest.mark.once
+pytestmark = [pytest.mark.once, pytest.mark.slow]
 
 PROCESSES = 8
 THREADS = 8
 WORKERS = PROCESSES * THREADS
 #: Changes of one session that each worker makes, and the same for a long run.
-WRITES, MANY_WRITES = 25, 200
-COUNTS, MANY_COUNTS = 5, 50
-SESSIONS = 10_000
+WRITES, MANY_WRITES = 5, 200
+COUNTS, MANY_COUNTS = 2, 50
+#: Sessions that they share, and the same for a long run.
+SESSIONS, MANY_SESSIONS = 1_000, 10_000
 #: How many workers write to each of many sessions.
 SHARERS = 2
 #: Seconds after which a test is given up: a bound, not a measure.
@@ -91,11 +92,12 @@ def test_a_counter_is_exact(options, browser, counts):
     assert browser.read() == {"name": "base", "count": WORKERS * counts}
 
 
-def test_many_sessions_are_not_mixed_up(options, browser):
-    """Ten thousand sessions, each shared by some workers, have what was written to them, and nothing else."""
-    run("spread", options, salt=browser.id, sessions=SESSIONS)
+@pytest.mark.parametrize("sessions", [SESSIONS, pytest.param(MANY_SESSIONS, marks=pytest.mark.soak)])
+def test_many_sessions_are_not_mixed_up(options, browser, sessions):
+    """Many sessions, each shared by some workers, have what was written to them, and nothing else."""
+    run("spread", options, salt=browser.id, sessions=sessions)
 
-    for session in range(SESSIONS):
+    for session in range(sessions):
         record = content(stored(browser.profile, id_of(browser.id, session)))
         assert record == {"session": session} | {str(worker): session for worker in sharers(session)}
 

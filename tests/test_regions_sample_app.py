@@ -11,6 +11,8 @@ from tests.contract import together
 from tests.live_site import CHECKOUT, Visitor, configured, serving
 from tests.regions import SEED
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture(scope="module")
 def site(tmp_path_factory):

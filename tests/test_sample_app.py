@@ -11,6 +11,8 @@ import pytest
 
 from tests.live_site import CHECKOUT, PATIENCE, Visitor, browsing, configured, csrf_token, program, serving
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture(scope="module")
 def site(tmp_path_factory):

@@ -49,6 +49,7 @@ from beaker_bridge.session import MOVED_FOR, Session
 from beaker_bridge.session_base import MAX_COOKIES
 from beaker_bridge.settings import read_options
 from beaker_bridge.stores.base import Store
+from tests import machine
 from tests.fuzzing.memory import peak_of
 from tests.installations import INSTALLATIONS, install
 from tests.requests import STORES, Browser, Clock, options_of, profile_of
@@ -1189,6 +1190,8 @@ def test_the_recipes_of_neighbouring_steps_read_each_other(tmp_path):
 
 def test_the_recipe_for_a_key():
     """The command prints a key that is long enough."""
-    key = subprocess.run(["bash", "-c", RECIPES["key"]], capture_output=True, check=True, text=True).stdout.strip()
+    key = subprocess.run(
+        [machine.program("bash"), "-c", RECIPES["key"]], capture_output=True, check=True, text=True
+    ).stdout.strip()
 
     assert len(key) >= SECRET_SIZE

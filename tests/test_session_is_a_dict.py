@@ -13,6 +13,8 @@ from beaker_bridge.exceptions import SessionValueError
 from beaker_bridge.session_base import OWN_KEYS
 from tests.requests import Browser, profile_of
 
+pytestmark = pytest.mark.slow
+
 KEYS = st.sampled_from(["a", "b", "c", "", "_f_", "ключ"]) | st.text(max_size=4).filter(lambda key: key not in OWN_KEYS)
 SCALARS = st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | st.text(max_size=4)
 VALUES = st.recursive(

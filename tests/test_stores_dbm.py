@@ -8,7 +8,6 @@ import errno
 import os
 import pickle
 import types
-from importlib import import_module
 from pathlib import Path
 
 import pytest
@@ -24,6 +23,7 @@ from beaker_bridge.stores import open_store
 from beaker_bridge.stores.beaker import BeakerStore
 from beaker_bridge.stores.dbm import DbmStore
 from beaker_bridge.stores.file import TEMPORARY
+from tests import machine
 from tests.contract import KIB, StoreContract, text, together
 
 CODEC = RecordCodec(JSONSerializer(), envelope=PickledEnvelope)
@@ -87,14 +87,6 @@ class PickledDatabase(dict):
 
 def _bytes(key):
     return key.encode("ascii") if isinstance(key, str) else key
-
-
-def real(name):
-    """Return a dbm module of Python's, if this Python was built with it."""
-    try:
-        return import_module(name)
-    except ImportError:
-        return pytest.skip(f"this Python was built without {name}")
 
 
 class DbmContract(StoreContract):
@@ -396,7 +388,7 @@ class TestGdbmStore(SingleFileContract):
 
     @pytest.fixture
     def module(self):
-        return real("dbm.gnu")
+        return machine.dbm("dbm.gnu")
 
 
 class TestNdbmStore(SingleFileContract):
@@ -404,9 +396,9 @@ class TestNdbmStore(SingleFileContract):
 
     @pytest.fixture
     def module(self):
-        module = real("dbm.ndbm")
+        module = machine.dbm("dbm.ndbm")
         if module.library == "GNU gdbm":
-            pytest.skip("this Python's ndbm makes two files")
+            raise machine.MissingError("an ndbm of one file", "a Python that has it", everywhere=False)
         return module
 
 

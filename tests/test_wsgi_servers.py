@@ -6,7 +6,6 @@ import json
 import os
 import threading
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
 from http.client import HTTPConnection
 from urllib.parse import urlencode
 
@@ -17,18 +16,10 @@ from tests.connections import connection_of
 from tests.forks import silent_fork
 from tests.requests import STORES, Browser, options_of, profile_of, store_options
 from tests.servers import PATIENCE
-from tests.wsgi_servers import (
-    PROCESSES,
-    UWSGI,
-    Gunicorn,
-    GunicornPreload,
-    GunicornThreads,
-    MissingPackageError,
-    Waitress,
-)
+from tests.wsgi_servers import PROCESSES, UWSGI, Gunicorn, GunicornPreload, GunicornThreads, Waitress
 
 # Processes and real servers: what the interpreter adds does not differ.
-pytestmark = pytest.mark.once
+pytestmark = [pytest.mark.once, pytest.mark.slow]
 
 #: How many browsers there are, and how many requests each of them makes at once.
 BROWSERS, TABS = 3, 4
@@ -57,20 +48,7 @@ def site(request, tmp_path):
     options = {k: v for k, v in store_options(store, tmp_path / "sessions", url).items() if k != "dbmmodule"}
     if store == "sqlite":
         options["url"] = f"sqlite:///{tmp_path}/sessions.db"
-    with started(server, tmp_path, {**options, "store_timeout": 30}) as running:
-        yield running
-
-
-@contextmanager
-def started(server, folder, options):
-    """Start a server; where its package is missing, the tests are skipped, but fail in CI."""
-    try:
-        made = server(folder, options)
-    except MissingPackageError as error:
-        if os.environ.get("CI"):
-            raise
-        pytest.skip(str(error))
-    with made as running:
+    with server(tmp_path, {**options, "store_timeout": 30}) as running:
         yield running
 
 
@@ -146,7 +124,7 @@ def test_sessions_under_a_server(site):
 @pytest.mark.parametrize("server", [Waitress, Gunicorn, GunicornThreads, GunicornPreload, UWSGI])
 def test_sessions_in_memory_under_a_server(server, tmp_path):
     """A server with several processes says so, and each of those that keep a session in memory warns, once."""
-    with started(server, tmp_path, {"type": "memory"}) as site:
+    with server(tmp_path, {"type": "memory"}) as site:
         for number in range(3 * server.processes):
             Visitor(site, f"browser {number}")
         warnings = site.log_tail().count("type = memory gives each process sessions of its own")

@@ -5,10 +5,10 @@ from __future__ import annotations
 import json
 import sys
 from http.client import HTTPConnection
-from importlib.util import find_spec
 from pathlib import Path
 from typing import ClassVar
 
+from tests import machine
 from tests.servers import PATIENCE, Server, free_port
 
 CHECKOUT = Path(__file__).parent.parent
@@ -18,10 +18,6 @@ SITE = "tests.wsgi_site"
 OPTIONS, PROCESSES = "options.json", "processes"
 #: Threads of each process, where a process has several.
 THREADS = 4
-
-
-class MissingPackageError(Exception):
-    """A server's package is not installed."""
 
 
 class WSGIServer(Server):
@@ -43,8 +39,7 @@ class WSGIServer(Server):
 
     def __init__(self, folder: Path, options: dict[str, object]) -> None:
         # None of Debian's programs, as other servers are.
-        if find_spec(self.package) is None:
-            raise MissingPackageError(f"{self.package} is missing (pip install {self.package})")
+        machine.package(self.package)
         self.folder = folder
         self.program = self.package
         self.process = None

@@ -18,7 +18,7 @@ from tests.benchmarks import measures
 from tests.benchmarks.backends import BACKENDS, Backend
 from tests.benchmarks.tables import tables
 from tests.benchmarks.targets import targets
-from tests.servers import MissingServerError
+from tests.machine import MissingError
 
 #: How many rounds there are; how many repetitions of what takes long by itself.
 ROUNDS, REPETITIONS = 60, 5
@@ -58,7 +58,7 @@ def _available(names: Sequence[str], folder: Any) -> list[Backend]:
     for name in names:
         try:
             found.append(BACKENDS[name](folder()))
-        except MissingServerError as error:
+        except MissingError as error:
             sys.stderr.write(f"{name} is left out: {error}\n")
     return found
 

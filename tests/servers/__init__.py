@@ -1,15 +1,13 @@
 """Private servers for the tests: processes in temporary folders, on free loopback ports or sockets.
 
-A server class names its programs and its Debian package, says how it is started (:meth:`Server.command`),
-how one sees that it is up (:meth:`Server.connect`) and where it is (``url``). It is a context manager,
-and ends only what it started itself.
+A server class names its program, says how it is started (:meth:`Server.command`), how one sees that it is up
+(:meth:`Server.connect`) and where it is (``url``). It is a context manager, and ends only what it started itself.
 """
 
 from __future__ import annotations
 
-import glob
+import atexit
 import os
-import shutil
 import signal
 import socket
 import subprocess
@@ -18,61 +16,41 @@ from contextlib import ExitStack, suppress
 from pathlib import Path
 from typing import ClassVar
 
-#: Where servers' programs are beside PATH: Debian keeps them from ordinary users' PATH.
-EXTRA_PATHS = ("/usr/sbin", "/usr/local/sbin", "/usr/lib/postgresql/*/bin")
+from tests import machine
+
 #: Seconds that a server may take to start or to stop.
 PATIENCE = 60
 #: Seconds between two looks at something that is awaited.
 POLL = 0.02
-#: Ports below those that the kernel gives to clients: none of them is taken between choice and use.
-PORTS = range(20000, 32000)
+#: Ports below those that the kernel gives to clients, also 10,000 above: none of them is taken between choice and use.
+PORTS = range(11000, 21000)
 _ports = iter(range(PORTS.start + os.getpid() * 7 % len(PORTS), PORTS.stop))
-
-
-#: The servers that a run had to do without; the coverage gate looks whether there were any.
-MISSING = Path(__file__).parent.parent.parent / ".tox" / "missing-servers"
-
-
-class MissingServerError(Exception):
-    """A server's program is not on this machine.
-
-    Args:
-        program: the program.
-        package: the Debian package that has it.
-    """
-
-    def __init__(self, program: str, package: str) -> None:
-        super().__init__(f"{program} is missing (apt-get install {package})")
-        self.program = program
-        self.package = package
-
-
-def find(program: str, package: str) -> str:
-    """Return the path of a program, or raise :class:`MissingServerError`."""
-    folders = [folder for pattern in EXTRA_PATHS for folder in sorted(glob.glob(pattern), reverse=True)]
-    found = shutil.which(program) or shutil.which(program, path=os.pathsep.join(folders))
-    if found is None:
-        raise MissingServerError(program, package)
-    return found
+#: Sockets that keep what was chosen for this run: other runs on this machine leave those ports alone.
+_claims: list[socket.socket] = []
+atexit.register(lambda: [claim.close() for claim in _claims])
 
 
 def free_port(*offsets: int) -> int:
-    """Return a loopback port that nobody listens on, together with those at the offsets from it."""
+    """Return a loopback port that nobody listens on or has chosen, together with those at the offsets from it."""
     global _ports  # noqa: PLW0603 -- one sequence for the run: no two servers are given the same port
     while True:
         port = next(_ports, None)
         if port is None:
             _ports = iter(PORTS)
-        elif all(_is_free(port + offset) for offset in (0, *offsets)):
+        elif all(_claim(port + offset) for offset in (0, *offsets)):
             return port
 
 
-def _is_free(port: int) -> bool:
-    with socket.socket() as probe:
+def _claim(port: int) -> bool:
+    """Choose a port, if it is free: its UDP port, which no server uses, says so to other runs."""
+    claim = socket.socket(type=socket.SOCK_DGRAM)
+    with socket.socket() as probe, suppress(OSError):
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        with suppress(OSError):
-            probe.bind(("127.0.0.1", port))
-            return True
+        probe.bind(("127.0.0.1", port))
+        claim.bind(("127.0.0.1", port))
+        _claims.append(claim)
+        return True
+    claim.close()
     return False
 
 
@@ -94,14 +72,12 @@ class Server:
 
     #: The program that is started.
     program: ClassVar[str]
-    #: The Debian package that has it.
-    package: ClassVar[str]
     #: What :meth:`connect` raises as long as the server is not up, beside OSError.
     not_yet: ClassVar[tuple[type[Exception], ...]] = ()
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
-        self.path = find(self.program, self.package)
+        self.path = machine.program(self.program)
         self.process: subprocess.Popen[bytes] | None = None
 
     def __enter__(self):

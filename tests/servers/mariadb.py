@@ -9,9 +9,8 @@ from pathlib import Path
 
 import pymysql
 
-from tests.servers import PATIENCE, Server, find
-
-PACKAGE = "mariadb-server"
+from tests import machine
+from tests.servers import PATIENCE, Server
 
 
 class MariaDB(Server):
@@ -23,13 +22,12 @@ class MariaDB(Server):
     """
 
     program = "mariadbd"
-    package = PACKAGE
     not_yet = (pymysql.OperationalError,)
 
     def __init__(self, folder: Path, *options: str) -> None:
         super().__init__(folder)
         self._options = options
-        self._install = find("mariadb-install-db", PACKAGE)
+        self._install = machine.program("mariadb-install-db")
         self._words = ["--no-defaults", f"--user={getpass.getuser()}", f"--datadir={folder}/data"]
         self.socket = f"{folder}/socket"
 

@@ -18,7 +18,6 @@ class Memcached(Server):
     """
 
     program = "memcached"
-    package = "memcached"
     family = socket.AF_INET
 
     def __init__(self, folder: Path, *options: str) -> None:

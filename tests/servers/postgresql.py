@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import pwd
 import shutil
 import signal
 import subprocess
@@ -13,9 +12,9 @@ from pathlib import Path
 
 import psycopg
 
-from tests.servers import PATIENCE, MissingServerError, Server, find, free_port, wait_until
+from tests import machine
+from tests.servers import PATIENCE, Server, free_port, wait_until
 
-PACKAGE = "postgresql"
 #: PostgreSQL refuses to run as root: its package's user runs it then.
 USER = "postgres"
 
@@ -29,13 +28,13 @@ class PostgreSQL(Server):
     """
 
     program = "postgres"
-    package = PACKAGE
     not_yet = (psycopg.OperationalError,)
 
     def __init__(self, folder: Path, *settings: str) -> None:
         super().__init__(folder)
         self._settings = settings
-        self._initdb = find("initdb", PACKAGE)
+        self._initdb = machine.program("initdb")
+        self._rights = machine.rights_of(USER)
         self.port = free_port()
 
     def __exit__(self, *exc_info) -> None:
@@ -49,10 +48,10 @@ class PostgreSQL(Server):
     def prepare(self) -> None:
         # Not in the tests' folder, which is closed to other users.
         self._data = Path(tempfile.mkdtemp(prefix="postgresql-"))
-        if os.geteuid() == 0:
+        if self._rights:
             shutil.chown(self._data, USER, USER)
         subprocess.run(
-            [*self._rights(), self._initdb, "-D", self._data, "--auth=trust", "--no-sync", f"--username={USER}"],
+            [*self._rights, self._initdb, "-D", self._data, "--auth=trust", "--no-sync", f"--username={USER}"],
             check=True,
             capture_output=True,
             timeout=PATIENCE,
@@ -71,7 +70,7 @@ class PostgreSQL(Server):
         }
         all_settings = [*(f"{name}={value}" for name, value in settings.items()), *self._settings]
         words = [word for setting in all_settings for word in ("-c", setting)]
-        return [*self._rights(), self.path, "-D", str(self._data), *words]
+        return [*self._rights, self.path, "-D", str(self._data), *words]
 
     @property
     def address(self) -> tuple[str, int]:
@@ -124,17 +123,6 @@ class PostgreSQL(Server):
         if self.process is not None:
             self.thaw()
         self._end(signal.SIGINT)
-
-    def _rights(self) -> list[str]:
-        """Return the words that lay down root's rights."""
-        if os.geteuid() != 0:
-            return []
-        try:
-            user = pwd.getpwnam(USER)
-        except KeyError:
-            raise MissingServerError(f"the user {USER}", PACKAGE) from None
-        setpriv = find("setpriv", "util-linux")
-        return [setpriv, f"--reuid={user.pw_uid}", f"--regid={user.pw_gid}", "--clear-groups"]
 
 
 def _state(process: int) -> str | None:

@@ -9,7 +9,8 @@ import redis
 from redis.backoff import NoBackoff
 from redis.retry import Retry
 
-from tests.servers import PATIENCE, Server, ServerGroup, find, free_port, wait_until
+from tests import machine
+from tests.servers import PATIENCE, Server, ServerGroup, free_port, wait_until
 
 #: The port of a cluster's own traffic, from the one for clients.
 BUS = 10000
@@ -24,7 +25,6 @@ class Redis(Server):
     """
 
     program = "redis-server"
-    package = "redis-server"
     not_yet = (redis.RedisError,)
 
     def __init__(self, folder: Path, *options: str) -> None:
@@ -70,7 +70,7 @@ class RedisCluster(ServerGroup):
     """
 
     def __init__(self, folder: Path, replicas: int = 0) -> None:
-        self._cli = find("redis-cli", "redis-tools")
+        self._cli = machine.program("redis-cli")
         self._replicas = replicas
         nodes = []
         for number in range(3 * (1 + replicas)):
