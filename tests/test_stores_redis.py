@@ -9,13 +9,15 @@ import secrets
 import socket
 import sys
 import threading
-from contextlib import suppress
+from contextlib import ExitStack, suppress
+from urllib.parse import quote
 
 import pytest
 import redis
 
+from beaker_bridge import once
 from beaker_bridge.exceptions import SessionStoreError, SettingsError
-from beaker_bridge.settings import given, read_options
+from beaker_bridge.settings import given, prefixed, read_options
 from beaker_bridge.stores import open_store, servers
 from beaker_bridge.stores import redis as redis_store
 from beaker_bridge.stores.servers import LEASE
@@ -291,6 +293,142 @@ class TestRedisSentinelStore(RedisContract):
         return lambda client: {"type": "ext:redis", "url": client}
 
 
+#: A password with what has a meaning in an address.
+PASSWORD = "p@ss/w:rd?#%41 ü"
+
+
+@pytest.fixture
+def allow(request):
+    """Return what makes a user of some servers, who may touch the keys of a pattern alone."""
+    with ExitStack() as ended:
+
+        def allow(user, keys, *servers):
+            for server in servers:
+                client = ended.enter_context(server.client())
+                client.execute_command("ACL", "SETUSER", user, "on", f">{PASSWORD}", f"~{keys}", "&*", "+@all")
+                ended.callback(client.execute_command, "ACL", "DELUSER", user)
+
+        yield allow
+
+
+@pytest.mark.parametrize("kind", ["ext:redis", "ext:rediscluster"])
+@pytest.mark.parametrize("prefix", ["shop:", "{shop}:"])
+def test_a_prefix_and_a_user_who_is_held_to_it(kind, prefix, request, allow, session_id, raw):
+    """With ``key_prefix`` all keys begin with it, so that a user of Redis may be held to them; its hash tag counts."""
+    server = request.getfixturevalue("redis_server" if kind == "ext:redis" else "redis_cluster")
+    servers = [server] if kind == "ext:redis" else server.servers
+    allow("shop", f"{prefix}*", *servers)
+    name = "url" if kind == "ext:redis" else "urls"
+    login = {"username": "shop", "password": PASSWORD}
+    options = {"type": kind, name: server.url, "key_prefix": prefix, **login}
+    store, other = opened(**options), opened(**{**options, "key_prefix": "other:"})
+    made = store.swap(session_id, None, raw()).made
+    with store.lock(session_id, PATIENCE), servers[0].client() as client:
+        found = store.read(session_id)
+        keys = [key for server in servers for key in _keys(server, session_id)]
+        slots = {client.execute_command("CLUSTER KEYSLOT", key) for key in keys} if kind != "ext:redis" else set()
+    with pytest.raises(SessionStoreError):
+        other.read(session_id)
+
+    assert made
+    assert found is not None
+    assert sorted(keys) == sorted([f"{prefix}{session_id}:session", f"{prefix}lock:{session_id}"])
+    assert len(slots) <= 1 or prefix == "shop:"
+
+    store.close()
+    other.close()
+
+
+def _keys(server, session_id):
+    with server.client() as client:
+        return [key.decode() for key in client.keys(f"*{session_id}*")]
+
+
+def test_the_default_prefix_is_beakers(redis_server, session_id, raw):
+    """Without ``key_prefix`` a session stands where Beaker's stands, and its lock where ours always was."""
+    store = opened(type="ext:redis", url=redis_server.url, key_prefix="beaker_cache:")
+    store.swap(session_id, None, raw())
+    with store.lock(session_id, PATIENCE):
+        keys = _keys(redis_server, session_id)
+
+    assert sorted(keys) == [f"beaker_bridge_lock:{session_id}", key_of(session_id)]
+
+    store.close()
+
+
+@pytest.mark.parametrize(
+    ("address", "login"),
+    [
+        ("redis://127.0.0.1:{port}", {"username": "me", "password": PASSWORD}),
+        ("redis://me@127.0.0.1:{port}/0", {"password": PASSWORD}),
+        ("redis://:{quoted}@127.0.0.1:{port}", {"username": "me"}),
+        ("redis://me:{quoted}@127.0.0.1:{port}", {"username": "me", "password": PASSWORD}),
+        ("redis://me:{quoted}@127.0.0.1:{port}", {"username": "other", "password": "other"}),
+        ("unix://{socket}?db=0", {"username": "me", "password": PASSWORD}),
+    ],
+)
+def test_the_login_of_the_options(address, login, start_server, allow, tmp_path_factory, session_id, raw):
+    """``username`` and ``password`` open a Redis as they are written, where the address has none of its own."""
+    path = tmp_path_factory.mktemp("socket") / "redis.sock"
+    server = start_server("redis", "Redis", "--unixsocket", str(path))
+    allow("me", "*", server)
+    with server.client() as client:
+        client.execute_command("ACL", "SETUSER", "default", "off")
+        url = address.format(port=server.port, quoted=quote(PASSWORD, safe=""), socket=path)
+        store = opened(type="ext:redis", url=url, **login)
+        made = store.swap(session_id, None, raw()).made
+        store.close()
+        client.execute_command("ACL", "SETUSER", "default", "on")
+
+    assert made
+
+
+@pytest.mark.parametrize(
+    ("address", "login", "ignored"),
+    [
+        ("redis://me:secret@h", {"username": "me", "password": "secret"}, []),
+        ("redis://me:secret@h", {"username": "you", "password": "other"}, ["username", "password"]),
+        ("redis://:sec%2Fret@h", {"username": "you", "password": "sec%2Fret"}, ["password"]),
+        ("redis+sentinel://me:secret@h:1/s", {"username": "me", "password": "other"}, ["password"]),
+        ("redis+sentinel://me:sec%2Fret@h:1/s", {"username": "me", "password": "sec/ret"}, []),
+        ("unix://me:secret@/p", {"password": "other"}, ["password"]),
+    ],
+)
+def test_an_address_wins_over_the_login_of_the_options(address, login, ignored, caplog):
+    """A name or a password in the address counts; another one in the options is a warning, which shows none."""
+    once._logged.clear()
+    settings = {"session.type": "ext:redis", "session.url": address}
+    settings |= {f"session.{name}": value for name, value in login.items()}
+    store = open_store(read_options(prefixed(settings)))
+    arguments = store._connected().connection_pool.connection_kwargs
+
+    assert [record.getMessage() for record in caplog.records] == [
+        f"session.{name} is ignored: session.url holds another one" for name in ignored
+    ]
+    for name in set(login) - set(ignored):
+        assert arguments[name] == login[name]
+    assert all(arguments[name] != login[name] for name in ignored)
+
+
+def test_the_login_of_sentinels(caplog):
+    """A login of the options is the master's, as one in the sentinels' address is."""
+    url = "redis+sentinel://one:26379/main"
+    store = opened(type="ext:redis", url=url, username="me", password=PASSWORD)
+    arguments = store._connected().connection_pool.connection_kwargs
+
+    assert (arguments["username"], arguments["password"]) == ("me", PASSWORD)
+
+
+def test_a_client_has_a_login_of_its_own(caplog):
+    """Beside a client, a login of the options is a warning."""
+    once._logged.clear()
+    opened(type="ext:redis", url=redis.Redis(), password="p")
+
+    assert [record.getMessage() for record in caplog.records] == [
+        "password is ignored: url is a client, which has its own"
+    ]
+
+
 def test_the_address_of_sentinels_says_who_and_where(tmp_path):
     """User, password and database of a sentinels' address are the master's."""
     store = opened(type="ext:redis", url="redis+sentinel://me:p%40ss@one:26379,two:26380/main/3", store_timeout=4)
@@ -331,6 +469,76 @@ def test_an_address_that_is_none_stops_the_start(options):
 
     assert refused.value.name in options
     assert "a-password" not in str(refused.value)
+
+
+FORM = "that of sentinels has the form redis+sentinel://name:password@host:port,host:port/service/database"
+UNREADABLE = "it cannot be read (in a name or password, / ? # @ and : are written as %2F %3F %23 %40 and %3A)"
+
+
+@pytest.mark.parametrize(
+    ("address", "reason"),
+    [
+        ("redis://h?timeout=1", "redis-py has no option timeout"),
+        ("rediss://h?ssl=true", "redis-py has no option ssl"),
+        ("unix:///p?foo=1", "redis-py has no option foo"),
+        ("redis://h?socket_timeout=soon", "Invalid value for 'socket_timeout' in connection URL."),
+        ("redis://h?db=x", "Invalid value for 'db' in connection URL."),
+        ("redis://h/-1", "a database's number is 0 or more"),
+        ("redis://h:99999", "Port out of range 0-65535"),
+        ("redis://h:x", UNREADABLE),
+        ("redis://:geh/eim@h", UNREADABLE),
+        ("redis://:geh#eim@h", UNREADABLE),
+        ("redis://:1?geheim=1@h", UNREADABLE),
+        ("redis://[::1", UNREADABLE),
+        ("redis://h?encoding=none", UNREADABLE),
+        ("unix://", "a socket has a path, as in unix:///run/redis.sock"),
+        ("redis+sentinel://h:1", FORM),
+        ("redis+sentinel://h:99999/s", FORM),
+        ("redis+sentinel://h:1/s?db=1", FORM),
+        ([1], "a client of redis-py's would do, and this is a list"),
+        (True, "a client of redis-py's would do, and this is a bool"),
+    ],
+)
+def test_what_would_fail_at_the_first_request_stops_the_start(address, reason):
+    """A client is built at the start, unconnected: what it does not take is told then, and no part of a password."""
+    with pytest.raises(SettingsError) as refused:
+        open_store(read_options(prefixed({"beaker.session.type": "ext:redis", "beaker.session.url": address})))
+
+    assert str(refused.value) == f"beaker.session.url must be the address of a Redis: {reason}"
+    assert refused.value.__cause__ is refused.value.__context__ is None
+
+
+@pytest.mark.parametrize("address", ["redis://h:1/notadb", "rediss://h/not/a/db", "redis://h/1a?socket_timeout=1"])
+def test_a_database_that_is_no_number_is_told(address, caplog):
+    """redis-py takes database 0 where the address names none by its number: that goes on, with a warning."""
+    once._logged.clear()
+    store = open_store(read_options(prefixed({"session.type": "ext:redis", "session.url": address})))
+
+    assert not store._connected().connection_pool.connection_kwargs.get("db")
+    assert [record.getMessage() for record in caplog.records] == [
+        "session.url: the database behind the host is no number, so that is 0; write session.url = …/0"
+    ]
+
+
+@pytest.mark.parametrize("address", ["redis://h/0", "redis://h", "redis://h/", "redis://h/x?db=1", "unix:///a/b"])
+def test_an_address_without_a_fault_is_told_of_nothing(address, caplog):
+    """A database's number, its absence and the path of a socket are no warning."""
+    once._logged.clear()
+    opened(type="ext:redis", url=address)
+
+    assert caplog.records == []
+
+
+def test_the_addresses_of_a_cluster(caplog):
+    """Of a cluster's addresses redis-py passes over an unknown option, as Beaker did; a database there is none."""
+    once._logged.clear()
+    opened(type="ext:rediscluster", urls="redis://a?timeout=1, redis://b/0")
+    with pytest.raises(SettingsError, match="urls must be the address of a Redis: a cluster has database 0 alone"):
+        opened(type="ext:rediscluster", urls="redis://a,redis://b/1")
+    with pytest.raises(SettingsError, match="urls must be the address of a Redis: it cannot be read"):
+        opened(type="ext:rediscluster", urls="redis://a?connection_class=x")
+
+    assert [record.getMessage() for record in caplog.records] == ["urls: redis-py has no option timeout; it is ignored"]
 
 
 def test_a_missing_client_stops_the_start(monkeypatch):

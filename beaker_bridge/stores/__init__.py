@@ -37,6 +37,7 @@ def open_store(options: SessionOptions) -> Store:
     try:
         opening = getattr(import_module(f"beaker_bridge.stores.{module}"), name)
     except ImportError as error:
-        raise SettingsError(f"type = {options.type} needs a package that is missing: {error}", name="type") from error
+        message = f"{options.label('type')} = {options.type} needs a package that is missing: {error}"
+        raise SettingsError(message, name="type") from error
     store: Store = opening(options)
     return store

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import hashlib
+import logging
 import re
 import secrets
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from inspect import getattr_static, signature
 from types import FunctionType
-from typing import Any, NamedTuple
-from urllib.parse import unquote
+from typing import Any, NamedTuple, TypeVar
+from urllib.parse import unquote, urlsplit
 
 import redis
 from redis.backoff import NoBackoff
@@ -19,9 +20,14 @@ from redis.retry import Retry
 
 from beaker_bridge.codec import PickledEnvelope
 from beaker_bridge.exceptions import SessionStoreError, SettingsError
-from beaker_bridge.settings import SessionOptions
+from beaker_bridge.once import log_once
+from beaker_bridge.settings import TABLE, SessionOptions
 from beaker_bridge.stores.base import Record, Swap, unreachable
 from beaker_bridge.stores.servers import AwayError, BrokenError, Pause, ServerStore
+
+T = TypeVar("T")
+
+log = logging.getLogger(__name__)
 
 #: redis-py, without its types: some of what is used here has none.
 _redis: Any = redis
@@ -45,6 +51,15 @@ class _Script(NamedTuple):
 
 
 _SENTINEL_SCHEME = "redis+sentinel:"
+MAX_PORT = 0xFFFF
+_SENTINEL_FORM = "redis+sentinel://name:password@host:port,host:port/service/database"
+#: What is said of an address that cannot be read; what could not be read in it may be a part of a password.
+_UNREADABLE = "it cannot be read (in a name or password, / ? # @ and : are written as %2F %3F %23 %40 and %3A)"
+#: What redis-py says of an address without quoting a part of it that may be a part of a password.
+_SAYABLE = ("Redis URL must", "Invalid value for", "Port out of range", "protocol must", "Invalid SSL")
+_UNKNOWN_OPTION = re.compile(r"unexpected keyword argument '(\w+)'")
+#: What the keys of the locks begin with. Not Beaker's: its lock on a session is for as long as a cached value is made.
+_LOCKS = "beaker_bridge_lock:"
 #: ``redis+sentinel://name:password@host:port,host:port/service/db``, which redis-py does not know.
 _SENTINEL = re.compile(
     r"redis\+sentinel://(?:(?P<username>[^:@/]*):(?P<password>[^@/]*)@)?"
@@ -70,6 +85,7 @@ return 0
 class RedisStore(ServerStore):
     """Beaker's ``ext:redis``; ``url`` is an address, or in Python a client that the application has.
 
+    A user name and a password are taken from the address, else from ``username`` and ``password``.
     A client that is given keeps its own timeouts and retries: ``store_timeout`` bounds only ours.
 
     Args:
@@ -89,6 +105,11 @@ class RedisStore(ServerStore):
         #: The connections of a client of our own, where nobody watches what goes through the client itself.
         self._pool: Any = None
         self._connecting = threading.Lock()
+        prefix = options.key_prefix
+        # Under a prefix of the site's own are all of its keys: a user of Redis may be held to them.
+        is_beakers = prefix == TABLE["key_prefix"].default
+        self._prefix, self._lock_prefix = prefix, _LOCKS if is_beakers else f"{prefix}lock:"
+        self._login: dict[str, str] = {}
         self._address = self._checked_address(options)
         if not isinstance(self._address, str):
             self._client = self._address
@@ -96,13 +117,13 @@ class RedisStore(ServerStore):
     # -- The contract --------------------------------------------------------------------------------
 
     def read(self, session_id: str) -> Record | None:
-        key = _key(session_id)
+        key = self._key(session_id)
         raw = self._call(key, "GET", key)
         return None if raw is None else Record(raw)
 
     def swap(self, session_id: str, record: Record | None, new: bytes | None, expires_in: float | None = None) -> Swap:
         milliseconds = "" if expires_in is None else max(1, int(expires_in * 1000))
-        found = self._run(_SWAP, _key(session_id), record.raw if record else b"", new or b"", milliseconds)
+        found = self._run(_SWAP, self._key(session_id), record.raw if record else b"", new or b"", milliseconds)
         made = isinstance(found, int)
         stands = new if made else found
         return Swap(made, Record(stands) if stands else None)
@@ -121,12 +142,15 @@ class RedisStore(ServerStore):
 
     def _take_lease(self, session_id: str, lasts: float) -> bytes | None:
         lease = secrets.token_hex(16).encode("ascii")
-        key = _lock(session_id)
+        key = self._lock_prefix + session_id
         made = self._call(key, "SET", key, lease, "NX", "PX", int(lasts * 1000))
         return lease if made else None
 
     def _end_lease(self, session_id: str, lease: bytes) -> None:
-        self._run(_RELEASE, _lock(session_id), lease)
+        self._run(_RELEASE, self._lock_prefix + session_id, lease)
+
+    def _key(self, session_id: str) -> str:
+        return f"{self._prefix}{session_id}:session"
 
     def _run(self, script: _Script, key: str, *arguments: Any) -> Any:
         try:
@@ -194,17 +218,44 @@ class RedisStore(ServerStore):
 
     def _checked_address(self, options: SessionOptions) -> Any:
         """Return the client that was given, or an address that can be connected to."""
-        address = options.url
-        if isinstance(address, str) and not _SENTINEL.fullmatch(address):
-            _parsed(address, "url")
+        address = self._client_or_address(options, "url")
+        if not isinstance(address, str):
+            return address
+        label = options.label("url")
+        if address.startswith(_SENTINEL_SCHEME):
+            found = _sentinels_login(address, label)
+        else:
+            found = _parsed(address, label, "url")
+            if "host" in found and urlsplit(address).path.strip("/") and "db" not in found:
+                _warn(f"{label}: the database behind the host is no number, so that is 0; write {label} = …/0")
+        self._login = _login(options, "url", found)
+        _looked_at(lambda: _check(self._connect_to(address)), address, label, "url")
         return address
 
+    @staticmethod
+    def _client_or_address(options: SessionOptions, name: str) -> Any:
+        """Return what an option holds, if that can be a client or an address."""
+        choice = getattr(options, name)
+        if isinstance(choice, str):
+            return choice.strip()
+        label = options.label(name)
+        if not callable(getattr(choice, "execute_command", None)):
+            raise _no_address(label, f"a client of redis-py's would do, and this is a {type(choice).__name__}", name)
+        for login in ("username", "password"):
+            if getattr(options, login) is not None:
+                _warn(f"{options.label(login)} is ignored: {label} is a client, which has its own")
+        return choice
+
     def _connect(self) -> Any:
-        sentinel = _SENTINEL.fullmatch(self._address)
+        return self._connect_to(self._address)
+
+    def _connect_to(self, address: str) -> Any:
+        """Return a client, which has not connected yet."""
+        sentinel = _SENTINEL.fullmatch(address)
         if sentinel:
-            return _master(sentinel, self._timeout)
+            return _master(sentinel, self._timeout, self._login)
         # Left to itself, redis-py may repeat a refused connection for seconds.
-        return _redis.Redis.from_url(self._address, retry=Retry(NoBackoff(), 0), **_bounded(self._timeout))
+        return _redis.Redis.from_url(address, **self._login, retry=Retry(NoBackoff(), 0), **_bounded(self._timeout))
 
 
 class RedisClusterStore(RedisStore):
@@ -222,13 +273,27 @@ class RedisClusterStore(RedisStore):
     kind = "ext:rediscluster"
 
     def _checked_address(self, options: SessionOptions) -> Any:
-        addresses = options.urls
+        addresses = self._client_or_address(options, "urls")
+        label = options.label("urls")
         if isinstance(addresses, str):
-            for address in addresses.split(","):
-                _parsed(address.strip(), "urls")
-        login = {"username": options.username, "password": options.password}
-        self._login = {name: value for name, value in login.items() if value}
+            parsed = [_parsed(address.strip(), label, "urls") for address in addresses.split(",")]
+            if any(found.get("db") for found in parsed):
+                raise _no_address(label, "a cluster has database 0 alone", "urls")
+            self._login = _login(options, "urls", parsed[0])
+            first = addresses.split(",")[0].strip()
+            _looked_at(lambda: self._check_cluster(first, label), addresses, label, "urls")
         return addresses
+
+    def _check_cluster(self, address: str, label: str) -> None:
+        try:
+            # Not by a cluster's client, which connects at once.
+            _check(_redis.Redis.from_url(address, **self._login))
+        except TypeError as error:
+            unknown = _UNKNOWN_OPTION.search(str(error))
+            if unknown is None:
+                raise
+            # A cluster's client leaves it out, and Beaker looks at host and port alone.
+            _warn(f"{label}: redis-py has no option {unknown[1]}; it is ignored")
 
     def _start(self) -> None:
         super()._start()
@@ -249,7 +314,7 @@ class RedisClusterStore(RedisStore):
 
     def _connect(self) -> Any:
         first, *others = [address.strip() for address in self._address.split(",")]
-        nodes = [_parsed(address, "urls") for address in others]
+        nodes = [{**_DEFAULTS, **_redis.connection.parse_url(address)} for address in others]
         return _redis.RedisCluster.from_url(
             first,
             # An address's own user name and password win over these.
@@ -294,38 +359,85 @@ def _answer(pool: Any, command: tuple[Any, ...]) -> Any:
         pool.release(connection)
 
 
-def _key(session_id: str) -> str:
-    # Beaker's.
-    return f"beaker_cache:{session_id}:session"
-
-
-def _lock(session_id: str) -> str:
-    # Not Beaker's: its lock on a session is for as long as a cached value is made.
-    return f"beaker_bridge_lock:{session_id}"
+_DEFAULTS = {"host": "localhost", "port": 6379}
 
 
 def _bounded(timeout: float) -> dict[str, float]:
     return {"socket_timeout": timeout, "socket_connect_timeout": timeout}
 
 
-def _parsed(address: str, option: str) -> dict[str, Any]:
+# -- The address at the start ------------------------------------------------------------------------
+
+
+def _parsed(address: str, label: str, name: str) -> dict[str, Any]:
+    found: dict[str, Any] = _looked_at(lambda: _redis.connection.parse_url(address), address, label, name)
+    if found.get("db", 0) < 0:
+        raise _no_address(label, "a database's number is 0 or more", name)
+    if address.startswith("unix:") and "path" not in found:
+        raise _no_address(label, "a socket has a path, as in unix:///run/redis.sock", name)
+    return found
+
+
+def _looked_at(step: Callable[[], T], address: str, label: str, name: str) -> T:
+    """Return what a step returns that looks at an address; what redis-py raises becomes an error without a password."""
     try:
-        return {"host": "localhost", "port": 6379, **_redis.connection.parse_url(address)}
-    except ValueError as error:
-        # The address itself stays untold: there may be a password in it.
-        raise SettingsError(f"{option} must be the address of a Redis: {error}", name=option) from error
+        return step()
+    except Exception as error:  # noqa: BLE001 -- redis-py raises what an argument happens to lead to
+        text = str(error)
+    unknown = _UNKNOWN_OPTION.search(text)
+    reason = f"redis-py has no option {unknown[1]}" if unknown else text
+    if not (unknown or text.startswith(_SAYABLE)) or "@" in address.partition("?")[2]:
+        reason = _UNREADABLE
+    # Outside of the except block: the context, too, may quote the password.
+    raise _no_address(label, reason, name)
 
 
-def _master(address: re.Match[str], timeout: float) -> Any:
+def _no_address(label: str, reason: str, name: str) -> SettingsError:
+    # The address itself stays untold: there may be a password in it.
+    return SettingsError(f"{label} must be the address of a Redis: {reason}", name=name)
+
+
+def _check(client: Any) -> None:
+    """Make a connection that does not connect, and a command that is not sent: both look at the arguments."""
+    pool = client.connection_pool
+    pool.connection_class(**pool.connection_kwargs).pack_command("GET", "key")
+
+
+def _login(options: SessionOptions, name: str, found: Mapping[str, Any]) -> dict[str, str]:
+    """Return the user name and the password of the options, as far as the address names none."""
+    login = {}
+    for part in ("username", "password"):
+        given = getattr(options, part)
+        if given is not None and found.get(part) in (None, ""):
+            login[part] = given
+        elif given is not None and found[part] != given:
+            _warn(f"{options.label(part)} is ignored: {options.label(name)} holds another one")
+    return login
+
+
+def _sentinels_login(address: str, label: str) -> dict[str, str]:
+    """Return the user name and the password in the address of sentinels, as far as there are any."""
+    found = _SENTINEL.fullmatch(address)
+    if found is None or any(int(host.rsplit(":", 1)[1]) > MAX_PORT for host in found["hosts"].split(",")):
+        raise _no_address(label, f"that of sentinels has the form {_SENTINEL_FORM}", "url")
+    return {name: unquote(found[name]) for name in ("username", "password") if found[name]}
+
+
+def _warn(message: str) -> None:
+    log_once(log, logging.WARNING, message)
+
+
+def _master(address: re.Match[str], timeout: float, login: Mapping[str, str]) -> Any:
     """Return a client that asks the sentinels for the master whenever it connects."""
     hosts = [host.rsplit(":", 1) for host in address["hosts"].split(",")]
-    login = {name: unquote(address[name]) for name in ("username", "password") if address[name]}
+    in_address = {name: unquote(address[name]) for name in ("username", "password") if address[name]}
     sentinel = _redis.sentinel.Sentinel(
         [(host, int(port)) for host, port in hosts],
         # They are asked one after the other; all of them together may cost the timeout.
         sentinel_kwargs={"retry": Retry(NoBackoff(), 0), **_bounded(timeout / len(hosts))},
         retry=Retry(NoBackoff(), 0),
         db=int(address["db"] or 0),
+        **in_address,
         **login,
         **_bounded(timeout),
     )
