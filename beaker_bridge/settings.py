@@ -481,6 +481,7 @@ def read_options(options: Mapping[str, Given], *, quiet: bool = False) -> Sessio
     errors = [error for error in errors if error.name not in unused]
     rest = {name: option for name, option in options.items() if name not in TABLE}
     errors.extend(_clashes(rest))
+    errors.extend(_refused(rest))
     engine = {name: rest.pop(name).value for name in list(rest) if name.startswith(ENGINE)}
     engine = {name: value for name, value in engine.items() if not is_empty(value)}
     if engine:
@@ -612,6 +613,18 @@ def _clashes(rest: Mapping[str, Given]) -> Iterator[SettingsError]:
 
 def _clash(name: str, option: Given, also: Given) -> SettingsError:
     return SettingsError(f"{also.label} and {option.label} must not differ", name=name)
+
+
+def _refused(rest: dict[str, Given]) -> Iterator[SettingsError]:
+    """Take out an option of Beaker's that has another way here, and yield the error that names that way."""
+    option = rest.pop("session_class", None)
+    if option is not None and option.value is not None:
+        way = (
+            "subclass what session_factory_from_settings() or BeakerSessionFactoryConfig() returns, and set that class"
+        )
+        yield SettingsError(
+            f"{option.label} is no option that beaker_bridge knows: {way} as the session factory", name="session_class"
+        )
 
 
 def _unknown(rest: Mapping[str, Given]) -> Iterator[tuple[SettingsError, bool]]:

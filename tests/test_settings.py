@@ -878,12 +878,32 @@ def test_the_same_configuration_is_warned_about_once(caplog):
 
 
 @pytest.mark.parametrize("read", [given, prefixed], ids=["filter or Python", "settings"])
-@pytest.mark.parametrize("name", ["colour", "", "session_class", "id"])
+@pytest.mark.parametrize("name", ["colour", "", "cookie_class", "id"])
 def test_an_unknown_option_stops_the_start(read, name):
     """An option that nobody knows stops the start in a filter's section, in Python and under ``beaker.session.``."""
     told = faults(read({f"beaker.session.{name}": GEHEIM}))[name]
 
     assert told == f"beaker.session.{name} is no option that beaker_bridge knows"
+
+
+@pytest.mark.parametrize(
+    ("read", "label"),
+    [
+        (given, "session_class"),
+        (given, "session.session_class"),
+        (prefixed, "session.session_class"),
+        (prefixed, "beaker.session.session_class"),
+    ],
+)
+@pytest.mark.parametrize("others", [{}, {"session.namespace_class": dict}], ids=["known backend", "unknown backend"])
+def test_session_class_names_the_way_that_there_is(read, label, others):
+    """Beaker's ``session_class`` is refused everywhere, with the way to subclass; None is Beaker's default."""
+    told = faults(read({label: dict, **others}))["session_class"]
+
+    assert told.startswith(
+        f"{label} is no option that beaker_bridge knows: subclass what session_factory_from_settings()"
+    )
+    assert "session_class" not in read_options(read({label: None, **others})).backend_arguments
 
 
 def test_an_unknown_option_without_a_prefix():
