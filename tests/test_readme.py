@@ -13,6 +13,7 @@ from docutils import nodes
 from docutils.core import publish_doctree
 from paste.deploy import loadapp
 from pyramid import testing
+from pyramid.interfaces import ISessionFactory
 from webtest import TestApp
 
 from beaker_bridge import set_cache_regions_from_settings
@@ -90,6 +91,18 @@ def test_the_factory(load):
     app = load("settings", __init__="factory", views="view")
 
     assert [app.get("/").text for _ in range(2)] == ["visit 1", "visit 2"]
+
+
+def test_a_subclass(load):
+    """The subclass is a session factory, and keeps the language when a session ends."""
+    app = load("settings", __init__="subclass", views="view")
+    factory = app.app.registry.getUtility(ISessionFactory)
+    session = factory(testing.DummyRequest())
+    session.update(language="eo", user="x")
+    session.invalidate()
+
+    assert [app.get("/").text for _ in range(2)] == ["visit 1", "visit 2"]
+    assert dict(session) == {"language": "eo"}
 
 
 def test_a_functional_test(load):
