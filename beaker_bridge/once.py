@@ -8,6 +8,11 @@ from logging import Logger
 _logged: set[tuple[str, str, Hashable]] = set()
 
 
+def forget(log: Logger) -> None:
+    """Forget what a logger has logged once."""
+    _logged.difference_update([key for key in _logged if key[0] == log.name])
+
+
 def log_once(log: Logger, level: int, message: str, about: Hashable = None) -> None:
     """Log a message, unless this process has logged it before.
 

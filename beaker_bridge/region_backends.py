@@ -20,13 +20,15 @@ import secrets
 import threading
 import time
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Hashable, Iterator, Mapping
 from functools import cached_property
-from math import ceil
+from itertools import islice
+from math import ceil, inf
 from typing import Any, NamedTuple
 
 from beaker.cache import clsmap
 from beaker.container import MemoryNamespaceManager, NamespaceManager
+from beaker.exceptions import MissingCacheParameter
 
 from beaker_bridge.exceptions import (
     CacheStoreError,
@@ -54,6 +56,11 @@ _LEASE = re.compile(rb"[0-9a-f]{32} ([0-9.]+)")
 #: The name of a region's namespace.
 _NAME = re.compile(r"region\.[0-9a-z_-]*\.[0-9a-f]{40}")
 
+#: What says, when a backend is made, that it lacks an option or a package: Beaker's own, and Python's.
+_MISCONFIGURED = (MissingCacheParameter, ImportError, TypeError, RuntimeError)
+#: How many of a value's members are looked at, and how many keys of values that are not kept are remembered.
+_FIRST, _REMEMBERED = 32, 1000
+
 UNUSABLE = "its store cannot be used, so values are computed"
 LOST = "its store cannot be used, so a value that was invalidated is served until it expires"
 DAMAGED = "a value in its store cannot be read, so it is computed"
@@ -69,6 +76,18 @@ class Terms(NamedTuple):
     store_error: str
 
 
+class _MisconfiguredError(Exception):
+    """A backend lacks what it needs: no failure of a store, but an error for who calls, as it is with Beaker."""
+
+    def __init__(self, original: Exception) -> None:
+        super().__init__()
+        self.original = original
+
+
+class _UnkeptError(Exception):
+    """A value that cannot be pickled."""
+
+
 # -- When a store fails ------------------------------------------------------------------------------
 
 
@@ -82,30 +101,61 @@ class Troubles:
     def __init__(self, terms: Terms) -> None:
         self._terms = terms
         self._guard = threading.Lock()
-        self._quiet_until: dict[str, float] = {}
+        self._quiet_until: dict[Hashable, float] = {}
 
     def tell(self, trouble: str, error: Exception) -> None:
-        """Tell of an error.
+        """Log an error of the store, once a minute.
 
         Raises:
             CacheStoreError: the store cannot be used, and the region's ``store_error`` is ``raise``.
         """
-        message = f"cache region {self._terms.name} ({self._terms.kind}): {trouble}: {_reason(error)}"
+        message = f"{self._region}: {trouble}: {_reason(error)}"
         if self._terms.store_error == "raise" and trouble != DAMAGED:
             raise CacheStoreError(message, name=self._terms.name, original=error) from error
+        self._log(trouble, message, QUIET)
+
+    def tell_of_value(self, function: str, value: Any, error: Exception) -> None:
+        """Log that a value is not kept: once for a function and a type; once a minute where it is too large.
+
+        Args:
+            function: what returned it.
+            value: the value.
+            error: what keeps it from being kept.
+        """
+        told = f"{self._region}: {function} returned a value of type {_type_name(value)}, which is not kept"
+        about = (function, _type_name(value), type(error))
+        if isinstance(error, SessionTooLargeError):
+            limit = str(error).partition(", ")[2]
+            self._log(
+                about, f"{told}, so each call computes it: {error.value} bytes are too many for it ({limit})", QUIET
+            )
+        else:
+            advice = "let it return data: a list for a generator, what a coroutine gives for the coroutine"
+            self._log(about, f"{told}, so each call computes it: {error}; {advice}", inf)
+
+    @property
+    def _region(self) -> str:
+        return f"cache region {self._terms.name} ({self._terms.kind})"
+
+    def _log(self, about: Hashable, message: str, quiet: float) -> None:
         with self._guard:
             now = time.monotonic()
-            told = now < self._quiet_until.get(trouble, now)
+            told = now < self._quiet_until.get(about, now)
             if not told:
-                self._quiet_until[trouble] = now + QUIET
+                self._quiet_until[about] = now + quiet
         if not told:
             log.warning("%s", message)
 
 
+def _type_name(value: Any) -> str:
+    kind = type(value)
+    return kind.__qualname__ if kind.__module__ == "builtins" else f"{kind.__module__}.{kind.__qualname__}"
+
+
 def _reason(error: BaseException) -> str:
     """Return an error as a line without statements, values or passwords in it."""
-    if isinstance(error, SessionTooLargeError):
-        return f"{error.value} bytes are too many for it"
+    if isinstance(error, _UnkeptError):
+        return str(error)
     if isinstance(error, SessionStoreError) and error.original is not None:
         error = error.original
     text = str(error).strip().partition("\n")[0]
@@ -152,6 +202,26 @@ def close_servers() -> None:
         for _, server in _servers:
             server.close()
         _servers.clear()
+
+
+# -- Values ------------------------------------------------------------------------------------------
+
+
+class _Pickled(NamedTuple):
+    """A value in memory of which each caller gets one of its own."""
+
+    value: bytes
+
+
+def _payload(value: Any) -> Any:
+    """Return what a function returned, of what Beaker keeps: a time, an expiry and that."""
+    return value[-1] if isinstance(value, tuple) and value else value
+
+
+def _can_be_used_up(value: Any) -> bool:
+    """Say whether a value is an iterator, a file, a coroutine or the like, or holds one among its first members."""
+    members = value.values() if isinstance(value, dict) else value if isinstance(value, (list, tuple)) else ()
+    return any(isinstance(one, (Iterator, AsyncIterator, Awaitable)) for one in (value, *islice(members, _FIRST)))
 
 
 # -- Where the values are ----------------------------------------------------------------------------
@@ -215,7 +285,10 @@ class BeakerBackend(Backend):
     @cached_property
     def _manager(self) -> Any:
         # Made at the first use, since some connect: that may fail.
-        return clsmap[self._kind](self._name, **self._arguments)
+        try:
+            return clsmap[self._kind](self._name, **self._arguments)
+        except _MISCONFIGURED as error:
+            raise _MisconfiguredError(error) from error
 
     def read(self, key: str) -> Any:
         manager = self._manager
@@ -260,11 +333,12 @@ class MemoryBackend(BeakerBackend):
 
     @staticmethod
     def pack(value: Any) -> Any:
-        return value
+        # Of what the first caller uses up, the next one needs another.
+        return _Pickled(Backend.pack(value)) if _can_be_used_up(_payload(value)) else value
 
     @staticmethod
     def unpack(content: Any) -> Any:
-        return content
+        return Backend.unpack(content.value) if isinstance(content, _Pickled) else content
 
     def take(self, key: str, seconds: float) -> Any:
         return True
@@ -285,7 +359,7 @@ class FileBackend(BeakerBackend):
 
     def read(self, key: str) -> Any:
         try:
-            return super().read(key)
+            return self._with_directories(super().read, key)
         except Exception as error:
             # With a number it is the system's; gdbm says without one that a file is none of its own.
             if isinstance(error, OSError) and error.errno is not None:
@@ -293,6 +367,21 @@ class FileBackend(BeakerBackend):
             # Beaker would read it again and again, and never write to it.
             self._manager.remove()
             raise DamagedRecordError(f"a damaged file is removed: {error!r}") from error
+
+    def write(self, key: str, content: Any, seconds: float | None) -> None:
+        self._with_directories(super().write, key, content, seconds)
+
+    def delete(self, key: str) -> None:
+        self._with_directories(super().delete, key)
+
+    def _with_directories(self, step: Callable[..., Any], *arguments: Any) -> Any:
+        """Do a step; once more where a directory is not there, since a cleaner may have removed it."""
+        try:
+            return step(*arguments)
+        except FileNotFoundError:
+            # Beaker makes the directories when it makes a manager.
+            self.__dict__.pop("_manager", None)
+            return step(*arguments)
 
     def take(self, key: str, seconds: float) -> Any:
         lease = FileLease(f"{self._manager.lock_dir}/{self._name}.{key}.lock")
@@ -419,6 +508,8 @@ class RegionNamespace(NamespaceManager):
         self._name = f"region.{readable}.{_digest(repr((terms.name, namespace)).encode())}"
         self._backend = _backend(terms, self._name, arguments)
         self._seen = threading.local()
+        #: The keys whose values were not kept: nobody needs to wait for who computes one.
+        self._unkept: set[str] = set()
 
     # -- Reading -------------------------------------------------------------------------------------
 
@@ -455,10 +546,31 @@ class RegionNamespace(NamespaceManager):
     # -- Writing -------------------------------------------------------------------------------------
 
     def set_value(self, key: Any, value: Any, expiretime: float | None = None) -> None:
-        # Not one of the store's troubles: a value that cannot be pickled is the application's.
-        content = self._backend.pack(value)
         self._forget_seen()
-        self._attempt(UNUSABLE, None, self._backend.write, _digest(key), content, self._kept(expiretime))
+        digest = _digest(key)
+        try:
+            content = self._packed(value)
+            self._attempt(UNUSABLE, None, self._backend.write, digest, content, self._kept(expiretime))
+        except (_UnkeptError, SessionTooLargeError) as error:
+            self._leave_unkept(digest, _payload(value), error)
+        else:
+            self._unkept.discard(digest)
+
+    def _packed(self, value: Any) -> Any:
+        try:
+            return self._backend.pack(value)
+        except Exception as error:
+            raise _UnkeptError(_reason(error)) from error
+
+    def _leave_unkept(self, digest: str, value: Any, error: Exception) -> None:
+        """Leave a value to who has computed it: that is no failure of the store."""
+        file, has_file, name = self.namespace.rpartition("|")
+        self._troubles.tell_of_value(f"{name} in {file}" if has_file else name, value, error)
+        if len(self._unkept) >= _REMEMBERED:
+            self._unkept.clear()
+        self._unkept.add(digest)
+        # An older value would be given to others for as long as nothing takes its place.
+        self._attempt(LOST, None, self._backend.delete, digest)
 
     def __setitem__(self, key: Any, value: Any) -> None:
         self.set_value(key, value)
@@ -481,6 +593,8 @@ class RegionNamespace(NamespaceManager):
         digest, patience = _digest(key), self._terms.lock_timeout
 
         def take() -> Any:
+            if digest in self._unkept:
+                return AWAY
             return self._attempt(UNUSABLE, AWAY, self._backend.take, digest, patience)
 
         def end(lease: Any) -> None:
@@ -494,6 +608,10 @@ class RegionNamespace(NamespaceManager):
     def _attempt(self, trouble: str, otherwise: Any, step: Callable[..., Any], *arguments: Any) -> Any:
         try:
             return step(*arguments)
+        except _MisconfiguredError as error:
+            raise error.original from None
+        except SessionTooLargeError:
+            raise
         except Exception as error:  # noqa: BLE001 -- each store and each client has errors of its own
             self._troubles.tell(DAMAGED if isinstance(error, DamagedRecordError) else trouble, error)
             return otherwise

@@ -15,7 +15,8 @@ from docutils import nodes
 from docutils.core import publish_doctree
 from paste.deploy import loadapp
 
-from beaker_bridge.regions import TABLE
+from beaker_bridge import set_cache_regions_from_settings
+from beaker_bridge.region_options import TABLE
 from tests.regions import Counted, no_region_left
 
 PAGE = (Path(__file__).parent.parent / "docs" / "cache.rst").read_text(encoding="utf-8")
@@ -63,7 +64,7 @@ def run(tmp_path):
 
 def test_every_block_has_a_name():
     """No example escapes the tests."""
-    assert PAGE.count(".. code-block::") == len(BLOCKS) == 5
+    assert PAGE.count(".. code-block::") == len(BLOCKS) == 6
 
 
 def test_the_page_is_sound():
@@ -138,6 +139,36 @@ def test_a_tuple_of_arguments(load, run):
 
     assert look_up.calls == [("x y", "z"), ("x", "y z")]
     assert names["price"](("x y", "z")) == 1
+
+
+def test_the_regions_are_forgotten(load, run):
+    """The fixture leaves nothing of the regions to the next test."""
+    load("regions")
+    (fixture,) = [value for name, value in run("forget").items() if name == "no_regions"]
+    running = getattr(fixture, "__wrapped__", getattr(fixture, "_fixture_function", None))()
+    next(running)
+    assert beaker.cache.cache_regions
+    list(running)
+
+    assert not beaker.cache.cache_regions
+
+
+def test_the_empty_texts_and_types_of_the_page(caplog):
+    """What the page's table says is one warning each."""
+    set_cache_regions_from_settings(
+        {
+            "cache.regions": "one, one",
+            "cache.type": "file",
+            "cache.two.expire": "5",
+            "cache.file_dir": "",
+            "cache.urls": "redis://host",
+            "cache.lock_dir": "one",
+            "beaker.cache.lock_dir": "other",
+            "cache.flavour": "mild",
+        }
+    )
+
+    assert len(caplog.messages) == 6
 
 
 def test_what_the_page_says_of_beakers_decorator(load):

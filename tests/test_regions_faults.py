@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import shutil
 import subprocess
 import sys
 import threading
@@ -411,45 +412,64 @@ def test_a_file_of_half_a_dbm_heals(request, tmp_path, calls):
     assert [compute() for _ in range(3)] == [2] * 3
 
 
-def test_a_value_that_is_too_large_is_returned(memcached_server, calls, caplog):
-    """What the server does not hold is computed each time, with one warning that says how large it is."""
-    region = define({"type": "ext:memcached", "url": memcached_server.url})
+# -- Directories that somebody removes ---------------------------------------------------------------
 
-    @cache_region(region)
-    def compute():
-        calls()
-        return b"x" * 2_000_000
 
-    answers = [compute(), compute()]
+@pytest.mark.parametrize("kind", ["file", "dbm", "dbm.dumb", "dbm.gnu", "dbm.ndbm"])
+@pytest.mark.parametrize(
+    "removed",
+    ["cache", "cache/container_{}", "cache/container_{}_lock", "cache/container_{}/*", "cache/container_{}/*/*"],
+)
+def test_a_directory_that_a_cleaner_has_removed(tmp_path, kind, removed, calls, caplog):
+    """A region makes its directories anew, whichever of them is gone, and whatever is asked for next."""
+    if kind.startswith("dbm."):
+        pytest.importorskip(kind)
+    kind, module = kind[:4].strip("."), {"dbmmodule": kind} if "." in kind else {}
+    compute = cached(define({"type": kind, "data_dir": str(tmp_path / "cache"), **module}), calls)
 
-    assert [len(answer) for answer in answers] == [2_000_000] * 2
-    assert calls.count == 2
+    def clean():
+        for folder in list(tmp_path.glob(removed.format(kind))):
+            shutil.rmtree(folder)
+
+    compute("a")
+    clean()
+    again = [compute("a"), compute("a")]
+    clean()
+    region_invalidate(compute, None, "a")
+    invalidated = [compute("a"), compute("a")]
+    clean()
+    namespace_of(compute).remove()
+    cleared = [compute("a"), compute("a")]
+
+    # Without the lock files nothing is lost.
+    assert again == ([1, 1] if removed.endswith("_lock") else [2, 2])
+    assert invalidated == [again[0] + 1] * 2
+    assert cleared == [again[0] + 2] * 2
+    assert not warnings_of(caplog)
+
+
+def test_a_directory_that_is_gone_and_cannot_be_made(tmp_path, calls, caplog):
+    """Where the directory cannot be made anew each call is computed; nothing is served that was not stored."""
+    store = FolderStore(tmp_path / "cache", "file")
+    compute = cached(define(store.options), calls)
+    compute("a")
+    store.down()
+
+    assert [compute("a") for _ in range(4)] == [2, 3, 4, 5]
     assert len(warnings_of(caplog)) == 1
-    assert "bytes are too many for it" in warnings_of(caplog)[0]
 
 
-@pytest.mark.parametrize("kind", ["file", "redis", "sqlite"])
-def test_a_value_that_cannot_be_pickled_is_the_applications_fault(request, tmp_path, kind):
-    """As with Beaker, a value that no store can keep is told to who computes it, and holds nobody up."""
-    region = define(options_for(kind, request, tmp_path))
+@pytest.mark.parametrize("kind", ["file", "dbm"])
+def test_many_threads_find_the_directory_gone(tmp_path, kind, calls, caplog):
+    """Threads that find the directory gone at the same time make it anew, and get their values."""
+    compute = cached(define({"type": kind, "data_dir": str(tmp_path / "cache")}), calls)
+    for number in range(3):
+        compute(number)
+        shutil.rmtree(tmp_path / "cache")
+        together(*[lambda: compute("a")] * 10, *[lambda: compute("b")] * 10)
 
-    @cache_region(region)
-    def compute():
-        return threading.Lock()
-
-    for _ in range(2):
-        with pytest.raises(TypeError, match="pickle"):
-            compute()
-
-
-def test_memory_keeps_the_value_itself(calls):
-    """In memory any object is kept, and it is the same one that comes back."""
-
-    @cache_region(define({"type": "memory"}))
-    def compute():
-        return threading.Lock()
-
-    assert compute() is compute()
+    assert [compute("a"), compute("a")] == [compute("a")] * 2
+    assert not warnings_of(caplog)
 
 
 # -- A creator that dies -----------------------------------------------------------------------------
