@@ -248,8 +248,10 @@ class PyramidSession:  # noqa: PLW1641 -- as a dict, it has no hash
         return self._object.dirty() or self._loaded.has_changed()
 
     def invalidate(self) -> None:
-        """Delete the session when the request ends, and begin a new, empty one."""
+        """Delete the session when the request ends, and begin a new, empty one, which ``save()`` stores."""
         self._loaded.invalidate()
+        # To save, where other WSGI code has asked for that before, was about the old one.
+        self._state.pop("_dirty", None)
 
     def delete(self) -> None:
         """Delete the session when the request ends; unlike after :meth:`invalidate`, no empty one is stored."""

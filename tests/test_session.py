@@ -6,7 +6,7 @@ import base64
 import logging
 import pickle
 from datetime import datetime, timezone
-from itertools import permutations
+from itertools import permutations, product
 
 import pytest
 
@@ -552,6 +552,10 @@ def test_an_expiry_is_a_whole_number_of_seconds(profile, seconds):
 
 
 # -- Commit ------------------------------------------------------------------------------------------
+
+
+def memory(clock):
+    return profile_of(clock=clock)
 
 
 def encrypted(clock):
@@ -1366,6 +1370,50 @@ def test_a_session_that_is_saved_after_a_logout_has_the_id_that_was_seen(clock, 
 
     assert seen != old
     assert (after.id, after.new, dict(after)) == (seen, False, {})
+
+
+#: What a request may do to its session, by name.
+STEPS = {
+    "set": lambda request: request.session.update(a=2),
+    "clear": lambda request: request.session.clear(),
+    "regenerate_id": lambda request: request.session.regenerate_id(),
+    "set_expiry": lambda request: request.session.set_expiry(500),
+    "cookie_expires": lambda request: setattr(request.session, "cookie_expires", 70),
+    "invalidate": lambda request: request.session.invalidate(),
+    "delete": lambda request: request.session.delete(),
+    "commit": lambda request: request.commit(),
+    "save": lambda request: request.session.save(),
+    "save by WSGI code": lambda request: request.object.save(),
+}
+
+
+@pytest.mark.parametrize("made", [automatic, memory, automatic_cookie_session, cookie_session])
+def test_the_next_request_finds_the_session_that_this_one_saw(clock, made):
+    """In whatever order a request does what it does: id, content and expiry are those that it saw at its end."""
+    profile = made(clock)
+    surprising = []
+    for steps in product(STEPS, repeat=3):
+        browser = Browser(profile)
+        browser.write(a=1)
+        request = browser.begin()
+        for step in steps:
+            STEPS[step](request)
+        seen = request.session.id, dict(request.session), request.session.timeout
+        browser.end(request)
+        after = browser.begin().session
+        found = None if after.new else (after.id, dict(after), after.timeout)
+        if found != (seen if _is_kept(steps, seen[1], auto=profile.options.auto) else None):
+            surprising.append(steps)
+
+    assert surprising == []
+
+
+def _is_kept(steps, held, *, auto):
+    """Say whether a request leaves a session: it was not ended, or holds something, or was saved since."""
+    ends = [number for number, step in enumerate(steps) if step in ("invalidate", "delete")]
+    if held or not ends:
+        return True
+    return steps[ends[-1]] == "invalidate" and (auto or any(step.startswith("save") for step in steps[ends[-1] :]))
 
 
 @pytest.mark.parametrize("made", [automatic, automatic_cookie_session, cookie_session, encrypted])
