@@ -133,7 +133,14 @@ setup(
     packages=find_packages(include=["beaker_bridge", "beaker_bridge.*"]),
     package_data={"beaker_bridge": ["py.typed"]},
     python_requires=">=3.10",
-    install_requires=["Beaker>=1.14", "PasteDeploy>=3.0", "WebOb>=1.8", "plaster_pastedeploy>=1.0", "pyramid>=2.0"],
+    install_requires=[
+        "Beaker>=1.14",
+        "PasteDeploy>=3.0",
+        "WebOb>=1.8",
+        "plaster_pastedeploy>=1.0",
+        "pyramid>=2.0",
+        "translationstring>=1.0",
+    ],
     extras_require={
         "crypto": CRYPTO,
         "sample": SAMPLE,

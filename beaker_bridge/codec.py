@@ -21,6 +21,7 @@ from typing import Any
 from beaker.crypto import generateCryptoKeys, get_crypto_module, get_nonce_size
 
 from beaker_bridge.exceptions import BeakerBridgeError, DamagedRecordError, SessionValueError
+from beaker_bridge.json_types import LEAVES, check_at_once
 from beaker_bridge.kinds import MAX_SECONDS
 from beaker_bridge.serializers import JSONSerializer, PickleSerializer, Serializer, UnreadableError
 
@@ -221,6 +222,7 @@ class RecordCodec:
         envelope: Envelope = BareEnvelope,
     ) -> None:
         self.serializer = serializer
+        self._takes_json = type(serializer) is JSONSerializer
         self._legacy = None if legacy is None else RecordCodec(legacy)
         #: The keys and types of which the log has said that JSON will refuse them; nothing where JSON is not next.
         self._refused: set[tuple[Any, type]] | None = None
@@ -228,6 +230,24 @@ class RecordCodec:
             self._refused = set()
         self._cipher = cipher
         self._wrap, self._unwrap = envelope.wrap, envelope.unwrap
+
+    def check(self, key: Any, value: Any) -> None:
+        """Refuse what is seen at a glance not to be JSON, where it is put into a session.
+
+        What lies deeper is refused by :meth:`serialize`. An application's own serializer decides for itself.
+
+        Args:
+            key: the key in the session.
+            value: what is assigned to it.
+
+        Raises:
+            SessionValueError: the key, the value, or one of its first items; it names the key.
+        """
+        if self._takes_json and not (type(value) in LEAVES and type(key) is str):
+            try:
+                check_at_once(key, value)
+            except TypeError as error:
+                raise _refused(key, value, error) from error
 
     def serialize(self, record: Mapping[str, Any]) -> bytes:
         """Return the plain bytes of a record.
@@ -322,12 +342,14 @@ class RecordCodec:
             try:
                 self.serializer.dumps({key: value})
             except Exception as cause:  # noqa: BLE001 -- the serializer may be anybody's
-                return SessionValueError(
-                    f"session[{key!r}] cannot be stored: {cause} (it holds a {type(value).__name__})",
-                    name=key,
-                    original=cause,
-                )
+                return _refused(key, value, cause)
         return SessionValueError(f"the session cannot be stored: {error}", original=error)
+
+
+def _refused(key: Any, value: Any, cause: Exception) -> SessionValueError:
+    return SessionValueError(
+        f"session[{key!r}] cannot be stored: {cause} (it holds a {type(value).__name__})", name=key, original=cause
+    )
 
 
 def _is_json(plain: bytes) -> bool:

@@ -11,13 +11,15 @@ from collections import Counter
 from collections.abc import Hashable, Iterable, Mapping
 from typing import Any
 
+from translationstring import TranslationString
+
 from beaker_bridge.exceptions import SessionValueError
 
 #: Beaker's key for the time of the last access: the later one counts.
 ACCESSED = "_accessed_time"
 
 _ABSENT: Any = object()
-_SCALARS = frozenset({str, int, float, bool, type(None)})
+_SCALARS = frozenset({str, int, bool, type(None)})
 
 
 def merge(base: Mapping[str, Any], ours: Mapping[str, Any], theirs: Mapping[str, Any]) -> dict[str, Any]:
@@ -106,18 +108,29 @@ def _take(counter: Counter[Hashable], essence: Hashable) -> bool:
 
 
 def _essence(value: Any) -> Hashable:
-    """Return what two values have in common if their records are the same: 1 is not True, a NaN is itself."""
+    """Return what two values have in common if their records are the same.
+
+    1 is not True, 0.0 is not -0.0, a NaN is itself, and a text with more to it (a translation, HTML) is not that text.
+    """
     kind = type(value)
     if kind in _SCALARS:
-        # The one value that is not equal to itself is a NaN.
-        return kind, value if value == value else None  # noqa: PLR0124
+        return kind, value
+    if kind is float:
+        # Of which each value has its own.
+        return kind, repr(value)
     if isinstance(value, dict):
         return kind, frozenset((key, _essence(item)) for key, item in value.items())
     if isinstance(value, (list, tuple)):
         return kind, tuple(map(_essence, value))
     if isinstance(value, (set, frozenset)):
         return kind, frozenset(map(_essence, value))
-    return kind, _state(value)
+    return kind, _essence_of_object(value)
+
+
+def _essence_of_object(value: Any) -> Hashable:
+    if isinstance(value, TranslationString):
+        return str.__str__(value), _essence((value.domain, value.default, value.mapping, value.context))
+    return _state(value)
 
 
 def _state(value: Any) -> Hashable:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from beaker_bridge.codec import BareEnvelope, Cipher, RecordCodec
@@ -66,16 +66,16 @@ def _codec(options: SessionOptions, envelope: Any) -> RecordCodec:
     # A pickle in a cookie would be code from the browser of whoever learns the key.
     legacy = None if options.type == COOKIE else options.legacy_serializer
     return RecordCodec(
-        _serializer(options.data_serializer),
+        _serializer(options.data_serializer, _keys(options) if options.type == COOKIE else [""]),
         legacy=_serializer(legacy) if legacy else None,
         cipher=_cipher(options),
         envelope=envelope,
     )
 
 
-def _serializer(choice: Any) -> Serializer:
+def _serializer(choice: Any, keys: Sequence[str] = ("",)) -> Serializer:
     if choice == "json":
-        return JSONSerializer()
+        return JSONSerializer(keys)
     if choice == "pickle":
         return PickleSerializer()
     serializer: Serializer = choice

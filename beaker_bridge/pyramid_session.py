@@ -200,6 +200,7 @@ class PyramidSession:  # noqa: PLW1641 -- as a dict, it has no hash
         if key in OWN_KEYS:
             session.set_own(key, value)
             return
+        session.check(key, value)
         dict.__setitem__(session, key, value)
         session.changed()
 
@@ -214,6 +215,9 @@ class PyramidSession:  # noqa: PLW1641 -- as a dict, it has no hash
     def update(self, *args: Any, **kwargs: Any) -> None:
         """Set keys from a mapping, or from pairs, and from keyword arguments."""
         session, changes = self._loaded, dict(*args, **kwargs)
+        for key, value in changes.items():
+            if key not in OWN_KEYS:
+                session.check(key, value)
         for key in OWN_KEYS.intersection(changes):
             session.set_own(key, changes.pop(key))
         if changes:
@@ -301,6 +305,7 @@ class PyramidSession:  # noqa: PLW1641 -- as a dict, it has no hash
 
     def flash(self, msg: Any, queue: str = "", allow_duplicate: bool = True) -> None:
         """Append a message to a queue, once only where duplicates are not allowed."""
+        self._loaded.check(FLASH + queue, msg)
         messages = self.setdefault(FLASH + queue, [])
         if allow_duplicate or msg not in messages:
             messages.append(msg)

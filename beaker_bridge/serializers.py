@@ -6,15 +6,21 @@ The formats are Beaker's (``beaker/util.py``, ``JsonSerializer`` and ``PickleSer
 from __future__ import annotations
 
 import json
+import logging
 import pickle
+import re
+import secrets
 import struct
 import zlib
-from collections.abc import Callable, Collection, Iterable
+from collections.abc import Callable, Collection, Iterable, Sequence
+from functools import partial
 from itertools import chain
 from typing import Any, Protocol
 
 from beaker_bridge.exceptions import SessionTooLargeError
-from beaker_bridge.json_types import KEYS, LEAVES, PLAIN, TAG, tagged, untagged, written
+from beaker_bridge.json_types import KEYS, LEAVES, PLAIN, TAG, TOO_DEEP, WORD, Seals, Tagging, untagged, written
+
+log = logging.getLogger(__name__)
 
 #: The largest JSON, in bytes, that a record is compressed from. A larger one is refused when it is
 #: written, and damaged when it is read: it would be a bomb.
@@ -35,8 +41,14 @@ _BEFORE, _BEHIND = len(_STORED) + _SIZES.size, -4
 
 #: From this many items on, a list of rows is looked at as a whole.
 _MANY = 32
-#: A value that has more items than this at one depth, or is deeper than this, is left to :func:`tagged`.
-_TOO_MANY, _TOO_DEEP = 1_000_000, 50
+#: A value that has more items than this at one depth, which no record holds, or is deeper than this, is left to
+#: :class:`Tagging`.
+_TOO_MANY, _TOO_DEEP = MAX_PLAIN_SIZE // 2, 50
+
+#: The two halves of one character, each a character of its own: JSON joins them.
+_HALVES = re.compile(r"[\ud800-\udbff][\udc00-\udfff]")
+#: So many keys and types are warned about: a session's keys may be anything.
+_MAX_TOLD = 256
 
 
 class Serializer(Protocol):
@@ -77,13 +89,16 @@ def _are_plain(items: Collection[Any]) -> bool:
     for _ in range(_TOO_DEEP):
         if LEAVES.issuperset(map(type, items)):
             return True
-        if len(items) > _TOO_MANY or not PLAIN.issuperset(map(type, items)):
+        if not PLAIN.issuperset(map(type, items)):
             return False
         dicts = [item for item in items if type(item) is dict]
         keys = set(chain.from_iterable(dicts))
         if TAG in keys or not KEYS.issuperset(map(type, keys)):
             return False
         lists = [item for item in items if type(item) is list]
+        # What holds itself has more of them each time.
+        if sum(map(len, dicts)) + sum(map(len, lists)) > _TOO_MANY:
+            return False
         items = [*chain.from_iterable(map(dict.values, dicts)), *chain.from_iterable(lists)]
     return False
 
@@ -92,6 +107,7 @@ def _are_plain(items: Collection[Any]) -> bool:
 _ENCODER = json.JSONEncoder(separators=(",", ":"), default=written, check_circular=False)
 _DECODER: Any = json.JSONDecoder()
 _TAG_DECODER: Any = json.JSONDecoder(object_hook=untagged)
+_AS_CHARACTERS = json.JSONEncoder(ensure_ascii=False, default=written, check_circular=False)
 
 
 def _made_once(encoder: json.JSONEncoder) -> Callable[[Any, int], Iterable[str]]:
@@ -113,7 +129,18 @@ _encoded = _made_once(_ENCODER)
 
 
 class JSONSerializer:
-    """Beaker's JSON record (zlib around JSON), with more types and a bound on its size."""
+    """Beaker's JSON record (zlib around JSON), with more types and a bound on its size.
+
+    Args:
+        keys: what HTML in a record is sealed with, beside a word in the record; the first one is the current one.
+            For records that a user can read.
+    """
+
+    def __init__(self, keys: Sequence[str] = ("",)) -> None:
+        self._keys = keys
+        # One for all that this process writes: a session that nobody has changed is written as the same bytes.
+        self._word = secrets.token_hex(16)
+        self._seals = Seals(self._word, keys)
 
     def dumps(self, record: Any) -> bytes:
         """Return a record as bytes.
@@ -122,7 +149,7 @@ class JSONSerializer:
             TypeError, ValueError: something in it is not JSON.
             SessionTooLargeError: its JSON is over ``MAX_PLAIN_SIZE``.
         """
-        text = self.encode(record)
+        text = self.encode(record, is_record=True)
         if len(text) > MAX_PLAIN_SIZE:
             raise SessionTooLargeError(
                 f"the session would have {len(text)} bytes as JSON, a record holds {MAX_PLAIN_SIZE}", value=len(text)
@@ -134,21 +161,72 @@ class JSONSerializer:
         # What is in a block as it is can be no bomb, and needs no decompressor, which takes long to set up.
         json_bytes = _unstored(plain) if plain.startswith(_STORED) else _decompress(plain)
         text = json_bytes.decode("utf-8")
-        decoder = _TAG_DECODER if TAG in text else _DECODER
-        # As its decode() does, without the steps between.
-        try:
-            record, end = decoder.scan_once(text, 0)
-        except StopIteration:
-            end = None
-        # Others may put white space around; whatever else stands there, this refuses.
-        return record if end == len(text) else decoder.decode(text)
+        if TAG not in text:
+            return _decoded(text, _DECODER)
+        return self._unsealed(text) if WORD in text else _decoded(text, _TAG_DECODER)
 
-    def encode(self, value: Any) -> bytes:
-        """Return the JSON of one value, for the detection of changes; raises as :meth:`dumps` does."""
+    def _unsealed(self, text: str) -> Any:
+        """Return the record of a text that may have HTML in it, if it names the word for that."""
+        record = _decoded(text, _DECODER)
+        word = record.get(WORD) if isinstance(record, dict) else None
+        if not isinstance(word, str):
+            return _decoded(text, _TAG_DECODER)
+        hook = partial(untagged, seals=Seals(word, self._keys))
+        record = _decoded(text, json.JSONDecoder(object_hook=hook))
+        del record[WORD]
+        return record
+
+    def encode(self, value: Any, is_record: bool = False) -> bytes:
+        """Return the JSON of one value, for the detection of changes; raises as :meth:`dumps` does.
+
+        Args:
+            value: the value.
+            is_record: whether it is a record, which is to be read again.
+        """
         try:
-            return "".join(_encoded(value if _is_plain(value) else tagged(value), 0)).encode("ascii")
+            if not _is_plain(value):
+                value = self._tagged_record(value) if is_record else Tagging(self._seals).value(value)
+            text = "".join(_encoded(value, 0))
         except RecursionError:
-            raise ValueError("it is nested too deeply, or holds itself") from None
+            raise ValueError(TOO_DEEP) from None
+        if "\\ud" in text and _HALVES.search(_AS_CHARACTERS.encode(value)):
+            raise ValueError("a text in it has the two halves of a character as two, JSON would join them")
+        return text.encode("ascii")
+
+    def _tagged_record(self, record: Any) -> Any:
+        tagging = Tagging(self._seals)
+        tagged = tagging.record(record, self._word)
+        if tagging.converted:
+            _warn_of(tagging.converted)
+        return tagged
+
+
+def _decoded(text: str, decoder: Any) -> Any:
+    # As its decode() does, without the steps between.
+    try:
+        value, end = decoder.scan_once(text, 0)
+    except StopIteration:
+        end = None
+    # Others may put white space around; whatever else stands there, this refuses.
+    return value if end == len(text) else decoder.decode(text)
+
+
+_told: set[tuple[str, str]] = set()
+
+
+def _warn_of(converted: Iterable[tuple[Any, type, type]]) -> None:
+    """Warn of what does not come back as it is, once a key and type."""
+    for key, kind, base in converted:
+        name = f"{kind.__module__}.{kind.__qualname__}"
+        if (str(key), name) not in _told and len(_told) < _MAX_TOLD:
+            _told.add((str(key), name))
+            log.warning(
+                "session[%r] holds a %s, which JSON brings back as a %s: store that, or what the documentation"
+                " lists as types that survive",
+                key,
+                name,
+                base.__name__,
+            )
 
 
 def _compress(data: bytes) -> bytes:

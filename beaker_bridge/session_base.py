@@ -20,6 +20,7 @@ from beaker_bridge.codec import is_attribute, is_time
 from beaker_bridge.cookies import CookieWriter, cookie_values
 from beaker_bridge.events import SessionEvent
 from beaker_bridge.exceptions import BeakerBridgeError, DamagedRecordError, SessionTooLateError, SessionValueError
+from beaker_bridge.json_types import WORD
 from beaker_bridge.kinds import COOKIE_DOMAIN, DOMAIN_RULE, MAX_SECONDS
 from beaker_bridge.merge import ACCESSED
 from beaker_bridge.once import log_once
@@ -48,7 +49,7 @@ WRITER = "_bb_writer"
 #: Beaker's own keys of a record.
 BEAKERS_KEYS = frozenset({CREATED, ACCESSED, DOMAIN, PATH, ID, "_expires"})
 #: What a record holds beside the application's keys; none of them is a key of ``request.session``.
-OWN_KEYS = BEAKERS_KEYS | {EXPIRY, MOVED, WRITER}
+OWN_KEYS = BEAKERS_KEYS | {EXPIRY, MOVED, WRITER, WORD}
 #: The options that say how a cookie is written.
 _COOKIE_OPTIONS = (
     "key",
@@ -224,6 +225,14 @@ class SafeSession(BeakerAttributes, BeakerSession):
     def __bool__(self) -> bool:
         # As Beaker's, which holds its own keys: ``if session.get_by_id(id)`` asks whether there is one.
         return True
+
+    def check(self, key: Any, value: Any) -> None:
+        """Refuse what is seen at a glance not to be stored, before ``request.session`` takes it.
+
+        Raises:
+            SessionValueError: the key, the value, or one of its first items.
+        """
+        self._profile.codec.check(key, value)
 
     def clear(self) -> None:
         """Remove what the application put there."""

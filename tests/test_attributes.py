@@ -358,7 +358,7 @@ def test_persist_commits_at_once():
 def test_persist_raises():
     """What cannot be saved is raised at that line."""
     request = Request(profile_of())
-    request.session["lock"] = object()
+    request.session["lock"] = [[object()]]
 
     with pytest.raises(BeakerBridgeError, match="lock"):
         request.session.persist()

@@ -490,7 +490,6 @@ DAMAGED = {
     "JSON without compression": lambda site, raw, path: seal(site, b'{"count": 7}'),
     "deep": lambda site, raw, path: seal(site, zlib.compress(b"[" * 100_000 + b"]" * 100_000)),
     "a bomb": lambda site, raw, path: seal(site, zlib.compress(bytes(32 * 1024 * 1024))),
-    "an unknown tag": lambda site, raw, path: seal(site, _json({"due": {"__bb__": ["eval", "1"]}})),
     "times that are none": lambda site, raw, path: seal(site, _json({"_accessed_time": "now", "_creation_time": None})),
     "an expiry that is none": lambda site, raw, path: seal(site, _json({"_accessed_time": 1e9, "_bb_expiry": "soon"})),
     "a marker that is none": lambda site, raw, path: seal(site, _json({"_bb_moved": "soon"})),

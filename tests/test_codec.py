@@ -418,11 +418,11 @@ tags = st.sampled_from(
 @example("set", [[]])
 @example("timedelta", [1e300, 0, 0])
 @example("Decimal", "1e999999999999999999999")
-def test_random_tags_are_damaged(name, content):
-    """A record with a tag of ours around anything at all is read or damaged, nothing else."""
+def test_random_tags_are_read(name, content):
+    """A record with a tag of ours around anything at all is read."""
     for tagged in ([name, content], content, [name], [name, content, 1]):
         plain = zlib.compress(json.dumps({"a": {TAG: tagged}}).encode())
-        assert isinstance(decoded(READERS[0], READERS[0].seal(plain)), (dict, type(None)))
+        assert isinstance(decoded(READERS[0], READERS[0].seal(plain)), dict)
 
 
 @pytest.mark.parametrize(
@@ -437,7 +437,6 @@ def test_random_tags_are_damaged(name, content):
         (zlib.compress(b'{"a":'), "JSONDecodeError"),
         (zlib.compress(b"[" * 1_000_000), "RecursionError"),
         (zlib.compress(b"\xff"), "UnicodeDecodeError"),
-        (zlib.compress(b'{"a":{"__bb__":["other",1]}}'), "KeyError"),
     ],
 )
 def test_the_reason_is_told(plain, told):
@@ -452,10 +451,6 @@ def test_the_reason_is_told(plain, told):
 @pytest.mark.parametrize(
     "content",
     [
-        '{"a":{"__bb__":["Decimal","geheim"]}}',
-        '{"a":{"__bb__":["datetime","geheim"]}}',
-        '{"a":{"__bb__":["geheim",1]}}',
-        '{"a":{"__bb__":["UUID","geheim"]}}',
         '{"a":"geheim',
         '"geheim"',
     ],

@@ -3,10 +3,8 @@
 import json
 import tracemalloc
 import zlib
-from collections import OrderedDict, namedtuple
 from datetime import date, datetime, time, timedelta, timezone
 from decimal import Decimal
-from enum import Enum, IntEnum
 from uuid import UUID
 from zoneinfo import ZoneInfo
 
@@ -15,7 +13,6 @@ from beaker.util import JsonSerializer as BeakerJSONSerializer
 from beaker.util import PickleSerializer as BeakerPickleSerializer
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
-from markupsafe import Markup
 
 from beaker_bridge import serializers
 from beaker_bridge.codec import BareEnvelope, NamespaceEnvelope, PickledEnvelope, RecordCodec
@@ -117,54 +114,6 @@ def test_times_keep_their_zone_and_fold(value):
     read = through_json(value)
 
     assert (read.fold, exactly(read)) == (value.fold, exactly(value))
-
-
-class Colour(IntEnum):
-    """An enumeration of numbers."""
-
-    RED = 3
-
-
-class Mood(str, Enum):
-    """An enumeration of texts."""
-
-    GOOD = "good"
-
-
-class Key(str):
-    """A text of a class of its own."""
-
-    __slots__ = ()
-
-
-class Later(datetime):
-    """A time of a class of its own."""
-
-
-class Rows(list):
-    """A list of a class of its own."""
-
-
-Point = namedtuple("Point", "x y")  # noqa: PYI024 -- an application's
-
-
-@pytest.mark.parametrize(
-    ("value", "read"),
-    [
-        (Markup("<b>"), "<b>"),
-        (Colour.RED, 3),
-        (Mood.GOOD, "good"),
-        (OrderedDict(a=(1,)), {"a": (1,)}),
-        ({Key("k"): 1}, {"k": 1}),
-        (Rows([(1,)]), [(1,)]),
-        (Point(1, 2), (1, 2)),
-        (Later(2024, 1, 2), datetime(2024, 1, 2)),  # noqa: DTZ001 -- without a zone is what is tried
-    ],
-    ids=lambda value: type(value).__name__,
-)
-def test_subclasses_become_what_they_derive_from(value, read):
-    """A value of a derived class comes back as JSON, or as the class that it derives from."""
-    assert exactly(through_json(value)) == exactly(read)
 
 
 #: Hypothesis tries the texts that it finds in our code, too; a dict with our tag as its only key is ours.

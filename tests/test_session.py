@@ -783,7 +783,7 @@ def test_a_discarded_request_leaves_no_trace(browser, store):
 def test_a_value_that_is_refused_is_named(browser, store):
     """A value that the serializer does not take raises at the commit, with its key; nothing is written."""
     request = browser.begin()
-    request.session["lock"] = object()
+    request.session["lock"] = [[object()]]
 
     with pytest.raises(SessionValueError) as caught:
         request.commit()
@@ -1235,7 +1235,7 @@ def test_a_value_that_was_handed_out_and_deleted_is_no_change(browser, store):
 def test_a_value_that_cannot_be_encoded_is_refused_only_when_it_is_saved(browser):
     """Something in a list that is not JSON fails the commit of a change, with the key."""
     request = browser.begin()
-    request.session["odd"] = [object()]
+    request.session["odd"] = [[object()]]
     assert len(request.session["odd"]) == 1
 
     with pytest.raises(SessionValueError):

@@ -4,12 +4,10 @@ from __future__ import annotations
 
 from copy import deepcopy
 
-import pytest
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
-from beaker_bridge.exceptions import SessionValueError
 from beaker_bridge.session_base import OWN_KEYS
 from tests.requests import Browser, profile_of
 
@@ -172,12 +170,3 @@ for machine in (SessionIsADict, PickledSessionIsADict):
 
 TestSessionIsADict = SessionIsADict.TestCase
 TestPickledSessionIsADict = PickledSessionIsADict.TestCase
-
-
-def test_a_key_is_a_text_in_json():
-    """A key that JSON would turn into a text is refused, and named."""
-    request = Browser(profile_of()).begin()
-    request.session[1] = "a"
-
-    with pytest.raises(SessionValueError, match=r"session\[1\]"):
-        request.commit()

@@ -262,7 +262,7 @@ def test_a_failing_store_is_logged(installation, tmp_path, caplog):
     """A change that the store refuses when the body is closed is logged."""
 
     def unserializable(session):
-        session["put"] = object()
+        session["put"] = [[object()]]
 
     app = site(installation, tmp_path, streaming(unserializable), "file")
     app.get("/count")

@@ -73,7 +73,7 @@ def test_a_view_does_what_it_does_with_a_session(request_):
 def test_a_view_that_puts_a_wrong_value_into_the_session_fails(request_):
     """What no session can hold is refused when it is saved, or when the test gives it."""
     session = with_session(request_).session
-    session["lock"] = object()
+    session["lock"] = [[object()]]
 
     with pytest.raises(SessionValueError, match="lock"):
         session.persist()

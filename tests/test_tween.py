@@ -175,7 +175,7 @@ def test_the_view_of_a_failed_commit_runs_after_the_transaction(tmp_path):
         return Response(str(request.environ.get("tm.active", False)), status=500)
 
     def bad(request):
-        request.session["bad"] = object()
+        request.session["bad"] = [[object()]]
 
     views = _views("pyramid_tm", bad=bad)
     views.exception_views = {SessionValueError: view}
