@@ -11,6 +11,7 @@ from pathlib import Path
 
 from setuptools import Extension, find_packages, setup
 from setuptools.command.build_ext import build_ext
+from setuptools.command.build_py import build_py
 
 here = Path(__file__).parent
 
@@ -36,6 +37,16 @@ COMPILED = [
 DIRECTIVES = {"language_level": 3, "annotation_typing": False}
 #: Without what a debugger of C would need, which is three quarters of the size.
 FLAGS = ["-O3", "-g0"] if os.name == "posix" else []
+
+
+class WithSampleSite(build_py):
+    """A checkout that is installed for editing has its sample site, too; a wheel does not."""
+
+    def finalize_options(self) -> None:
+        if self.editable_mode:
+            self.distribution.packages.append("sample_app")
+            self.distribution.package_data["sample_app"] = ["static/*", "templates/*"]
+        super().finalize_options()
 
 
 class BuildCompiled(build_ext):
@@ -128,7 +139,7 @@ setup(
     long_description=(here / "README.rst").read_text(encoding="utf-8"),
     long_description_content_type="text/x-rst",
     license="MIT",
-    cmdclass={"build_ext": BuildCompiled},
+    cmdclass={"build_ext": BuildCompiled, "build_py": WithSampleSite},
     ext_modules=_extensions(),
     packages=find_packages(include=["beaker_bridge", "beaker_bridge.*"]),
     package_data={"beaker_bridge": ["py.typed"]},

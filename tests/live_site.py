@@ -86,10 +86,19 @@ def serving(ini: Path) -> Iterator[Site]:
 @contextmanager
 def running(module: str, *arguments: str) -> Iterator[Site]:
     """Run a module that serves a site by waitress. The code comes from this checkout."""
+    # Pyramid imports pkg_resources, of which setuptools warns.
+    with started(
+        [sys.executable, "-W", "ignore:pkg_resources:UserWarning", "-m", module, *arguments], CHECKOUT
+    ) as site:
+        yield site
+
+
+@contextmanager
+def started(command: list[str], folder: Path) -> Iterator[Site]:
+    """Run a command that serves a site by waitress, in a folder."""
     process = subprocess.Popen(
-        # Pyramid imports pkg_resources, of which setuptools warns.
-        [sys.executable, "-W", "ignore:pkg_resources:UserWarning", "-m", module, *arguments],
-        cwd=CHECKOUT,
+        command,
+        cwd=folder,
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
