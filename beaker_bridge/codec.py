@@ -272,6 +272,15 @@ class RecordCodec:
         """Return the plain bytes of a record in the legacy serializer's form; None where there is none."""
         return None if self._legacy is None else self._legacy.serialize(record)
 
+    def writes_alike(self, one: Mapping[str, Any], other: Mapping[str, Any]) -> bool:
+        """Say whether two records are the same as they are written; by the legacy serializer, where need be."""
+        try:
+            return self.serialize(one) == self.serialize(other)
+        except SessionValueError:
+            if self._legacy is None:
+                raise
+            return self._legacy.serialize(one) == self._legacy.serialize(other)
+
     def _rehearse(self, record: Mapping[str, Any], refused: set[tuple[Any, type]]) -> None:
         """Log, once for each key and type, what JSON will refuse: a site that reads it already will write it next."""
         assert self._legacy is not None

@@ -9,6 +9,7 @@ from __future__ import annotations
 import logging
 import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping, MutableMapping
+from functools import partial
 from io import IOBase
 from typing import Any
 
@@ -67,21 +68,20 @@ class SessionObject(BeakerSessionObject):
 
     def get_by_id(self, id: str) -> StandaloneSession | None:  # noqa: A002 -- Beaker's name
         """Return the stored session of an id, or None. Its ``commit()`` writes what is changed."""
-        return stored_session(self, id)
+        return stored_session(binding_of(self), id)
 
 
-def stored_session(session_object: BeakerSessionObject, session_id: str) -> StandaloneSession | None:
+def stored_session(binding: Binding, session_id: str) -> StandaloneSession | None:
     """Return the stored session of an id, or None. Its ``commit()`` writes what is changed.
 
     Args:
-        session_object: the environ's session, for its configuration.
+        binding: the request's, for its configuration and its subscribers.
         session_id: the id.
 
     Raises:
         BeakerBridgeError: sessions are in cookies, where none can be found by its id.
         SessionStoreError: the store cannot be reached.
     """
-    binding = binding_of(session_object)
     session = standalone_session(binding.profile, session_id, binding.notify)
     return None if session.is_new else session
 
@@ -155,6 +155,8 @@ def _bound(session_object: BeakerSessionObject) -> Binding:
             "session_class": _CLASSES.get(profile.options.type, Session),
             "binding": binding,
         }
+        # Beaker's own would read the record in Beaker's way.
+        state["get_by_id"] = partial(stored_session, binding)
     return binding
 
 

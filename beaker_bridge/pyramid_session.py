@@ -15,7 +15,7 @@ from pyramid.interfaces import ISession
 from zope.interface import implementer
 
 from beaker_bridge.attributes import BEAKERS, PRIVATE, Forwarded
-from beaker_bridge.environ import commit, stored_session
+from beaker_bridge.environ import binding_of, commit, stored_session
 from beaker_bridge.session import StandaloneSession
 from beaker_bridge.session_base import OWN_KEYS, SafeSession
 
@@ -278,7 +278,7 @@ class PyramidSession:  # noqa: PLW1641 -- as a dict, it has no hash
             BeakerBridgeError: sessions are in cookies, where none can be found by its id.
             SessionStoreError: the store cannot be reached.
         """
-        return stored_session(self._object, id)
+        return stored_session(binding_of(self._object), id)
 
     def set_expiry(self, seconds: int | None) -> None:
         """Give this session its own idle timeout and cookie lifetime ("remember me").

@@ -8,8 +8,9 @@ writes what changed since the last commit and says, in Beaker's way, which cooki
 from __future__ import annotations
 
 import logging
+import pickle
 import secrets
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, suppress
 from operator import attrgetter
 from typing import TYPE_CHECKING, Any
 
@@ -592,7 +593,7 @@ class SafeSession(BeakerAttributes, BeakerSession):
             raise
 
     def _commit(self) -> None:
-        if self.has_changed() and not (self._forced and self._is_as_stored()):
+        if self.has_changed() and not (self._forced and not self._send_cookie and self._is_as_stored()):
             # A new session that nothing was put into leaves no record and no cookie.
             if len(self) or self._exists or (self._forced and not self._deleted):
                 if self._binding.sent:
@@ -610,8 +611,7 @@ class SafeSession(BeakerAttributes, BeakerSession):
             return False
         stored = self._base()
         own = {key: stored.pop(key) for key in OWN_KEYS & stored.keys()}
-        serialize = self._profile.codec.serialize
-        return own == self._own and serialize(dict(self)) == serialize(stored)
+        return own == self._own and self._profile.codec.writes_alike(dict(self), stored)
 
     @property
     def _exists(self) -> bool:
@@ -650,7 +650,9 @@ def _print_of(fingerprint: Any, value: Any) -> bytes | None:
     try:
         return fingerprint(value)  # type: ignore[no-any-return]
     except Exception:  # noqa: BLE001 -- an object's own code may raise anything
-        # It will be refused when it is saved; until then, it is not seen to change.
+        # What JSON refuses may have come from a pickle: a change of it is seen, and refused when it is saved.
+        with suppress(Exception):
+            return pickle.dumps(value)
         return None
 
 

@@ -15,6 +15,7 @@ from webtest import TestApp
 from zope.interface.verify import verifyObject
 
 from beaker_bridge import (
+    BeakerBridgeError,
     SessionConflictError,
     SessionMiddleware,
     SessionStoreError,
@@ -206,6 +207,62 @@ def test_logout_deletes_the_record(site):
 
     assert "Max-Age=0" in answer.headers["Set-Cookie"]
     assert app.get("/data").text == "[]"
+
+
+@pytest.mark.parametrize("store", ["memory", "cookie"])
+def test_a_new_session_after_a_logout_has_the_id_that_was_seen(installation, store, tmp_path):
+    """``invalidate()`` and ``save()``: the next request has the session of which the view has seen the id."""
+
+    def leave(request):
+        request.session.invalidate()
+        request.session.save()
+        return request.session.id
+
+    views = _views(leave=leave, state=lambda request: f"{request.session.id} {request.session.new}")
+    app = TestApp(install(installation, store_options(store, tmp_path), views))
+    app.get("/count")
+    seen = app.get("/leave").text
+
+    assert app.get("/state").text == f"{seen} False"
+
+
+@pytest.mark.parametrize("taken", ["request", "environ"])
+def test_a_session_found_by_its_id_is_committed(site, taken):
+    """``get_by_id()`` opens a stored session, from the request or the environ; its ``commit()`` writes."""
+
+    def change(request):
+        session = request.session
+        found = (session if taken == "request" else request.environ["beaker.session"]).get_by_id(request.params["id"])
+        if found:
+            found["note"] = session.new
+            found.commit()
+        return bool(found)
+
+    app = site({"change": change, "id": lambda request: request.session.id})
+    app.get("/count")
+    session_id, cookie = app.get("/id").text, app.cookies["sid"]
+    app.reset()
+    found = [app.get(f"/change?id={known}").text for known in (session_id, "0" * 32)]
+    app.set_cookie("sid", cookie)
+
+    assert found == ["True", "False"]
+    assert app.get("/data").text == "[('count', 1), ('note', True)]"
+
+
+def test_no_cookie_session_is_found_by_an_id(installation, tmp_path):
+    """With ``type = cookie`` one of our errors says why."""
+
+    def find(request):
+        assert not request.session
+        with pytest.raises(BeakerBridgeError, match="got type = cookie"):
+            request.session.get_by_id("0" * 32)
+        with pytest.raises(BeakerBridgeError, match="got type = cookie"):
+            request.environ["beaker.session"].get_by_id("0" * 32)
+        return "said"
+
+    app = TestApp(install(installation, store_options("cookie", tmp_path), _views(find=find)))
+
+    assert app.get("/find").text == "said"
 
 
 def test_delete_is_invalidate(site):

@@ -1758,6 +1758,45 @@ def test_a_pickled_session_that_json_refuses_is_not_lost_by_a_write(pickled):
     assert pickled.read() == {"count": 2}
 
 
+@pytest.mark.parametrize(
+    ("value", "change"),
+    [
+        ({5: []}, lambda cart: cart[5].append(1)),
+        ({5: 1}, lambda cart: cart.update({5: 2})),
+        ([Own()], lambda cart: setattr(cart[0], "a", 1)),
+        (["fine"], lambda cart: cart.append(Own())),
+        (["fine"], lambda cart: cart.append(lambda: None)),
+    ],
+)
+def test_a_change_in_place_that_json_refuses_is_not_lost_in_silence(clock, value, change):
+    """Changed in place, a value of which JSON takes nothing is refused at the commit, as any change of it is."""
+    browser = Browser(profile_of(clock=clock, data_serializer="pickle"))
+    browser.write(cart=value)
+    browser.profile = profile_of(clock=clock, legacy_serializer="pickle")
+    request = browser.begin()
+    change(request.session["cart"])
+
+    with pytest.raises(SessionValueError, match=r"session\['cart'\] cannot be stored"):
+        request.commit()
+
+
+def test_auto_leaves_a_pickled_session_that_json_refuses(pickled, clock):
+    """With ``auto``, a page that only reads is no error, and writes no sooner than without; a change is refused."""
+    pickled.profile = profile_of(clock=clock, legacy_serializer="pickle", auto=True)
+    before = pickled.profile.store.read(pickled.id)
+    request = pickled.begin()
+    assert request.session["count"] == 1
+    request.session.save()
+    pickled.end(request)
+    after = pickled.profile.store.read(pickled.id)
+    request = pickled.begin()
+    request.session["count"] = 2
+
+    assert after.raw == before.raw
+    with pytest.raises(SessionValueError, match="own"):
+        request.commit()
+
+
 def test_a_record_that_can_only_be_read_is_served(clock, caplog):
     """A serializer of the application's own that refuses what it has read costs the access time, not the page."""
 
