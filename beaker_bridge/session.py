@@ -6,7 +6,7 @@ import logging
 import os
 import time
 from collections.abc import Generator, Iterator
-from contextlib import closing, contextmanager, nullcontext
+from contextlib import closing, contextmanager, nullcontext, suppress
 from typing import Any
 
 from beaker_bridge.events import SessionExpired, SessionInvalidated, SessionMerged
@@ -298,12 +298,18 @@ class Session(SafeSession):
         )
 
     def _content(self, session_id: str, found: Record | None) -> dict[str, Any] | None:
-        """Return what another request has left of the session; nothing where it ended or moved it."""
+        """Return what another request has left of the session; nothing where it ended or moved it.
+
+        Raises:
+            DamagedRecordError: it cannot be read, and ``invalidate_corrupt`` is off: a change of ours would be lost.
+        """
         if found is None:
             return None
         try:
             content, _ = self._decode_for(session_id, found)
         except DamagedRecordError as error:
+            if not self._profile.options.invalidate_corrupt:
+                raise
             log.warning("session %s: %s; nothing is written over it", shown(session_id), error)
             return None
         return None if MOVED in content or is_stub(content) else content
@@ -347,7 +353,10 @@ class Session(SafeSession):
                 if swap.made:
                     break
                 record = swap.found
-        content = self._content(session_id, record)
+        content = None
+        # What is deleted can be told of, or not: it is gone.
+        with suppress(DamagedRecordError):
+            content = self._content(session_id, record)
         if content is not None:
             self._tell(SessionInvalidated, session_id, content)
 

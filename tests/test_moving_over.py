@@ -54,7 +54,7 @@ class Roll:
 
     def at(self, process, step, **options):
         """Return the address of the site in one process, at a step, with some more options."""
-        name = "-".join([self._place.name, step, *options])
+        name = "-".join([self._place.name, step, *options, *options.values()])
         lines = {"key": "sid", "secret": "a secret of 32 bytes or more, for tests", **self._place.options, **options}
         ini = self._folder / f"{name}.ini"
         if not ini.exists():
@@ -167,18 +167,23 @@ def test_a_step_is_rolled(roll, old, new):
         assert [user.read(process) for process in processes] == [user.told(), user.told()]
 
 
-def test_the_whole_way_and_back(roll):
+@pytest.mark.parametrize("corrupt", ["true", "false"])
+def test_the_whole_way_and_back(roll, corrupt):
     """A session goes through all steps, and back to pyramid_beaker, with one process always a step behind the other."""
+
+    def at(process, step):
+        return roll.at(process, step, invalidate_corrupt=corrupt)
+
     way = list(STEPS)
-    user = User("constant", roll.at(0, way[0]))
+    user = User("constant", at(0, way[0]))
     begun = user.cookies
     for old, new in [*pairwise(way), *pairwise(reversed(way))]:
         for _ in range(2):
-            user.change(roll.at(0, old))
-            user.change(roll.at(1, new))
-        user.change(roll.at(0, new))
+            user.change(at(0, old))
+            user.change(at(1, new))
+        user.change(at(0, new))
 
-    assert user.read(roll.at(1, "pyramid_beaker")) == user.told()
+    assert user.read(at(1, "pyramid_beaker")) == user.told()
     assert user.cookies == begun
 
 

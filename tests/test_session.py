@@ -877,6 +877,46 @@ def test_nothing_is_written_over_a_record_that_was_damaged_meanwhile(browser, pr
     assert "nothing is written over it" in caplog.text
 
 
+def plain_save(request):
+    request.session["a"] = 1
+    request.commit()
+
+
+def rotation(request):
+    request.session.regenerate_id()
+    request.commit()
+
+
+def one_step(request):
+    with request.session.exclusive():
+        request.session["a"] = 1
+
+
+@pytest.mark.parametrize("work", [plain_save, rotation, one_step])
+def test_with_invalidate_corrupt_off_damage_at_the_commit_is_an_error(browser, clock, work):
+    """What cannot be merged raises, as it does when it is loaded: no change is lost in silence, no cookie sent."""
+    profile = profile_of(clock=clock, invalidate_corrupt=False)
+    request = browser.begin(profile)
+    profile.store.swap(browser.id, profile.store.read(browser.id), b"garbage")
+
+    with pytest.raises(DamagedRecordError):
+        work(request)
+    assert profile.store.read(browser.id).raw == b"garbage"
+    assert request.set_cookie is None
+
+
+def test_with_invalidate_corrupt_off_a_damaged_session_can_be_ended(browser, clock):
+    """A logout deletes what it cannot read."""
+    profile = profile_of(clock=clock, invalidate_corrupt=False)
+    request = browser.begin(profile)
+    profile.store.swap(browser.id, profile.store.read(browser.id), b"garbage")
+    request.session.invalidate()
+    request.commit()
+
+    assert profile.store.read(browser.id) is None
+    assert request.told == []
+
+
 def test_a_merge_is_told_where_somebody_listens(browser):
     """Without subscribers a merge is as quiet as any commit."""
     one, other = browser.begin(), browser.begin()
