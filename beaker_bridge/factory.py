@@ -19,7 +19,6 @@ from beaker_bridge.environ import (
     SessionObject,
     StreamedBody,
     binding_of,
-    commit,
     commit_or_discard,
     discard,
     headers_left,
@@ -44,7 +43,10 @@ TWEEN = "beaker_bridge.tween"
 #: The response of this request, for a session that no middleware carries.
 RESPONSE = "beaker_bridge.response"
 
-_NOT_CONFIGURED = "no session is configured: the settings have no session. option, and no filter is in the pipeline"
+_NOT_CONFIGURED = (
+    "no session is configured: the settings have no session. option,"
+    f" and no filter has put a session into environ[{ENVIRON_KEY!r}]"
+)
 _REMEDY = (
     "set session.type and session.secret (session.type = file, session.data_dir = …),"
     " or put the session filter into the pipeline (filter-with)"
@@ -102,7 +104,7 @@ class RequestSession(PyramidSession):
         registry = getattr(request, "registry", None)
         session_object = environ.get(ENVIRON_KEY)
         if session_object is None:
-            profile = source.profile_for(environ, registry)
+            profile = recorded_profile(registry, source.profile) or source.in_memory(environ)
             session_object = environ[ENVIRON_KEY] = SessionObject(environ, profile, carried=False)
         if registry is not None and registry.has_listeners:
             binding_of(session_object, environ).notify = registry.notify
@@ -132,9 +134,13 @@ def _session_factory(options: SessionOptions | None) -> type[RequestSession]:
     return factory
 
 
-def is_ours(factory: object) -> bool:
-    """Say whether a session factory is one of this module, or a subclass of one."""
-    return isinstance(factory, type) and issubclass(factory, RequestSession)
+def can_make_session(request: Any) -> bool:
+    """Say whether a request's session factory is one of ours, and somebody has configured sessions."""
+    registry = request.registry
+    factory = registry.queryUtility(ISessionFactory)
+    if not (isinstance(factory, type) and issubclass(factory, RequestSession)):
+        return False
+    return ENVIRON_KEY in request.environ or recorded_profile(registry, factory._source.profile) is not None
 
 
 class SessionSource:
@@ -153,15 +159,12 @@ class SessionSource:
         self._lock = threading.Lock()
         self._in_memory: SessionProfile | None = None
 
-    def profile_for(self, environ: Mapping[str, Any], registry: Any) -> SessionProfile:
-        """Return the configuration for a request that no filter has given a session.
+    def in_memory(self, environ: Mapping[str, Any]) -> SessionProfile:
+        """Return the configuration where there is none: sessions in memory, with an error in the log.
 
         Raises:
-            SettingsError: nothing is configured, and there are several processes.
+            SettingsError: there are several processes.
         """
-        return recorded_profile(registry, self.profile) or self._memory_profile(environ)
-
-    def _memory_profile(self, environ: Mapping[str, Any]) -> SessionProfile:
         if environ.get("wsgi.multiprocess"):
             raise SettingsError(
                 f"{_NOT_CONFIGURED}, and wsgi.multiprocess says that there are several processes: {_REMEDY}"
@@ -208,13 +211,15 @@ class _StreamedResponse(StreamedBody):
 class _Completion:
     """Completes the response of a request, as late as Pyramid allows, where nobody else does.
 
-    Response callbacks that are added later, and subscribers of ``NewResponse``, may still change the
-    session; a finished callback comes after both, and the remembered response has not been sent yet.
+    Response callbacks that are added later, subscribers of ``NewResponse`` and other finished callbacks may
+    still change the session; the last finished callback comes after them, and the response has not been sent yet.
 
     Args:
         session_object: the environ's session.
         options: the session factory's own options.
     """
+
+    _is_last = False
 
     def __init__(self, session_object: BeakerSessionObject, options: SessionOptions | None) -> None:
         self._object = session_object
@@ -236,22 +241,18 @@ class _Completion:
                 request.add_response_callback(self._add_cookie)
 
     def _complete(self, request: Any) -> None:
-        """Complete the response: a finished callback.
-
-        A failure is raised by the last finished callback: Pyramid would call none of those after it.
-        """
+        """Complete the response: the last finished callback, since Pyramid calls none after one that raises."""
+        if not self._is_last and getattr(request, "finished_callbacks", None):
+            self._is_last = True
+            request.add_finished_callback(self._complete)
+            return
         environ = request.environ
         response = environ.pop(RESPONSE, None)
         failed = sys.exc_info()[1] is not None and _is_failing()
         if failed or (TWEEN not in environ and not is_kept(request, self._object, self._options)):
             discard(self._object, environ)
         if response is not None and self._adds_headers:
-            try:
-                commit(self._object)
-            except Exception as error:  # noqa: BLE001 -- the callback raises it
-                discard(self._object, environ)
-                request.add_finished_callback(_Raise(error))
-                return
+            commit_or_discard(self._object, environ)
             response.headerlist = with_session_headers(self._object, response.headerlist, cookie=self._adds_cookie)
             self._end(response, environ)
         elif self._adds_cookie and not failed:
@@ -280,16 +281,6 @@ class _Completion:
             response.content_length = length
         elif self._adds_cookie:
             let_go(self._object)
-
-
-class _Raise:
-    """Raises an error: a finished callback."""
-
-    def __init__(self, error: Exception) -> None:
-        self._error = error
-
-    def __call__(self, _request: Any) -> None:
-        raise self._error
 
 
 def _is_failing() -> bool:

@@ -6,7 +6,7 @@ import sys
 from collections.abc import Callable
 from typing import Any
 
-from pyramid.interfaces import IApplicationCreated, ISessionFactory, ITweens
+from pyramid.interfaces import IApplicationCreated, ITweens
 from pyramid.tweens import EXCVIEW, INGRESS, excview_tween_factory
 
 from beaker_bridge.environ import (
@@ -20,7 +20,7 @@ from beaker_bridge.environ import (
     needs_commit,
 )
 from beaker_bridge.exceptions import BeakerBridgeError, SettingsError
-from beaker_bridge.factory import TWEEN, is_kept, is_ours, remember_response
+from beaker_bridge.factory import TWEEN, can_make_session, is_kept, remember_response
 from beaker_bridge.settings import prefixed, read_options
 
 #: The tween's name in ``pyramid.tweens``.
@@ -79,7 +79,7 @@ def _ended(request: Any, response: Any) -> Any:
 
 def _follow_streamed(request: Any, response: Any) -> None:
     """Have saved what a streamed body does to a session that it is the first to touch."""
-    if is_streamed(response.app_iter, request.environ) and is_ours(request.registry.queryUtility(ISessionFactory)):
+    if is_streamed(response.app_iter, request.environ) and can_make_session(request):
         # Made, not loaded; what makes it completes the response.
         _ = request.session
 

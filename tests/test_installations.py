@@ -777,6 +777,16 @@ def test_no_configuration_at_all(installation, caplog):
 
 
 @pytest.mark.parametrize("installation", UNCONFIGURED, indirect=True)
+def test_no_configuration_and_no_use(installation, caplog):
+    """An application that has no sessions need not configure any, whatever it answers with."""
+    views = _views(plain=lambda _request: "plain", stream=lambda _request: Response(app_iter=iter([b"stream"])))
+    app = TestApp(install(installation, {}, views), extra_environ={"wsgi.multiprocess": True})
+
+    assert [app.get(path).text for path in ("/plain", "/stream")] == ["plain", "stream"]
+    assert caplog.text == ""
+
+
+@pytest.mark.parametrize("installation", UNCONFIGURED, indirect=True)
 def test_no_configuration_and_several_processes(installation):
     """Where the server says that there are several processes, each use without any option raises."""
     app = TestApp(install(installation, {}, _views()), extra_environ={"wsgi.multiprocess": True})
@@ -1017,6 +1027,37 @@ def test_an_exception_that_an_exception_view_answers_within_an_except_block(inst
         app.get("/failing", status=500)
 
     assert app.get("/data").text == "[('failed', True)]"
+
+
+@pytest.mark.parametrize("store", ["memory", "cookie"])
+def test_a_finished_callback_is_still_saved(installation, store, tmp_path):
+    """A finished callback that changes the session is saved, wherever it comes among them."""
+
+    def late(request):
+        for number in (1, 2):
+            request.add_finished_callback(lambda request, number=number: request.session.update({str(number): number}))
+            request.session.get("count")
+
+    app = TestApp(install(installation, store_options(store, tmp_path), _views(late=late)))
+    app.get("/late")
+
+    assert app.get("/data").text == "[('1', 1), ('2', 2)]"
+
+
+@pytest.mark.parametrize("installation", ALONE)
+def test_a_finished_callback_that_fails(installation, tmp_path):
+    """A finished callback that raises fails the request: without the tween nothing is saved by then."""
+
+    def failing(request):
+        request.session["x"] = 1
+        request.add_finished_callback(lambda request: request.params["missing"])
+
+    app = TestApp(install(installation, store_options("memory", tmp_path), _views(failing=failing)))
+    app.get("/count")
+    with pytest.raises(KeyError):
+        app.get("/failing")
+
+    assert app.get("/data").text == "[('count', 1)]"
 
 
 def test_all_finished_callbacks_run_before_a_failed_commit_is_raised(site):
