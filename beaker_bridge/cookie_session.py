@@ -23,7 +23,7 @@ class CookieSession(SafeSession):
     _left: tuple[str, dict[str, Any]] | None
     _expired = False
 
-    def load(self, session_id: str | None = None) -> None:
+    def _load(self, session_id: str | None = None) -> None:
         sent = self._sent_cookies()
         verified = self._profile.signer.verified(sent)
         for value, stale in verified[:MAX_COOKIES]:

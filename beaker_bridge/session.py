@@ -71,7 +71,7 @@ class Session(SafeSession):
 
     # -- Load ----------------------------------------------------------------------------------------
 
-    def load(self, session_id: str | None = None) -> None:
+    def _load(self, session_id: str | None = None) -> None:
         tried = 0
         sent = self._profile.signer.verified(self._sent_cookies()) if session_id is None else [(session_id, False)]
         for found, stale in sent:
@@ -81,6 +81,13 @@ class Session(SafeSession):
                     return
                 tried += 1
         self._start_new()
+
+    def load(self) -> None:
+        if self._record is None:
+            # It is new, or about to leave its id.
+            self.revert()
+        else:
+            self._restart(self._store.read(self.id))
 
     def _open(self, session_id: str, *, stale: bool) -> bool:
         """Begin what an id stands for; False where it stands for nothing."""
@@ -438,7 +445,7 @@ class Session(SafeSession):
             self._end()
             self.clear()
             return
-        self._record = record
+        self._record, self._plain = record, None
         self._take(content)
         self._handed_out = None
         self._dirty = self._forced = False

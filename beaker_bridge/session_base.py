@@ -152,7 +152,7 @@ class SafeSession(BeakerAttributes, BeakerSession):
         self._binding = binding
         self._profile = profile = binding.profile
         self._now = profile.clock()
-        self.load(session_id)
+        self._load(session_id)
 
     # -- Beaker's attributes and the mapping ---------------------------------------------------------
 
@@ -389,6 +389,10 @@ class SafeSession(BeakerAttributes, BeakerSession):
         self._handed_out = None
         self._dirty, self._forced = self._rotated, False
 
+    def load(self) -> None:
+        """Take the session as it is stored now, as Beaker's ``load()`` does: what was changed before is forgotten."""
+        self.revert()
+
     def changed(self) -> None:
         """Mark the session as changed.
 
@@ -572,7 +576,7 @@ class SafeSession(BeakerAttributes, BeakerSession):
 
     # -- What each kind of session does --------------------------------------------------------------
 
-    def load(self, session_id: str | None = None) -> None:
+    def _load(self, session_id: str | None = None) -> None:
         """Read the session that the request names, or the id, or start a new one."""
         raise NotImplementedError
 

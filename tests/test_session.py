@@ -1331,6 +1331,68 @@ def test_revert_returns_to_the_last_commit(browser):
     assert request.session["a"] == 1
 
 
+def test_load_reads_what_other_requests_have_stored(browser):
+    """``load()`` forgets what this request has changed, and takes what stands in the store."""
+    request = browser.begin()
+    request.session["a"] = 1
+    request.commit()
+    browser.write(a=2)
+    request.session["b"] = 3
+    request.session.load()
+    loaded = dict(request.session)
+    request.session["a"] = 1
+    browser.end(request)
+
+    assert loaded == {"name": "base", "a": 2}
+    assert browser.read() == {"name": "base", "a": 1}
+
+
+@pytest.mark.parametrize("made", [memory, cookie_session])
+def test_load_undoes_no_logout_and_no_login(clock, made):
+    """``load()`` after ``invalidate()`` finds nothing, and after ``regenerate_id()`` the session under its new id."""
+    browser = Browser(made(clock))
+    old = browser.write(name="base").session.id
+    login = browser.begin()
+    login.session.regenerate_id()
+    login.session.load()
+    browser.end(login)
+    moved = browser.begin()
+    logout = browser.begin()
+    logout.session.invalidate()
+    logout.session.load()
+    browser.end(logout)
+
+    assert moved.session.id == login.session.id != old
+    assert dict(moved.session) == {"name": "base"}
+    assert dict(logout.session) == browser.read() == {}
+
+
+def test_load_finds_a_session_ended(browser):
+    """``load()`` of a session that a logout has ended meanwhile finds nothing, and nothing is saved any more."""
+    request = browser.begin()
+    logout = browser.begin()
+    logout.session.invalidate()
+    logout.commit()
+    request.session.load()
+    request.session["a"] = 1
+    browser.end(request)
+
+    assert request.set_cookie is None
+    assert browser.read() == {}
+
+
+def test_a_block_that_takes_a_change_back_is_written(browser):
+    """What an exclusive block makes of others' change is written, also where this request wrote the same before."""
+    request = browser.begin()
+    request.session["a"] = 1
+    request.commit()
+    browser.write(a=2)
+    with request.session.exclusive():
+        request.session["a"] = 1
+
+    assert browser.read() == {"name": "base", "a": 1}
+
+
 def test_revert_empties_a_new_session(profile):
     """A new session returns to nothing; its time stays."""
     request = Request(profile)
