@@ -119,7 +119,7 @@ def _essence(value: Any) -> Hashable:
         # Of which each value has its own.
         return kind, repr(value)
     if isinstance(value, dict):
-        return kind, frozenset((key, _essence(item)) for key, item in value.items())
+        return kind, frozenset((_essence(key), _essence(item)) for key, item in value.items())
     if isinstance(value, (list, tuple)):
         return kind, tuple(map(_essence, value))
     if isinstance(value, (set, frozenset)):

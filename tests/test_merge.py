@@ -8,7 +8,7 @@ from collections import Counter
 from decimal import Decimal
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from beaker_bridge.exceptions import SessionValueError
@@ -174,14 +174,20 @@ def test_a_value_that_nobody_changed_is_no_conflict(value):
     assert merge(base, {"v": "changed", "o": 2}, ours) == {"v": "changed", "o": 2}
 
 
-@pytest.mark.parametrize(("one", "other"), [(1, True), (0, False), (1, 1.0), ("1", 1), ([], ()), ({}, None)])
-def test_equal_values_of_other_types_are_changes(one, other):
-    """Python holds 1 and True for equal; their records are not, and neither is the change lost."""
+@pytest.mark.parametrize(
+    ("one", "other"),
+    [
+        *((1, True), (0, False), (1, 1.0), ("1", 1), ([], ()), ({}, None)),
+        *((0.0, -0.0), (0j, -0j), (1, Decimal(1)), (Decimal("1.0"), Decimal("1.00")), (b"x", bytearray(b"x"))),
+        *(([1], [True]), ({"x": 0.0}, {"x": -0.0}), ((0.0,), (-0.0,)), ({1}, {True}), ({1: "x"}, {True: "x"})),
+    ],
+    ids=repr,
+)
+def test_equal_values_of_another_type_or_sign_are_changes(one, other):
+    """Python holds 1 and True, and 0.0 and -0.0, for equal; their records are not, and the change is not lost."""
     for base, changed in ((one, other), (other, one)):
-        merged = merge({"v": base}, {"v": changed}, {"v": base, "w": 1})
-
-        assert type(merged["v"]) is type(changed)
-        assert merged == {"v": changed, "w": 1}
+        assert same(merge({"v": base}, {"v": changed}, {"v": base, "w": 1}), {"v": changed, "w": 1})
+        assert same(merge({"v": base}, {"v": base, "w": 1}, {"v": changed}), {"v": changed, "w": 1})
 
 
 class Cart:
@@ -286,6 +292,7 @@ def sorted_deeply(value):
 
 
 @laws
+@example({"a": 0.0}, {"a": -0.0})
 @given(records, records)
 def test_identity(base, changed):
     """Where one side left base as it was, the outcome is the other side."""
