@@ -15,8 +15,10 @@ from pathlib import Path
 from typing import Any
 
 import waitress
+from markupsafe import Markup
 from paste.deploy import loadapp
 from pyramid.config import Configurator
+from pyramid.i18n import TranslationString
 
 
 class Basket:
@@ -27,7 +29,14 @@ class Basket:
 
 
 #: What sites keep in their sessions.
-VALUES = {"when": datetime(2026, 1, 2, 3, 4, 5, 6, timezone.utc), "price": Decimal("1.10"), "tags": {"a", "b"}}
+VALUES = {
+    "when": datetime(2026, 1, 2, 3, 4, 5, 6, timezone.utc),
+    "price": Decimal("1.10"),
+    "tags": {"a", "b"},
+    "row": (1, [2.0, None]),
+    "banner": Markup("<b>x</b>"),
+    "notice": TranslationString("added", domain="shop", default="${n} added", mapping={"n": 2}),
+}
 
 
 def begin(request):
@@ -64,6 +73,11 @@ def read(request):
     """Change nothing."""
 
 
+def exactly(value):
+    """Return what a value is, beside what it is equal to."""
+    return type(value), value, {name: getattr(value, name, None) for name in ("domain", "default", "mapping")}
+
+
 def answering(view):
     """Let a view answer with what the session holds."""
 
@@ -73,7 +87,7 @@ def answering(view):
         if view is log_out:
             # pyramid_beaker's flash queue would begin a new session.
             return {}
-        kept = {name: session[name] == value for name, value in VALUES.items() if name in session}
+        kept = {name: exactly(session[name]) == exactly(value) for name, value in VALUES.items() if name in session}
         return {
             "user": session.get("user"),
             "visits": session.get("visits", []),

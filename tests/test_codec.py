@@ -7,6 +7,7 @@ import os
 import pickle
 import tracemalloc
 import zlib
+from collections import OrderedDict
 
 import pytest
 from beaker.container import DBMNamespaceManager, FileNamespaceManager
@@ -345,6 +346,16 @@ def test_before_json_the_log_names_what_it_will_refuse(caplog):
     ]
     assert "(it holds a dict)" in messages[0]
     assert "(it holds a list)" in messages[2]
+
+
+def test_before_json_the_log_names_what_it_will_change(caplog):
+    """What JSON brings back as another type is named then, too."""
+    codec = RecordCodec(PickleSerializer(), legacy=JSONSerializer())
+    for _ in range(2):
+        codec.serialize({"named before": OrderedDict(a=1)})
+    (record,) = caplog.records
+
+    assert "session['named before'] holds a collections.OrderedDict" in record.getMessage()
 
 
 def test_what_json_will_refuse_is_named_a_limited_number_of_times(caplog):
