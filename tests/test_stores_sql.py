@@ -807,6 +807,158 @@ def test_wrong_settings_stop_the_start(url, options, message):
     assert "secret" not in str(refused.value)
 
 
+NO_ENGINE = "must be a database URL, an engine of SQLAlchemy's, or a function that returns one, or its dotted name"
+NO_JSON = 'must be a JSON object, such as {"sslmode": "require"}'
+
+
+@pytest.mark.parametrize(
+    ("settings", "told"),
+    [
+        (
+            {"url": "mysql://me:secret@h/d"},
+            (
+                "session.url needs a driver that cannot be imported (No module named 'MySQLdb'):"
+                " pip install mysqlclient, or write mysql+pymysql:// (which is installed)"
+            ),
+        ),
+        (
+            {"sa.url": "mariadb://h/d"},
+            (
+                "session.sa.url needs a driver that cannot be imported (No module named 'MySQLdb'):"
+                " pip install mysqlclient, or write mariadb+pymysql:// (which is installed)"
+            ),
+        ),
+        (
+            {"url": "oracle+cx_oracle://h/d"},
+            "session.url needs a driver that cannot be imported (No module named 'cx_Oracle'): pip install cx_Oracle",
+        ),
+        (
+            {"url": "postgres://me:secret@h/d"},
+            (
+                "session.url must be a database URL of a kind that SQLAlchemy knows: it has none for postgres;"
+                " write postgresql://"
+            ),
+        ),
+        (
+            {"url": "nonsense://me:secret@h/d"},
+            "session.url must be a database URL of a kind that SQLAlchemy knows: it has none for nonsense",
+        ),
+        (
+            {"sa.url": "postgresql://me:secret@h:secret/d"},
+            (
+                "session.sa.url must be a database URL of a kind that SQLAlchemy knows"
+                " (dialect://user:password@host:port/database)"
+            ),
+        ),
+        ({"url": "me:secret@h/d"}, f"session.url {NO_ENGINE}"),
+        ({"url": True}, f"session.url {NO_ENGINE}"),
+        (
+            {"url": "postgresql+psycopg_async://h/d"},
+            "session.url must name a driver without asyncio, got postgresql+psycopg_async",
+        ),
+        (
+            {"url": "postgresql+psycopg://h/d?sslmode=require&timeout=1"},
+            "session.url has options that psycopg does not know: timeout",
+        ),
+        (
+            {"url": "mysql+pymysql://h/d?charset=utf8&read_timeout=9&foo=1&bar=2"},
+            "session.url has options that pymysql does not know: foo, bar",
+        ),
+        (
+            {"sa.url": "sqlite://"},
+            "session.sa.url must name a file: each thread has another SQLite database in memory",
+        ),
+        ({"url": "sqlite:////x", "sa.connect_args": "{secret"}, f"session.sa.connect_args {NO_JSON}"),
+        ({"url": "sqlite:////x", "sa.connect_args": '["secret"]'}, f"session.sa.connect_args {NO_JSON}"),
+        ({"url": "sqlite:////x", "sa.connect_args": "[" * 100_000}, f"session.sa.connect_args {NO_JSON}"),
+        (
+            {"url": "sqlite:////x", "sa_opts": {"connect_args": "{secret"}},
+            f"session.sa_opts['connect_args'] {NO_JSON}",
+        ),
+        (
+            {"url": "sqlite:////x", "sa.poolclass": "NullPool"},
+            "session.sa.poolclass must be a dotted name that can be imported, or an object",
+        ),
+        (
+            {"url": "sqlite:////x", "sa.pool_size": "many"},
+            (
+                "session.sa.pool_size must be what SQLAlchemy makes an engine of: invalid literal for int()"
+                " with base 10: 'many'"
+            ),
+        ),
+        (
+            {"type": "ext:sqla", "bind": "os.sep", "table": TABLE},
+            f"session.bind {NO_ENGINE}",
+        ),
+        (
+            {"type": "ext:sqla", "bind": sa.create_engine("sqlite://"), "table": "os.sep"},
+            (
+                "session.table must be a table of SQLAlchemy's with the columns of beaker.ext.sqla.make_cache_table,"
+                " got '/'"
+            ),
+        ),
+    ],
+)
+def test_what_is_wrong_names_the_option_as_it_stands(settings, told):
+    """Each error names the option as it stands in the file, says what to do, and shows no password."""
+    prefixed_settings = {f"session.{name}": value for name, value in {"type": "ext:database", **settings}.items()}
+    with pytest.raises(SettingsError) as refused:
+        open_store(read_options(prefixed(prefixed_settings)))
+
+    assert str(refused.value) == told
+    assert "secret" not in "".join(traceback.format_exception(refused.value))
+
+
+def test_a_wrong_option_of_an_engine_is_named(monkeypatch):
+    """Of SQLAlchemy's options the one is named that is wrong; where none is, the address."""
+    with pytest.raises(SettingsError, match=r"^sa\.pool_sizes must be what SQLAlchemy makes an engine of: Invalid"):
+        opened("sqlite:////x", **{"sa.pool_sizes": "5", "sa.echo": "false"})
+
+    def fail(*_arguments, **_options):
+        raise TypeError("of nobody's making")
+
+    monkeypatch.setattr(engines, "engine_from_config", fail)
+    with pytest.raises(SettingsError, match=r"^url must be what SQLAlchemy makes an engine of: of nobody's making"):
+        opened("sqlite:////x", **{"sa.echo": "false"})
+
+
+@pytest.mark.parametrize("installed", [True, False])
+def test_the_driver_that_is_missing_and_the_one_that_would_do(installed, monkeypatch):
+    """Where a driver is missing, another one is named, which is installed, or how to get it."""
+    monkeypatch.setattr(engines, "find_spec", lambda name: object() if installed else None)
+    told = engines._missing_driver(
+        sa.make_url("postgresql://h"), ModuleNotFoundError("No module named 'psycopg2'", name="psycopg2")
+    )
+    other = engines._missing_driver(sa.make_url("postgresql+psycopg://h"), ImportError("no pq wrapper available"))
+    how = "which is installed" if installed else "pip install psycopg[binary]"
+
+    assert told == (
+        "needs a driver that cannot be imported (No module named 'psycopg2'): pip install psycopg2,"
+        f" or write postgresql+psycopg:// ({how})"
+    )
+    assert other == ("needs a driver that cannot be imported (no pq wrapper available): pip install psycopg[binary]")
+
+
+def test_the_drivers_arguments_in_an_ini(tmp_path):
+    """``sa.connect_args`` is JSON in an ``.ini``, and wins over our own; other texts are SQLAlchemy's to convert."""
+    settings = {
+        "session.type": "ext:database",
+        "session.url": f"sqlite:///{tmp_path}/x.db",
+        "session.sa.connect_args": '{"timeout": 7.5, "cached_statements": 3}',
+        "session.sa.pool_recycle": "60",
+        "session.sa.poolclass": "sqlalchemy.pool.NullPool",
+    }
+    store = open_store(read_options(prefixed(settings)))
+    connected = []
+    sa.event.listen(store._own, "do_connect", lambda _dialect, _record, _arguments, options: connected.append(options))
+    store.swap(ID, None, b"x")
+
+    assert connected[0]["timeout"] == 7.5
+    assert connected[0]["cached_statements"] == 3
+    assert type(store._own.pool) is NullPool
+    assert store._own.pool._recycle == 60
+
+
 def test_a_database_in_memory_stops_the_start():
     """SQLite in memory would be another database in each thread, unless the pool has one connection."""
     with pytest.raises(SettingsError, match="url must name a file"):

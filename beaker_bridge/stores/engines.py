@@ -2,21 +2,27 @@
 
 from __future__ import annotations
 
+import json
 import math
+import re
 from collections.abc import Callable, Mapping
+from importlib.util import find_spec
 from inspect import signature
 from typing import Any
 
 from pyramid.util import DottedNameResolver
 from sqlalchemy import URL, Engine, engine_from_config, event, make_url
 from sqlalchemy.engine.default import DefaultDialect
-from sqlalchemy.exc import ArgumentError
+from sqlalchemy.exc import ArgumentError, NoSuchModuleError
 from sqlalchemy.pool import Pool, QueuePool, SingletonThreadPool
 
 from beaker_bridge.exceptions import SettingsError
+from beaker_bridge.kinds import DOTTED, Kind
 from beaker_bridge.settings import SessionOptions
 
 _PREFIX = "sa."
+#: A name that cannot be mistaken for an address with a password.
+_NAME = re.compile(r"[\w.]+(:[\w.]+)?")
 
 
 def _no_timeouts(_seconds: float) -> dict[str, Any]:
@@ -52,29 +58,125 @@ def own_engine(options: SessionOptions) -> Engine:
         SettingsError: they name no database, or no driver that is installed, or are no engine's options.
     """
     settings = {_PREFIX + name.removeprefix(_PREFIX): value for name, value in (options.sa_opts or {}).items()}
-    settings["sa.url"] = url = _url(options.url or settings.get("sa.url"))
+    label = options.label("url") if options.url is not None else _label(options, "sa.url")
+    settings["sa.url"] = url = _url(options.url or settings.get("sa.url"), label)
+    _convert(settings, options)
     if "sa.poolclass" not in settings and issubclass(_pool_class(url), SingletonThreadPool):
-        raise SettingsError("url must name a file: each thread has another SQLite database in memory", name="url")
+        raise SettingsError(f"{label} must name a file: each thread has another SQLite database in memory", name="url")
     try:
         engine = engine_from_config(settings, _PREFIX, **_defaults(url, settings, options.store_timeout))
-    except (ArgumentError, ImportError, TypeError, ValueError) as error:
-        # SQLAlchemy's text names the driver or the option, and the URL without its password.
-        raise SettingsError(
-            f"url and sa_opts must be what SQLAlchemy makes an engine of: {error}", name="url"
-        ) from error
+    except ImportError as error:
+        raise SettingsError(f"{label} {_missing_driver(url, error)}", name="url") from error
+    except (ArgumentError, TypeError, ValueError) as error:
+        labels = ", ".join(dict.fromkeys(_label(options, name) for name in _blamed(settings, str(error)))) or label
+        # SQLAlchemy's text names the option, and the URL without its password.
+        raise SettingsError(f"{labels} must be what SQLAlchemy makes an engine of: {error}", name="url") from error
+    unknown = _unknown_arguments(engine.dialect, url)
+    if unknown:
+        raise SettingsError(f"{label} has options that {engine.dialect.driver} does not know: {unknown}", name="url")
+    if engine.dialect.is_async:
+        raise SettingsError(f"{label} must name a driver without asyncio, got {url.drivername}", name="url")
     if engine.dialect.driver == "psycopg":
         _bound(engine, options.store_timeout)
     return engine
 
 
-def _url(choice: Any) -> URL:
+def _label(options: SessionOptions, name: str) -> str:
+    """Return the name of one of SQLAlchemy's options as it was given: by itself, or in a dict."""
+    keys = [key for key in (name, name.removeprefix(_PREFIX)) if key in (options.sa_opts or {})]
+    in_dict = name not in options.labels and "sa_opts" in options.labels and keys
+    return f"{options.label('sa_opts')}[{keys[0]!r}]" if in_dict else options.label(name)
+
+
+def _convert(settings: dict[str, Any], options: SessionOptions) -> None:
+    """Convert the texts of an ``.ini`` that SQLAlchemy does not convert itself.
+
+    Raises:
+        SettingsError: one of them cannot be converted.
+    """
+    for name, kind in _KINDS.items():
+        if isinstance(settings.get(name), str):
+            try:
+                settings[name] = kind.convert(settings[name])
+                continue
+            except (ValueError, TypeError, RecursionError):
+                pass
+            # The text stays untold: there may be a password in it. So does the cause, which may quote it.
+            raise SettingsError(f"{_label(options, name)} must be {kind.rule}", name=name)
+
+
+def _json_object(text: str) -> dict[str, Any]:
+    value = json.loads(text)
+    if not isinstance(value, dict):
+        raise TypeError
+    return value
+
+
+_KINDS = {
+    "sa.connect_args": Kind('a JSON object, such as {"sslmode": "require"}', _json_object),
+    "sa.poolclass": DOTTED,
+}
+
+
+def _url(choice: Any, label: str) -> URL:
+    reason = ""
     try:
         url = make_url(choice)
         url.get_dialect()
+    except NoSuchModuleError:
+        hint = "; write postgresql://" if url.drivername == "postgres" else ""
+        reason = f": it has none for {url.drivername}{hint}"
     except (ArgumentError, ValueError):
         # The text itself may hold a password.
-        raise SettingsError("url must be a database URL of a kind that SQLAlchemy knows", name="url") from None
-    return url
+        reason = " (dialect://user:password@host:port/database)"
+    else:
+        return url
+    raise SettingsError(f"{label} must be a database URL of a kind that SQLAlchemy knows{reason}", name="url")
+
+
+#: Another driver of a database, which pip installs as it is: its name in a URL, its module and its package.
+_OTHERS = {
+    "postgresql": ("psycopg", "psycopg", "psycopg[binary]"),
+    "mysql": ("pymysql", "pymysql", "pymysql"),
+    "mariadb": ("pymysql", "pymysql", "pymysql"),
+}
+#: The package that has a driver's module, where its name is another one.
+_PACKAGES = {"MySQLdb": "mysqlclient", "mysql": "mysql-connector-python", "psycopg": "psycopg[binary]"}
+
+
+def _missing_driver(url: URL, error: ImportError) -> str:
+    """Return what to do where a driver cannot be imported."""
+    backend, module = url.get_backend_name(), (error.name or url.get_dialect().driver).partition(".")[0]
+    told = f"needs a driver that cannot be imported ({error}): pip install {_PACKAGES.get(module, module)}"
+    name, other, package = _OTHERS.get(backend, ("", module, ""))
+    if other == module:
+        return told
+    how = "which is installed" if find_spec(other) else f"pip install {package}"
+    return f"{told}, or write {backend}+{name}:// ({how})"
+
+
+def _unknown_arguments(dialect: Any, url: URL) -> str:
+    """Return the names of what a URL says to its driver in vain, as far as that can be known without connecting."""
+    given = dialect.create_connect_args(url)[1]
+    known = _arguments_of(dialect)
+    return ", ".join(name for name in given if name not in known) if known else ""
+
+
+def _arguments_of(dialect: Any) -> set[str]:
+    """Return the arguments that a driver takes, if we know how to ask for them."""
+    driver = dialect.loaded_dbapi
+    if dialect.driver == "pymysql":
+        return set(signature(driver.connections.Connection.__init__).parameters)
+    if dialect.driver == "psycopg":
+        own = set(signature(driver.Connection.connect).parameters)
+        return own | {option.keyword.decode("ascii") for option in driver.pq.Conninfo.get_defaults()}
+    return set()
+
+
+def _blamed(settings: Mapping[str, Any], text: str) -> list[str]:
+    """Return the names of the options that an error is about: it quotes their names, or their values."""
+    others = {name.removeprefix(_PREFIX): value for name, value in settings.items() if name != "sa.url"}
+    return [_PREFIX + name for name, value in others.items() if f"'{name}'" in text or repr(value) in text]
 
 
 def _pool_class(url: URL) -> type[Pool]:
@@ -108,35 +210,39 @@ def _bound(engine: Engine, timeout: float) -> None:
         return connection_class.connect(*arguments, **options)
 
 
-def application_engine(choice: Any) -> Callable[[], Engine]:
+def application_engine(choice: Any, label: str) -> Callable[[], Engine]:
     """Return what returns the application's engine, with each statement a transaction of its own.
 
     Args:
         choice: the engine, a function that returns it, or the dotted name of either. A function is
             called when the engine is first used: it may be made after the session's configuration.
+        label: the name of the option.
 
     Raises:
         SettingsError: it is none of them.
     """
+    cause: Exception | None = None
     try:
         found = DottedNameResolver(None).maybe_resolve(choice)
     except (ImportError, ValueError) as error:
-        raise _no_engine(choice) from error
+        found = None
+        # Of another text, which may be an address with a password, nothing is shown.
+        cause = error if _NAME.fullmatch(choice) else None
     if not (isinstance(found, Engine) or callable(found)):
-        raise _no_engine(choice)
+        raise _no_engine(label) from cause
 
     def engine() -> Engine:
         made = found if isinstance(found, Engine) else found()
         if not isinstance(made, Engine):
-            raise _no_engine(choice)
+            raise _no_engine(label)
         return made.execution_options(isolation_level="AUTOCOMMIT")
 
     return engine
 
 
-def _no_engine(choice: Any) -> SettingsError:
+def _no_engine(label: str) -> SettingsError:
     return SettingsError(
-        "url or bind must be a database URL, an engine of SQLAlchemy's, or a function that returns one,"
-        f" got {choice!r}",
+        f"{label} must be a database URL, an engine of SQLAlchemy's, or a function that returns one, or its dotted"
+        " name",
         name="url",
     )

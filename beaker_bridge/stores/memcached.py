@@ -127,8 +127,8 @@ def _servers(options: SessionOptions) -> list[MemcachedServer]:
         return [MemcachedServer(address.strip(), options.store_timeout) for address in url.split(";")]
     except ValueError:
         raise SettingsError(
-            "url must be a list of memcached's addresses (host:port or unix:/path) with semicolons between them,"
-            f" got {options.url!r}",
+            f"{options.label('url')} must be a list of memcached's addresses (host:port or unix:/path) with semicolons"
+            f" between them, got {options.url!r}",
             name="url",
             value=options.url,
         ) from None

@@ -19,6 +19,7 @@ T = TypeVar("T")
 
 #: memcached's port.
 PORT = 11211
+MAX_PORT = 0xFFFF
 #: python-memcached's flags: the value is a text; the value is compressed.
 TEXT = 16
 COMPRESSED = 8
@@ -251,10 +252,17 @@ def _parsed(address: str) -> tuple[int, Any]:
     if found := _UNIX.fullmatch(address):
         return socket.AF_UNIX, found["path"]
     if found := _INET6.fullmatch(address):
-        return socket.AF_INET6, (found["host"], int(found["port"] or PORT))
+        return socket.AF_INET6, (found["host"], _port(found["port"]))
     if found := _INET.fullmatch(address):
-        return socket.AF_INET, (found["host"], int(found["port"] or PORT))
+        return socket.AF_INET, (found["host"], _port(found["port"]))
     raise ValueError(address)
+
+
+def _port(text: str | None) -> int:
+    port = int(text or PORT)
+    if port > MAX_PORT:
+        raise ValueError(text)
+    return port
 
 
 def _strange(line: bytes) -> MemcachedError:

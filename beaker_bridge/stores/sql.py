@@ -50,11 +50,12 @@ class SQLStore(ServerStore):
         table: the table, as Beaker has it.
         engine: the application's engine, as :func:`application_engine` takes it; a URL or nothing
             makes one of our own, from the options.
+        name: the option that holds the engine.
     """
 
     envelope = NamespaceEnvelope
 
-    def __init__(self, options: SessionOptions, table: sa.Table, engine: Any) -> None:
+    def __init__(self, options: SessionOptions, table: sa.Table, engine: Any, name: str = "url") -> None:
         super().__init__()
         self._clock: Callable[[], float] = options.clock or time.time
         self._timeout = options.store_timeout
@@ -70,7 +71,7 @@ class SQLStore(ServerStore):
             self._engine: Callable[[], sa.Engine] = lambda: own
             finalize(self, own.dispose)
         else:
-            self._engine = application_engine(engine)
+            self._engine = application_engine(engine, options.label(name))
 
     def read(self, session_id: str) -> Record | None:
         return self._read(session_id)
@@ -344,14 +345,15 @@ class SqlaStore(SQLStore):
     kind = "ext:sqla"
 
     def __init__(self, options: SessionOptions) -> None:
-        super().__init__(options, _checked(options.table), options.url if options.bind is None else options.bind)
+        name = "url" if options.bind is None else "bind"
+        super().__init__(options, _checked(options.table, options.label("table")), getattr(options, name), name)
 
 
-def _checked(table: Any) -> sa.Table:
+def _checked(table: Any, label: str) -> sa.Table:
     if isinstance(table, sa.Table) and set(table.c.keys()) >= _COLUMNS:
         return table
     raise SettingsError(
-        f"table must be a table of SQLAlchemy's with the columns of beaker.ext.sqla.make_cache_table, got {table!r}",
+        f"{label} must be a table of SQLAlchemy's with the columns of beaker.ext.sqla.make_cache_table, got {table!r}",
         name="table",
         value=table,
     )
