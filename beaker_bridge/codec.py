@@ -166,6 +166,10 @@ def _is_lifetime(value: Any) -> bool:
     return type(value) is int and 0 < value <= MAX_SECONDS
 
 
+def _is_text(value: Any) -> bool:
+    return isinstance(value, str)
+
+
 def is_attribute(value: Any) -> bool:
     """Say whether a value can be a cookie's domain or path: nothing, or text that needs no quoting."""
     return value is None or (isinstance(value, str) and _ATTRIBUTE.fullmatch(value) is not None)
@@ -177,6 +181,7 @@ _OWN_VALUES: Mapping[str, Callable[[Any], bool]] = {
     "_accessed_time": is_time,
     "_bb_expiry": _is_lifetime,
     "_bb_moved": is_time,
+    "_bb_form": _is_text,
     "_domain": is_attribute,
     "_path": is_attribute,
 }

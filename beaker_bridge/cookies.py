@@ -114,6 +114,11 @@ class Signer:
         #: Each way to sign that is accepted, the current one first.
         self._ways = [_Way.of(secret.encode("utf-8"), algorithm) for algorithm in algorithms for secret in secrets]
 
+    @property
+    def signs(self) -> bool:
+        """Whether there is a secret, so that a value can be told from anybody else's."""
+        return bool(self._ways)
+
     def sign(self, value: str) -> str:
         """Return the value with its signature before it."""
         return self._ways[0].signature(value) + value if self._ways else value

@@ -389,6 +389,9 @@ def with_session_headers(session_object: BeakerSessionObject, headers: Headers, 
     headers = _varied(headers)
     request = state["_headers"]
     if request.get("set_cookie") and request.get("cookie_out"):
+        if request.get("dropped_out"):
+            # First, so that what takes both for the same cookie keeps the one that is set.
+            headers.append(("Set-Cookie", request["dropped_out"]))
         if cookie:
             headers.append(("Set-Cookie", request["cookie_out"]))
         _guard_caches(headers)

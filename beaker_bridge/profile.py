@@ -10,6 +10,7 @@ from typing import Any
 
 from beaker_bridge.codec import BareEnvelope, Cipher, RecordCodec
 from beaker_bridge.cookies import CookieWriter, Signer
+from beaker_bridge.log_limits import LogLimiter
 from beaker_bridge.option_rules import COOKIE
 from beaker_bridge.serializers import JSONSerializer, PickleSerializer, Serializer
 from beaker_bridge.settings import SessionOptions
@@ -44,6 +45,8 @@ class SessionProfile:
         self.fingerprint: Callable[[Any], bytes] | None = None
         if options.detect_changes and isinstance(self.codec.serializer, (JSONSerializer, PickleSerializer)):
             self.fingerprint = self.codec.serializer.encode
+        #: What a visitor's cookie makes us log.
+        self.log_lines = LogLimiter()
         #: Who gets this warns that each process has sessions of its own.
         self.may_warn_of_processes = threading.Lock()
 

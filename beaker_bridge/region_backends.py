@@ -36,6 +36,7 @@ from beaker_bridge.exceptions import (
     SessionStoreError,
     SessionTooLargeError,
 )
+from beaker_bridge.log_limits import QUIET, LogLimiter
 from beaker_bridge.region_locks import AWAY, CreationLock, FileLease
 from beaker_bridge.settings import SessionOptions
 from beaker_bridge.stores import open_store
@@ -44,8 +45,6 @@ from beaker_bridge.stores.servers import urgently
 
 log = logging.getLogger(__name__)
 
-#: Seconds between two warnings of one kind about one region.
-QUIET = 60
 #: What is in the place of a value where nobody can say which, or whether there is one.
 UNKNOWN = object()
 #: The options of a region that a store on a server is opened with.
@@ -100,8 +99,7 @@ class Troubles:
 
     def __init__(self, terms: Terms) -> None:
         self._terms = terms
-        self._guard = threading.Lock()
-        self._quiet_until: dict[Hashable, float] = {}
+        self._lines = LogLimiter()
 
     def tell(self, trouble: str, error: Exception) -> None:
         """Log an error of the store, once a minute.
@@ -138,12 +136,7 @@ class Troubles:
         return f"cache region {self._terms.name} ({self._terms.kind})"
 
     def _log(self, about: Hashable, message: str, quiet: float) -> None:
-        with self._guard:
-            now = time.monotonic()
-            told = now < self._quiet_until.get(about, now)
-            if not told:
-                self._quiet_until[about] = now + quiet
-        if not told:
+        if self._lines.is_due(about, quiet, time.monotonic()):
             log.warning("%s", message)
 
 

@@ -62,6 +62,11 @@ class Session(SafeSession):
     #: What was to be written when the store's answer did not come: it may stand there.
     _unanswered: frozenset[bytes] = frozenset()
     _locked = False
+    # Before its form is checked, what a browser sent is no id: no path, no key, no SQL.
+    _form = ID_FORM
+    #: The ids that the browser has sent, where there are several.
+    _sent_ids: tuple[str, ...] = ()
+    _found_tombstone = False
 
     @property
     def _store(self) -> Store:
@@ -72,15 +77,19 @@ class Session(SafeSession):
     # -- Load ----------------------------------------------------------------------------------------
 
     def _load(self, session_id: str | None = None) -> None:
-        tried = 0
-        sent = self._profile.signer.verified(self._sent_cookies()) if session_id is None else [(session_id, False)]
-        for found, stale in sent:
-            # Before its form is checked, what a browser sent is no id: no path, no key, no SQL.
-            if tried < MAX_COOKIES and ID_FORM.fullmatch(found):
-                if self._open(found, stale=stale):
-                    return
-                tried += 1
-        self._start_new()
+        if session_id is None:
+            ours = self._our_cookies()
+        else:
+            ours = [(session_id, False)] if ID_FORM.fullmatch(session_id) else []
+        if len(ours) > 1:
+            self._sent_ids = tuple(found for found, _ in ours[:MAX_COOKIES])
+        for found, stale in ours[:MAX_COOKIES]:
+            if self._open(found, stale=stale):
+                return
+        if self._found_tombstone:
+            self._start_unsaved()
+        else:
+            self._start_new()
 
     def load(self) -> None:
         if self._record is None:
@@ -90,7 +99,7 @@ class Session(SafeSession):
             self._restart(self._store.read(self.id))
 
     def _open(self, session_id: str, *, stale: bool) -> bool:
-        """Begin what an id stands for; False where it stands for nothing."""
+        """Begin what an id stands for; False where it stands for nothing, or was moved."""
         profile = self._profile
         assert profile.store is not None
         try:
@@ -99,8 +108,8 @@ class Session(SafeSession):
                 content, stale_record = self._decode_for(session_id, record)
                 if MOVED in content or is_over(content, profile.options, self._now) or is_stub(content):
                     if self._now < content.get(MOVED, 0):
-                        self._start_unsaved()
-                        return True
+                        self._found_tombstone = True
+                        return False
                     record = None if is_stub(content) else self._expire(session_id, record, content)
                 else:
                     self._id, self._record = session_id, record
@@ -170,7 +179,7 @@ class Session(SafeSession):
 
     def _save(self) -> None:
         fresh = self._record is None
-        renewed = self._renewal_due and self._cookie_has_lifetime
+        renewed = self._renewal_due and (self._cookie_has_lifetime or self._another_lost)
         self._renew()
         try:
             written = self._write()
@@ -253,7 +262,7 @@ class Session(SafeSession):
         # Lost to another request: that one has written the session, and its time, or has ended it.
         if swap.made:
             self._record = swap.found
-            if self._cookie_has_lifetime or self._send_cookie:
+            if self._cookie_has_lifetime or self._another_lost or self._send_cookie:
                 self._send()
 
     def _touched(self, record: dict[str, Any]) -> bytes | None:
@@ -342,6 +351,8 @@ class Session(SafeSession):
 
     def _leave_behind(self) -> None:
         left = self._left or {}
+        if any(deleted and record is not None for record, deleted in left.values()):
+            self._drop_tombstones()
         for session_id, (record, deleted) in list(left.items()):
             if deleted or record is None:
                 self._delete(session_id, record)
@@ -350,6 +361,14 @@ class Session(SafeSession):
             del left[session_id]
         if self.was_invalidated and self._record is None:
             self._forget_cookie()
+
+    def _drop_tombstones(self) -> None:
+        """Delete what ``regenerate_id()`` left under ids that the browser still sends: it would hide a new login."""
+        for session_id in self._sent_ids:
+            record = self._store.read(session_id)
+            with suppress(DamagedRecordError):
+                if record is not None and MOVED in self._decode_for(session_id, record)[0]:
+                    self._store.swap(session_id, record, None)
 
     def _delete(self, session_id: str, record: Record | None) -> None:
         """Delete a record, whatever others have made of it meanwhile."""

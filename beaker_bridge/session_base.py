@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import logging
 import pickle
+import re
 import secrets
 from contextlib import AbstractContextManager, suppress
 from operator import attrgetter
@@ -18,7 +19,7 @@ from beaker.session import Session as BeakerSession
 
 from beaker_bridge.attributes import BeakerAttributes, ReadOnly
 from beaker_bridge.codec import is_attribute, is_time
-from beaker_bridge.cookies import CookieWriter, cookie_values
+from beaker_bridge.cookies import HOST_ONLY, CookieWriter, cookie_values, joined_values
 from beaker_bridge.events import SessionEvent
 from beaker_bridge.exceptions import BeakerBridgeError, DamagedRecordError, SessionTooLateError, SessionValueError
 from beaker_bridge.json_types import WORD
@@ -44,13 +45,15 @@ ID = "_id"
 EXPIRY = "_bb_expiry"
 #: Our own: the time until which an id that was regenerated is remembered.
 MOVED = "_bb_moved"
+#: Our own, in cookies: the domain and path that a cookie session was last set for.
+FORM = "_bb_form"
 #: Our own: which request wrote the record. Two that make the same change (two equal flash messages) must
 #: not write the same bytes: the second one's swap would find its record there already.
 WRITER = "_bb_writer"
 #: Beaker's own keys of a record.
 BEAKERS_KEYS = frozenset({CREATED, ACCESSED, DOMAIN, PATH, ID, "_expires"})
 #: What a record holds beside the application's keys; none of them is a key of ``request.session``.
-OWN_KEYS = BEAKERS_KEYS | {EXPIRY, MOVED, WRITER, WORD}
+OWN_KEYS = BEAKERS_KEYS | {EXPIRY, MOVED, FORM, WRITER, WORD}
 #: The options that say how a cookie is written.
 _COOKIE_OPTIONS = (
     "key",
@@ -62,7 +65,7 @@ _COOKIE_OPTIONS = (
     "samesite",
     "partitioned",
 )
-#: How many cookies of our name are tried: a browser sends one for each domain and path that ever set one.
+#: How many cookies of ours are tried: a browser sends one for each domain and path that ever set one.
 MAX_COOKIES = 4
 #: What Beaker's ``delete()`` leaves of them.
 _STUB = frozenset({DOMAIN, PATH})
@@ -123,6 +126,10 @@ class SafeSession(BeakerAttributes, BeakerSession):
     _handed_out: dict[str, bytes | None] | None = None
     #: What this request leaves, in the form of each kind of session.
     _left: Any = None
+    #: The form that a value of our cookie has, if it has one.
+    _form: re.Pattern[str] | None = None
+    #: How many cookies of ours the browser has sent: one for each domain and path that ever set one.
+    _ours = 0
     _own: dict[str, Any] = {}  # noqa: RUF012 -- never changed: each session takes its own
     _dirty = False
     _forced = False
@@ -539,36 +546,70 @@ class SafeSession(BeakerAttributes, BeakerSession):
 
     # -- The cookie ----------------------------------------------------------------------------------
 
-    def _cookie(self, value: str) -> str:
+    def _our_cookies(self) -> list[tuple[str, bool]]:
+        """Return the values of our cookie that are ours, and whether each was signed in a retired way."""
+        header = self.request.get("cookie")
+        options, form = self._profile.options, self._form
+        if not header or not options.use_cookies:
+            return []
+        ours: list[tuple[str, bool]] = []
+        for find in (cookie_values, joined_values):
+            ours = self._profile.signer.verified(find(header, options.key))
+            if form is not None:
+                ours = [cookie for cookie in ours if form.fullmatch(cookie[0])]
+            if ours or "," not in header:
+                break
+        self._ours = len(ours)
+        return ours
+
+    @property
+    def _another_lost(self) -> bool:
+        """Whether another of our cookies came; without a signature nobody knows whose it is."""
+        return self._ours > 1 and self._profile.signer.signs
+
+    def _cookie(self, value: str, lifetime: int | None = None) -> str:
         options = self._cookie_options
         cookies = self._profile.cookies if options is None else CookieWriter(options)
+        if lifetime is None and not self._cookie_lifetime_is_set:
+            lifetime = self._own.get(EXPIRY)
         return cookies.write(
             self._profile.signer.sign(value),
             https=self._binding.https,
             now=self._now,
-            lifetime=None if self._cookie_lifetime_is_set else self._own.get(EXPIRY),
+            lifetime=lifetime,
             domain=self.domain,
             path=self.path,
         )
 
     def _cookie_out(self, cookie: str) -> None:
         self.request["cookie_out"] = cookie
+        self.request["dropped_out"] = self._host_only_deletion()
         self.request["set_cookie"] = True
         self._send_cookie = False
+
+    def _host_only_deletion(self) -> str | None:
+        """Return what deletes the host's own cookie, where it is ours and the session's is a domain's.
+
+        A cookie of another path or of a parent domain may be another application's, and stays.
+        """
+        is_ours = self._another_lost or (self.was_invalidated and self._ours and self._profile.signer.signs)
+        if not (is_ours and self.domain):
+            return None
+        return self._profile.cookies.delete(https=self._binding.https, domain=HOST_ONLY, path=self.path)
 
     def _forget_cookie(self) -> None:
         """Make the browser forget an id that no longer opens anything, or never hear of it."""
         self.request["set_cookie"] = False
-        if self._sent_cookies():
-            self.request["cookie_out"] = self._profile.cookies.delete(
-                https=self._binding.https, domain=self.domain, path=self.path
+        if self._ours or self._sent_cookies():
+            self._cookie_out(
+                self._profile.cookies.delete(https=self._binding.https, domain=self.domain, path=self.path)
             )
-            self.request["set_cookie"] = True
 
     def _sent_cookies(self) -> list[str]:
+        """Return the values of the cookies of our name, whoever has set them; an empty one is none."""
         options = self._profile.options
         header = self.request.get("cookie")
-        return cookie_values(header, options.key) if header and options.use_cookies else []
+        return list(filter(None, cookie_values(header, options.key))) if header and options.use_cookies else []
 
     def exclusive(self) -> AbstractContextManager[None]:
         """Return a context in which the session is read, changed and written as one step."""

@@ -109,6 +109,11 @@ class Request:
         return dict(with_session_headers(self.object, [])).get("Set-Cookie")
 
     @property
+    def set_cookies(self) -> list[str]:
+        """All of the response's ``Set-Cookie`` headers."""
+        return [value for name, value in with_session_headers(self.object, []) if name == "Set-Cookie"]
+
+    @property
     def told(self) -> list[tuple[str, dict]]:
         """The events so far, by name, with their data."""
         return [(type(event).__name__, dict(event.data)) for event in self.events]

@@ -573,16 +573,103 @@ def test_a_damaged_cookie_gives_a_new_session(cookie_site, caplog, tmp_path, dam
     assert f"{len(planted)} bytes" in warning
 
 
-def test_a_cookie_that_is_not_ours_is_warned_of(cookie_site, caplog):
-    """A cookie session under another key is told in the log as what it is, without its content."""
-    cookie, _ = cookie_site.begin()
+@pytest.mark.parametrize(("installation", "store"), list(product(INSTALLED, COOKIES)))
+def test_a_cookie_that_is_not_ours_is_warned_of_once_a_minute(tmp_path, caplog, installation, store):
+    """Cookie sessions under another key are told in the log as what they are, without their content, once a minute."""
+    now = [time.time()]
+    site = Site(installation, {**store_options(store, tmp_path), "clock": lambda: now[0]}, tmp_path)
+    cookie, _ = site.begin()
     caplog.clear()
-    cookie_site.visit(f"{NAME}={Signer(['another key']).sign(cookie[40:])}")
-    (warning,) = warnings_of(caplog)
+    lines = []
+    for seconds in (0, 1, 58.9, 0.2, 1):
+        now[0] += seconds
+        for key in ("another key", "a third one"):
+            assert is_fresh(site.visit(f"{NAME}={Signer([key]).sign(cookie[40:])}"))
+        lines.append(len(warnings_of(caplog)))
+    warning = warnings_of(caplog)[0]
 
+    assert lines == [1, 1, 1, 2, 2]
     assert "the cookie is not signed with a key of ours" in warning
     assert "in a c…" not in warning
     assert cookie[40:60] not in warning
+
+
+EMPTY = (f"{NAME}=", f'{NAME}=""', f" {NAME} = ; a=b", f"{NAME}; {NAME}=", f'{NAME}="', f"a=b, {NAME}=")
+
+
+@pytest.mark.parametrize("store", [*STORED, *COOKIES])
+@pytest.mark.parametrize("header", EMPTY)
+def test_an_empty_cookie_is_none(tmp_path, caplog, store, header):
+    """An empty cookie is no error, no line in the log, and a logout has nothing to delete."""
+    site = Site("filter", {**store_options(store, tmp_path), "invalidate_corrupt": False}, tmp_path)
+    caplog.clear()
+    page, logout = site.visit(header), site.visit(header, "/end")
+
+    assert is_fresh(page)
+    assert warnings_of(caplog) == []
+    assert "Set-Cookie" not in logout.headers
+
+
+# -- Lines of the header that a server has joined with a comma ---------------------------------------
+
+JOINED = {
+    "ours last": "lang=en, {}",
+    "without a blank": "lang=en,{}",
+    "ours first": "{}, lang=en",
+    "first, without a blank": "{},lang=en",
+    "between": 'prefs={{"a": "b, c"}}, {}, tz=UTC',
+    "two lines": "a=b; lang=en, {}; c=d",
+    "a forged one before": f"{NAME}=forged, {{}}",
+    "another one before": f"{NAME}=forged; lang=en, {{}}",
+}
+
+
+@pytest.mark.parametrize("header", JOINED.values(), ids=JOINED)
+def test_ours_is_found_in_lines_that_were_joined(site, header):
+    """A cookie on a line of its own, which a server has joined with a comma, is found, and a logout deletes it."""
+    cookie, session_id = site.begin()
+    sent = header.format(f"{NAME}={cookie}")
+    found = site.visit(sent, "/tell").json
+    logout = site.visit(sent, "/end")
+
+    assert found == {"id": session_id, "new": False, "count": 1}
+    assert "Max-Age=0" in logout.headers["Set-Cookie"]
+
+
+def test_joined_lines_are_found_without_a_secret(unsigned_site):
+    """Without a secret an id that the store knows is found in joined lines, and no other is adopted."""
+    cookie, session_id = unsigned_site.begin()
+    unknown = "0123456789abcdef" * 2
+
+    assert unsigned_site.visit(f"lang=en, {NAME}={cookie}", "/tell").json["id"] == session_id
+    assert is_fresh(unsigned_site.visit(f"lang=en, {NAME}={unknown}"), unknown)
+
+
+WITHIN = {
+    "quotes": 'q="a, {}"',
+    "an open quote": 'q="a, {}',
+    "quotes with a quote in them": 'q="a\\", {}"',
+    "JSON": 'prefs={{"a": "b, {}, c=d"}}',
+    "another value": "q=a {}",
+    "another name": "q=a, x{}",
+}
+
+
+@pytest.mark.parametrize("header", WITHIN.values(), ids=WITHIN)
+def test_another_applications_value_holds_none_of_ours(site, header):
+    """A cookie of ours that was put into another application's value, in quotes, opens nothing."""
+    cookie, session_id = site.begin()
+
+    assert site.visit(header.format(f"{NAME}={cookie}"), "/tell").json["id"] != session_id
+
+
+def test_ours_comes_before_what_a_comma_parts(site):
+    """Where our cookie stands as it should, no comma is looked at."""
+    ours, session_id = site.begin()
+    other, _ = site.begin()
+
+    for header in (f"q=a, {NAME}={other}; {NAME}={ours}", f"{NAME}={ours}; q=a, {NAME}={other}"):
+        assert site.visit(header, "/tell").json["id"] == session_id
 
 
 def test_a_pickle_in_a_cookie_is_never_opened(cookie_site, tmp_path):
