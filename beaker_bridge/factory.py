@@ -249,8 +249,12 @@ class _Completion:
         environ = request.environ
         response = environ.pop(RESPONSE, None)
         failed = sys.exc_info()[1] is not None and _is_failing()
-        if failed or (TWEEN not in environ and not is_kept(request, self._object, self._options)):
-            discard(self._object, environ)
+        kept = False
+        try:
+            kept = not failed and (TWEEN in environ or is_kept(request, self._object, self._options))
+        finally:
+            if not kept:
+                discard(self._object, environ)
         if response is not None and self._adds_headers:
             commit_or_discard(self._object, environ)
             response.headerlist = with_session_headers(self._object, response.headerlist, cookie=self._adds_cookie)

@@ -14,8 +14,6 @@ from beaker_bridge.profile import SessionProfile
 _RECORDED = "beaker_bridge_filter"
 #: Where middleware has the application that it wraps; the last two hold several, as Paste's.
 _WRAPPED = ("app", "application", "wrap_app", "applications", "apps")
-#: How many objects are looked at: those that have each attribute would never end.
-_MOST = 100
 
 
 class _RecordedFilter(NamedTuple):
@@ -31,26 +29,36 @@ def record_filter(app: Any, profile: SessionProfile) -> None:
         app: the WSGI application that the filter wraps.
         profile: its configuration.
     """
-    looked_at: list[Any] = []
-    pending = [app]
     found = False
-    while pending and len(looked_at) < _MOST:
-        app = pending.pop()
-        if any(app is known for known in looked_at):
-            continue
-        looked_at.append(app)
-        # The session of a filter under this one is the one that a request gets.
-        nearer = getattr(app, "environ_key", None) == ENVIRON_KEY
-        if isinstance(app, Router):
-            setattr(app.registry, _RECORDED, _RecordedFilter(profile, wraps_router=True))
-        elif isinstance(app, (list, tuple)):
-            pending.extend(app)
-        elif not nearer:
-            pending.extend(wrapped for name in _WRAPPED if (wrapped := getattr(app, name, None)) is not None)
-        found = found or nearer or isinstance(app, Router)
+    for wrapped in _wrapped(app):
+        if isinstance(wrapped, Router):
+            setattr(wrapped.registry, _RECORDED, _RecordedFilter(profile, wraps_router=True))
+        found = found or isinstance(wrapped, Router) or _makes_session(wrapped)
     registry = global_registries.last
     if not found and registry is not None and not hasattr(registry, _RECORDED):
         setattr(registry, _RECORDED, _RecordedFilter(profile, wraps_router=False))
+
+
+def _wrapped(app: Any) -> list[Any]:
+    """Return a WSGI application, and those that it wraps, as far as that can be seen."""
+    found: list[Any] = []
+    pending = [app]
+    while pending:
+        app = pending.pop()
+        if isinstance(app, (list, tuple)):
+            pending.extend(app)
+        elif all(app is not known for known in found):
+            found.append(app)
+            if not isinstance(app, Router) and not _makes_session(app):
+                # Not by getattr(): a property may raise, and some objects have whatever they are asked for.
+                attributes = getattr(app, "__dict__", {})
+                pending.extend(attributes[name] for name in _WRAPPED if name in attributes)
+    return found
+
+
+def _makes_session(app: Any) -> bool:
+    """Say whether an application is a session filter itself: of two, the inner one makes a request's session."""
+    return getattr(app, "__dict__", {}).get("environ_key") == ENVIRON_KEY
 
 
 def recorded_profile(registry: Any, own: SessionProfile | None) -> SessionProfile | None:

@@ -6,8 +6,9 @@ from collections.abc import MutableMapping
 from types import SimpleNamespace
 
 import pytest
-from pyramid.config import global_registries
+from pyramid.config import Configurator, global_registries
 from pyramid.interfaces import ISession, ISessionFactory
+from pyramid.paster import bootstrap, get_app
 from pyramid.request import Request
 from pyramid.scripting import prepare
 from pyramid.testing import DummyRequest
@@ -528,6 +529,41 @@ def test_a_script_uses_the_filters_configuration(tmp_path, caplog, attribute, ow
     assert "no session is configured" not in caplog.text
 
 
+PIPELINE = """
+[app:main]
+paste.app_factory = tests.test_factory:counting_site
+pyramid.includes = beaker_bridge
+filter-with = session
+
+[filter:session]
+use = egg:beaker_bridge#session
+type = file
+data_dir = %(here)s/sessions
+key = sid
+"""
+
+
+def counting_site(_global_config, **settings):
+    """Return a site that counts its visits."""
+    config = Configurator(settings=settings)
+    Views(count=count, data=data)(config)
+    return config.make_wsgi_app()
+
+
+def test_bootstrap_uses_the_pipelines_filter(tmp_path, caplog):
+    """A script that ``bootstrap`` starts from the ``.ini``, as ``pshell`` is, reads the sessions of its filter."""
+    ini = tmp_path / "site.ini"
+    ini.write_text(PIPELINE, encoding="utf-8")
+    browser = TestApp(get_app(str(ini)))
+    browser.get("/count")
+    request = Request.blank("/", cookies=browser.cookies)
+    with bootstrap(str(ini), request=request) as environment:
+        read = dict(environment["request"].session)
+
+    assert read == {"count": 1}
+    assert "no session is configured" not in caplog.text
+
+
 def test_a_request_that_passes_no_filter_is_saved(tmp_path):
     """A request beside the pipeline reads and writes the filter's sessions."""
     app = _pyramid()
@@ -574,14 +610,20 @@ def test_a_filter_without_an_application(monkeypatch):
     assert SessionMiddleware(lambda *_: [], type="memory").options["type"] == "memory"
 
 
-def test_an_endless_chain_of_applications_ends():
-    """An object that has every attribute, as a test's mock has, is looked at up to a bound."""
+def test_an_application_of_any_kind_can_be_wrapped():
+    """An object that has every attribute, one that raises, one that wraps itself: the filter takes each."""
 
     class Endless:
         def __getattr__(self, name):
             return Endless()
 
-    assert SessionMiddleware(Endless(), type="memory").options["type"] == "memory"
+    class Raising:
+        @property
+        def app(self):
+            raise RuntimeError
+
+    for app in (None, Endless(), Raising(), object()):
+        assert SessionMiddleware(app, type="memory").options["type"] == "memory"
     circle = Wrapping("app", None)
     circle.app = circle
     assert SessionMiddleware(circle, type="memory").options["type"] == "memory"

@@ -969,28 +969,45 @@ def test_a_request_that_fails_after_its_response_callbacks(site):
     assert app.get("/data?x=").text == "[]"
 
 
+def _with_error_pages(app):
+    """Return middleware that answers with a page of its own where an application raises."""
+
+    def error_pages(environ, start_response):
+        try:
+            return app(environ, start_response)
+        except Exception:  # noqa: BLE001 -- as error middleware does
+            start_response("500 Internal Server Error", [("Content-Type", "text/plain")], sys.exc_info())
+            return [b"sorry"]
+
+    return error_pages
+
+
 @pytest.mark.parametrize("installation", ["filter", "beaker_filter", "filter_alone", "beaker_filter_alone"])
 def test_an_error_page_under_the_filter(installation, tmp_path):
     """What no exception view handles saves nothing, though error middleware under the filter answers."""
-    pages = []
-
-    def with_error_pages(app):
-        def error_pages(environ, start_response):
-            try:
-                return app(environ, start_response)
-            except RuntimeError:
-                pages.append(environ["PATH_INFO"])
-                start_response("500 Internal Server Error", [("Content-Type", "text/plain")], sys.exc_info())
-                return [b"sorry"]
-
-        return error_pages
-
     app = install(installation, store_options("memory", tmp_path), _views())
-    app.app = app.wrap_app = with_error_pages(app.app)
+    app.app = app.wrap_app = _with_error_pages(app.app)
     browser = TestApp(app)
     browser.get("/count")
 
     assert browser.get("/fail", status=500).text == "sorry"
+    assert browser.get("/data").text == "[('count', 1)]"
+
+
+@pytest.mark.parametrize("installation", ["filter", "beaker_filter", "filter_alone", "beaker_filter_alone"])
+def test_a_policy_that_raises(installation, tmp_path):
+    """A policy that is a function and raises fails the request, and nothing is saved, whoever answers."""
+
+    def policy(_request, _exception):
+        raise LookupError
+
+    options = {**store_options("memory", tmp_path), "cookie_on_exception": policy}
+    app = install(installation, options, _failing_views())
+    app.app = app.wrap_app = _with_error_pages(app.app)
+    browser = TestApp(app)
+    browser.get("/count")
+
+    assert browser.get("/failing", status=500).text == "sorry"
     assert browser.get("/data").text == "[('count', 1)]"
 
 
