@@ -61,7 +61,8 @@ class PyramidSession:  # noqa: PLW1641 -- as a dict, it has no hash
         csrf_token: the option ``constant_csrf_token`` of the settings, where a filter leaves that open.
     """
 
-    __slots__ = ("_constant_csrf_token", "_object", "_state")
+    # With a ``__dict__``: an application may keep attributes of its own there, as in Beaker's, for one request.
+    __slots__ = ("__dict__", "_constant_csrf_token", "_object", "_state")
 
     def __init__(self, session_object: BeakerSessionObject, csrf_token: str | None = None) -> None:
         self._object = session_object
@@ -333,5 +334,5 @@ class PyramidSession:  # noqa: PLW1641 -- as a dict, it has no hash
 
 
 MutableMapping.register(PyramidSession)
-for _name in BEAKERS:
+for _name in (*BEAKERS, "is_new", "was_invalidated"):
     setattr(PyramidSession, _name, Forwarded(_name))

@@ -441,7 +441,9 @@ class Session(SafeSession):
                 self._restart(record)
                 yield
                 moved_to = self._step_back() or moved_to
-                if self._record is not None and not self._unsaved and self.has_changed():
+                # WSGI code, and who has found the session by its id, changes it without a word.
+                changed = self.has_changed() or not self._is_as_stored()
+                if self._record is not None and not self._unsaved and changed:
                     self._renew()
                     self._write()
             finally:

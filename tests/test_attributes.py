@@ -339,6 +339,45 @@ def _outcome(name):
     return "works"
 
 
+def test_attributes_of_the_applications_own_last_for_the_request():
+    """What else is set there is found again in the same request, as in Beaker's, and is no part of the session."""
+    browser = Browser(profile_of())
+    request = browser.write(a=1)
+    request.session.visitor = "me"
+    request.session.is_new = False
+    browser.end(request)
+
+    assert (request.session.visitor, request.loaded.is_new) == ("me", False)
+    assert browser.read() == {"a": 1}
+    assert not hasattr(browser.begin().session, "visitor")
+
+
+@pytest.mark.parametrize("end", ["regenerate_id", "set_expiry", "exclusive", "load"])
+def test_a_session_found_by_its_id_does_all_that_a_session_does(end):
+    """It can be moved, given an expiry, locked and read again, on its own."""
+    browser = Browser(profile_of())
+    browser.write(a=1)
+    found = browser.begin().session.get_by_id(browser.id)
+    if end == "exclusive":
+        with found.exclusive():
+            found["a"] += 1
+    elif end == "load":
+        browser.write(a=2)
+        found.load()
+    elif end == "regenerate_id":
+        found.regenerate_id()
+        found["a"] = 2
+    else:
+        found.set_expiry(50)
+        found["a"] = 2
+    found.commit()
+    again = browser.begin().session.get_by_id(found.id)
+
+    assert again == {"a": 2}
+    assert again.timeout == (50 if end == "set_expiry" else None)
+    assert (browser.id == found.id) is (end != "regenerate_id")
+
+
 def test_persist_commits_at_once():
     """``persist()`` commits what was changed so far, and ``dirty()`` says whether there is anything to commit."""
     browser = Browser(profile_of())

@@ -1381,6 +1381,20 @@ def test_load_finds_a_session_ended(browser):
     assert browser.read() == {}
 
 
+@pytest.mark.parametrize("serializer", ["json", "pickle"])
+def test_a_block_of_other_wsgi_code_is_written(serializer):
+    """What a block changes in a session from the environ is committed, as any block's changes are, also in place."""
+    browser = Browser(profile_of(data_serializer=serializer))
+    browser.write(count=1, seen=[1])
+    request = browser.begin()
+    with request.object.exclusive():
+        request.object["count"] += 1
+        request.object["seen"].append(2)
+    request.discard()
+
+    assert browser.read() == {"count": 2, "seen": [1, 2]}
+
+
 def test_a_block_that_takes_a_change_back_is_written(browser):
     """What an exclusive block makes of others' change is written, also where this request wrote the same before."""
     request = browser.begin()
