@@ -147,8 +147,6 @@ def _type_name(value: Any) -> str:
 
 def _reason(error: BaseException) -> str:
     """Return an error as a line without statements, values or passwords in it."""
-    if isinstance(error, _UnkeptError):
-        return str(error)
     if isinstance(error, SessionStoreError) and error.original is not None:
         error = error.original
     text = str(error).strip().partition("\n")[0]

@@ -6,16 +6,23 @@ import asyncio
 import csv
 import io
 import logging
+import sqlite3
 import threading
 
 import beaker.cache
 import pytest
+import redis
+import sqlalchemy as sa
 from beaker.cache import cache_region, region_invalidate
+from beaker.ext.sqla import SqlaNamespaceManager, make_cache_table
 
 from beaker_bridge import region_backends
-from beaker_bridge.region_backends import QUIET
+from beaker_bridge.exceptions import SessionStoreError
+from beaker_bridge.region_backends import QUIET, open_servers
+from beaker_bridge.testing import forget_regions
 from tests.contract import PATIENCE, together
 from tests.regions import Clock, Counted, beakers_clock, define, no_region_left, options_for
+from tests.servers.proxy import Proxy
 
 # Real servers: what the interpreter adds does not differ.
 pytestmark = pytest.mark.once
@@ -301,6 +308,82 @@ def test_a_value_that_is_too_large(memcached_server, store_error, calls, caplog,
     assert "bytes are too many for it (the store ext:memcached holds no item of that size" in first[0]
     assert "its store cannot be used" not in first[0]
     assert len(warnings_of(caplog)) == 2
+
+
+@pytest.mark.parametrize("kind", ["redis", "rediscluster", "mariadb", "sqlite"])
+def test_a_value_over_a_limit_that_an_operator_has_set(kind, request, tmp_path, calls, caplog):
+    """What a server refuses for its size is told as too large, and what fits is still kept: the server is not away."""
+    limit = 1 << 20
+    region = define(LIMITED[kind](request, tmp_path, limit))
+
+    @cache_region(region)
+    def compute(size):
+        calls()
+        return b"x" * size
+
+    answers = [len(compute(size)) for size in (10, 2 * limit, 2 * limit, 10, 20, 20)]
+
+    assert (answers, calls.count) == ([10, 2 * limit, 2 * limit, 10, 20, 20], 4)
+    (text,) = warnings_of(caplog)
+    assert "bytes are too many for it (the store ext:" in text
+
+
+def test_a_large_value_and_a_connection_that_breaks(redis_server):
+    """A connection that broke for another reason is a server that cannot be reached, however large the value is."""
+    with Proxy(redis_server.port) as proxy:
+        (server,) = open_servers("ext:redis", {"url": f"redis://127.0.0.1:{proxy.port}/0"}, PATIENCE)
+        server.read("a large value")
+        proxy.lose_next_answer()
+
+        with pytest.raises(SessionStoreError):
+            server.swap("a large value", None, b"x" * (2 << 20))
+
+
+def limited_redis(request, _folder, limit):
+    start_server = request.getfixturevalue("start_server")
+    server = start_server("redis", "Redis", "--proto-max-bulk-len", str(limit))
+    return {"type": "ext:redis", "url": server.url}
+
+
+def limited_cluster(request, _folder, limit):
+    start_server = request.getfixturevalue("start_server")
+    cluster = start_server("redis", "RedisCluster")
+    for url in cluster.url.split(","):
+        with redis.Redis.from_url(url) as client:
+            client.config_set("proto-max-bulk-len", limit)
+    return {"type": "ext:rediscluster", "urls": cluster.url}
+
+
+def limited_mariadb(request, _folder, limit):
+    start_server = request.getfixturevalue("start_server")
+    server = start_server("mariadb", "MariaDB", f"--max-allowed-packet={limit}")
+    options = {"type": "ext:database", "url": server.url}
+    cached = cache_region(define(options))(lambda: 1)
+    cached()
+    with server.client() as client, client.cursor() as cursor:
+        cursor.execute("ALTER TABLE beaker_cache MODIFY data LONGBLOB NOT NULL")
+    forget_regions()
+    return options
+
+
+def limited_sqlite(request, folder, limit):
+    if not hasattr(sqlite3.Connection, "setlimit"):
+        pytest.skip("Python 3.10 cannot set SQLite's limits")
+    engine = sa.create_engine(f"sqlite:///{folder}/small.db")
+    request.addfinalizer(engine.dispose)
+    sa.event.listen(engine, "connect", lambda one, _: one.setlimit(sqlite3.SQLITE_LIMIT_LENGTH, limit))
+    SqlaNamespaceManager._init_dependencies()
+    table = make_cache_table(sa.MetaData())
+    table.create(engine)
+    return {"type": "ext:sqla", "bind": engine, "table": table}
+
+
+LIMITED = {
+    "redis": limited_redis,
+    "rediscluster": limited_cluster,
+    "mariadb": limited_mariadb,
+    "sqlite": limited_sqlite,
+}
 
 
 def test_a_value_that_is_too_large_for_a_column(mariadb_server, calls, caplog):

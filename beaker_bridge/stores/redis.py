@@ -8,6 +8,7 @@ import re
 import secrets
 import threading
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from inspect import getattr_static, signature
 from types import FunctionType
 from typing import Any, NamedTuple, TypeVar
@@ -23,7 +24,7 @@ from beaker_bridge.exceptions import SessionStoreError, SettingsError
 from beaker_bridge.once import log_once
 from beaker_bridge.settings import TABLE, SessionOptions
 from beaker_bridge.stores.base import Record, Swap, unreachable
-from beaker_bridge.stores.servers import AwayError, BrokenError, Pause, ServerStore
+from beaker_bridge.stores.servers import AwayError, BrokenError, Pause, ServerStore, too_large
 
 T = TypeVar("T")
 
@@ -37,6 +38,10 @@ _redis: Any = redis
 _AWAY = (_redis.ConnectionError, _redis.TimeoutError, ClusterDownError, RedisClusterException, OSError)
 #: redis-py before 7 has a plain ConnectionError for this.
 _POOL_IS_FULL: Any = getattr(_redis.exceptions, "MaxConnectionsError", ())
+
+
+#: The option of Redis's that bounds a value's size, and the smallest size that it may have.
+_LIMIT, _SMALLEST_LIMIT = "proto-max-bulk-len", 1 << 20
 
 
 class _Script(NamedTuple):
@@ -176,10 +181,22 @@ class RedisStore(ServerStore):
         except NoScriptError:
             raise
         except (RedisError, RedisClusterException, OSError) as error:
+            self._refuse_too_large(command, error)
             error_class = self._class_of(error)
             if error_class is not SessionStoreError:
                 self._drop_idle()
             raise unreachable(self.kind, error, error_class) from error
+
+    def _refuse_too_large(self, command: tuple[Any, ...], error: Exception) -> None:
+        """Raise where a connection broke because of the record's size: Redis ends it in the middle of the command."""
+        size = max((len(argument) for argument in command if isinstance(argument, bytes)), default=0)
+        if size <= _SMALLEST_LIMIT or not isinstance(error, (_redis.ConnectionError, _redis.ResponseError)):
+            return
+        with suppress(RedisError, RedisClusterException, OSError, LookupError, ValueError):
+            # A server that is away, or that does not let its clients ask for its options, says nothing.
+            limit = int(self._connected().config_get(_LIMIT)[_LIMIT])
+            if size > limit:
+                raise too_large(self.kind, size, f"{limit} bytes in a value (Redis's {_LIMIT})") from error
 
     def _class_of(self, error: Exception) -> type[SessionStoreError]:
         """Return what an error says about the server: it is away, a connection broke, or it refused one command."""

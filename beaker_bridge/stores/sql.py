@@ -33,8 +33,9 @@ _LOCK = ".lock"
 #: A lease in its envelope: a word of the holder's own, and the time at which it ends.
 _LEASE = re.compile(rb"[0-9a-f]{32} ([0-9]+)")
 #: Another statement won: PostgreSQL's states, MySQL's and MariaDB's numbers.
-_LOST_STATES = ("40001", "40P01")
-_LOST_NUMBERS = (1020, 1213)
+_LOST = {"40001", "40P01", 1020, 1213}
+#: A record is over a limit of the database's: the same, and SQLite's words.
+_TOO_LARGE = {"54000", 1153, 1406, "string or blob too big"}
 _COLUMNS = {"namespace", "accessed", "created", "data"}
 
 
@@ -144,8 +145,13 @@ class SQLStore(ServerStore):
             if new is not None:
                 self._refuse_too_large(new)
                 parameters["new"] = new
-            # Of an INSERT not every driver tells the count: one that is not refused is made.
-            return connection.execute(statement, parameters).rowcount == 1 or statement.is_insert
+            try:
+                # Of an INSERT not every driver tells the count: one that is not refused is made.
+                return connection.execute(statement, parameters).rowcount == 1 or statement.is_insert
+            except DBAPIError as error:
+                if new is not None and _is_too_large(error):
+                    raise too_large(self.kind, len(new), f"less: {error.orig}") from error
+                raise
 
         return self._run(work)
 
@@ -158,7 +164,8 @@ class SQLStore(ServerStore):
     def _refuse_too_large(self, new: bytes) -> None:
         # MySQL would cut it, where it is not strict.
         if self._largest is not None and len(new) > self._largest:
-            raise too_large(self.kind, len(new), f"{self._largest} bytes in the column data of {self._table.name}")
+            limit = f"{self._largest} bytes in the column data of {self._table.name}, max_allowed_packet included"
+            raise too_large(self.kind, len(new), limit)
 
     def _now(self) -> datetime:
         return datetime.fromtimestamp(self._clock())  # noqa: DTZ006 -- local time, as Beaker has it there
@@ -203,7 +210,7 @@ class SQLStore(ServerStore):
             with _connected(engine) as connection:
                 self._largest = connection.scalar(
                     sa.text(
-                        "SELECT character_octet_length FROM information_schema.columns"
+                        "SELECT least(character_octet_length, @@max_allowed_packet) FROM information_schema.columns"
                         " WHERE table_schema = coalesce(:schema, database()) AND table_name = :name"
                         " AND column_name = 'data'"
                     ),
@@ -262,10 +269,19 @@ def _connected(engine: sa.Engine) -> sa.Connection:
         raise DBAPIError(None, None, error, connection_invalidated=True) from error
 
 
-def _is_lost(error: DBAPIError) -> bool:
+def _codes(error: DBAPIError) -> set[object]:
+    """Return what the driver says of an error: PostgreSQL's state, the number of MySQL and MariaDB, SQLite's words."""
     state = getattr(error.orig, "sqlstate", None) or getattr(error.orig, "pgcode", None)
-    number = error.orig.args[0] if error.orig and error.orig.args else None
-    return isinstance(error, IntegrityError) or state in _LOST_STATES or number in _LOST_NUMBERS
+    return {state, *(error.orig.args[:1] if error.orig else ())}
+
+
+def _is_lost(error: DBAPIError) -> bool:
+    return isinstance(error, IntegrityError) or not _LOST.isdisjoint(_codes(error))
+
+
+def _is_too_large(error: DBAPIError) -> bool:
+    """Say whether a server, or its driver, refused a record for its size, of which nobody told us before."""
+    return not _TOO_LARGE.isdisjoint(_codes(error))
 
 
 def _class_of(error: DBAPIError) -> type[SessionStoreError]:
