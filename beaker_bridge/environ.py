@@ -18,6 +18,7 @@ from beaker.session import SessionObject as BeakerSessionObject
 from beaker_bridge.cookie_session import CookieSession
 from beaker_bridge.exceptions import BeakerBridgeError, SettingsError
 from beaker_bridge.merge import merge
+from beaker_bridge.once import log_once
 from beaker_bridge.option_rules import COOKIE
 from beaker_bridge.profile import Binding, SessionProfile
 from beaker_bridge.session import MemorySession, Session, StandaloneSession
@@ -162,7 +163,6 @@ def _bound(session_object: BeakerSessionObject) -> Binding:
 
 _profiles: list[tuple[dict[str, Any], SessionProfile]] = []
 _profiles_lock = threading.Lock()
-_told: set[str] = set()
 
 
 def _adopt(session_object: BeakerSessionObject) -> Binding:
@@ -204,9 +204,13 @@ def _take_over(session_object: BeakerSessionObject, theirs: Any) -> None:
 
 
 def _tell_once(message: str) -> None:
-    if message not in _told:
-        _told.add(message)
-        log.warning("%s", message)
+    log_once(log, logging.WARNING, message)
+
+
+def show_to_test(session_object: BeakerSessionObject, environ: Mapping[str, Any], name: str) -> None:
+    """Give a functional test the session, under the name that ``webtest_varname`` has."""
+    if "paste.testing_variables" in environ:
+        environ["paste.testing_variables"][name] = session_object
 
 
 def make_ready(session_object: BeakerSessionObject, environ: Mapping[str, Any]) -> None:

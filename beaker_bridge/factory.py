@@ -27,6 +27,7 @@ from beaker_bridge.environ import (
     let_go,
     loses_changes,
     make_ready,
+    show_to_test,
     with_session_headers,
 )
 from beaker_bridge.exceptions import SettingsError
@@ -106,6 +107,8 @@ class RequestSession(PyramidSession):
         if session_object is None:
             profile = recorded_profile(registry, source.profile) or source.in_memory(environ)
             session_object = environ[ENVIRON_KEY] = SessionObject(environ, profile, carried=False)
+            if profile.options.webtest_varname:
+                show_to_test(session_object, environ, profile.options.webtest_varname)
         if registry is not None and registry.has_listeners:
             binding_of(session_object, environ).notify = registry.notify
         elif TWEEN not in environ or type(session_object) is not SessionObject:
@@ -184,7 +187,7 @@ class SessionSource:
             return
         # What a filter leaves open, the settings may say.
         open_options = {"cookie_on_exception", "constant_csrf_token"} - used.given
-        names = [name for name in differing(used, self.options) if name not in open_options]
+        names = [self.options.label(name) for name in differing(used, self.options) if name not in open_options]
         if names:
             log.warning(
                 "a filter configures the session; the settings' own session options are ignored where they differ: %s",

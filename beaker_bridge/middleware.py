@@ -18,6 +18,7 @@ from beaker_bridge.environ import (
     is_streamed,
     let_go,
     needs_commit,
+    show_to_test,
     standalone_session,
     with_session_headers,
 )
@@ -79,8 +80,8 @@ class SessionMiddleware:
         environ["beaker.get_session"] = self._get_session
         if "paste.registry" in environ and environ["paste.registry"].reglist:
             environ["paste.registry"].register(self.session, session_object)
-        if self._webtest_varname and "paste.testing_variables" in environ:
-            environ["paste.testing_variables"][self._webtest_varname] = session_object
+        if self._webtest_varname:
+            show_to_test(session_object, environ, self._webtest_varname)
 
         state = session_object.__dict__
 

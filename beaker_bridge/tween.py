@@ -41,7 +41,9 @@ def session_tween_factory(handler: Callable[[Any], Any], registry: Any) -> Calla
     - Otherwise the session is committed. A failure discards it and goes to the exception views.
     """
     # Checked when the session factory was made; the policy is all that is read here.
-    policy = prefixed(registry.settings or {}).get("cookie_on_exception")
+    settings = prefixed(registry.settings or {})
+    policy = settings.get("cookie_on_exception")
+    is_shown = "webtest_varname" in settings
     fallback = read_options({"cookie_on_exception": policy}, quiet=True) if policy else None
 
     def session_tween(request: Any) -> Any:
@@ -53,6 +55,9 @@ def session_tween_factory(handler: Callable[[Any], Any], registry: Any) -> Calla
         else:
             # The session may be first touched when the response callbacks are over.
             request.add_response_callback(remember_response)
+            if is_shown and "paste.testing_variables" in environ and can_make_session(request):
+                # A filter shows it to a functional test on each page.
+                _ = request.session
         kept = False
         try:
             response = handler(request)

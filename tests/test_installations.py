@@ -452,7 +452,7 @@ def test_headers_of_an_untouched_session(site):
 
 def test_a_public_page_with_a_session_cookie_is_logged_once(site, caplog, monkeypatch):
     """A response that caches may share, and that carries a session cookie, is told once."""
-    monkeypatch.setattr("beaker_bridge.environ._told", set())
+    monkeypatch.setattr("beaker_bridge.once._logged", set())
 
     def public(request):
         request.session.save()
@@ -814,7 +814,7 @@ def test_a_filter_wins_over_the_settings(tmp_path, caplog):
     assert list(app.cookies) == ["sid"]
     warned = [record.message for record in caplog.records if "a filter configures" in record.message]
     assert len(warned) == 1
-    assert warned[0].endswith("differ: key, secret, timeout, type")
+    assert warned[0].endswith("differ: session.key, session.secret, session.timeout, session.type")
 
 
 def test_settings_that_agree_with_the_filter_are_not_warned_about(tmp_path, caplog):
@@ -844,7 +844,7 @@ def test_a_session_that_other_middleware_has_loaded(tmp_path, caplog, monkeypatc
     """A session that other middleware loaded through Beaker is taken over, with what that changed."""
     import beaker.middleware
 
-    monkeypatch.setattr("beaker_bridge.environ._told", set())
+    monkeypatch.setattr("beaker_bridge.once._logged", set())
     inner = install("settings", {}, _views())
     early = iter([{"early": 1}, {"early": 2}, None, "invalidate"])
 
@@ -1151,3 +1151,31 @@ def test_nothing_is_left_to_the_collector(installation, path, tmp_path):
         gc.enable()
 
     assert left < 10
+
+
+# -- A functional test sees the session --------------------------------------------------------------
+
+
+@pytest.mark.parametrize("installation", INSTALLATIONS)
+def test_webtest_varname(installation, tmp_path):
+    """A functional test finds the session under the name of ``webtest_varname``, as with Beaker's own filter."""
+    options = {**store_options("file", tmp_path), "webtest_varname": "beaker"}
+    app = TestApp(install(installation, options, Views(count=count, still=lambda request: "still")))
+    app.get("/count")
+
+    assert app.get("/count").beaker["count"] == 2
+    # Without a filter and without the tween nobody makes a session that no page asks for.
+    untouched = app.get("/still")
+    assert hasattr(untouched, "beaker") is (installation not in ("settings_alone", "python_alone"))
+
+
+def test_another_factory_is_left_alone_by_webtest_varname(tmp_path):
+    """Where the application has a session factory of its own, the option of the settings shows no session."""
+
+    def configured(config):
+        Views(still=lambda request: "still")(config)
+        config.set_session_factory(lambda request: pytest.fail("nobody asked for a session"))
+
+    app = TestApp(install("settings", {**store_options("file", tmp_path), "webtest_varname": "beaker"}, configured))
+
+    assert not hasattr(app.get("/still"), "beaker")
