@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 from contextlib import AbstractContextManager
-from operator import itemgetter
 from typing import Any
 
 from beaker_bridge.cookies import HOST_ONLY, LONGEST, MAX_COOKIE_SIZE
@@ -29,11 +28,17 @@ log = logging.getLogger(__name__)
 
 #: The form of a cookie of one host and all of its paths.
 _DEFAULT_FORM = "/"
-_TIME = itemgetter(0)
 
 
-#: What a cookie holds: its time, its record, that record's content, and whether to write it anew under current keys.
-_Opened = tuple[float, Record, dict[str, Any], bool]
+#: What a cookie holds: its record, that record's content, and whether to write it anew, under the current keys.
+_Opened = tuple[Record, dict[str, Any], bool]
+
+
+def _time_of(opened: _Opened) -> float:
+    """Return the time of the last access, where the record has it."""
+    _, content, _ = opened
+    time: float = content[ACCESSED] if ACCESSED in content else content.get(CREATED, 0)
+    return time
 
 
 class CookieSession(SafeSession):
@@ -57,9 +62,11 @@ class CookieSession(SafeSession):
                 opened.append(self._opened(value, stale=stale))
             except DamagedRecordError as error:
                 self._damaged(error, "in a cookie")
-        # The newest one first; of two that are as old, what the browser has set last, which it sends last.
-        opened.sort(key=_TIME)
-        if not (opened and self._begin_newest(opened[::-1])):
+        if len(opened) > 1:
+            # The newest one first; of two that are as old, what the browser has set last, which it sends last.
+            opened.reverse()
+            opened.sort(key=_time_of, reverse=True)
+        if not (opened and self._begin_newest(opened)):
             self._start_new()
 
     def _refuse_forged(self) -> None:
@@ -73,14 +80,14 @@ class CookieSession(SafeSession):
     def _opened(self, value: str, *, stale: bool) -> _Opened:
         record = Record(value.encode("ascii"))
         content, stale_record = self._profile.codec.decode(record.raw)
-        time = float(content.get(ACCESSED, content.get(CREATED, 0)))
-        return time, record, content, stale or stale_record
+        return record, content, stale or stale_record
 
     def _begin_newest(self, opened: list[_Opened]) -> bool:
         """Begin the newest session whose time is not over; False where there is none."""
-        self._latest, _, newest, _ = opened[0]
+        newest = opened[0][1]
+        self._latest = _time_of(opened[0])
         self._came_as = newest.get(FORM, _DEFAULT_FORM)
-        for _, record, content, stale in opened:
+        for record, content, stale in opened:
             if MOVED in content:
                 # A logout; what is older stays closed.
                 return False
@@ -158,11 +165,11 @@ class CookieSession(SafeSession):
         if self._left is not None:
             self._tell(SessionInvalidated, *self._left)
             self._left = None
-        if self._record is None:
+        # The browser would bring an expired one again, and it would be told of again.
+        if self._record is None and (self.was_invalidated or self._expired):
             if self.was_invalidated and self._cannot_delete():
                 self._close()
-            elif self.was_invalidated or self._expired:
-                # The browser would bring an expired one again, and it would be told of again.
+            else:
                 self._forget_cookie()
 
     def _form_at(self, domain: str | None) -> str:
