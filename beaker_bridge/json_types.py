@@ -45,8 +45,8 @@ class Seals:
     """Tells a text that was HTML when we wrote it from one that looks so.
 
     A process of Beaker's that shares the store writes a user's JSON as it is, also where that looks like one of our
-    tags. A seal depends on the text, and on a random word that the record names and no user sees. In a cookie, which
-    its user can read, it depends on a key as well.
+    tags. A seal depends on the text, on a random word that the record names, and on the keys that sign our cookie:
+    a word alone, which a user cannot see, would be one that he can see where the record is the cookie.
 
     Args:
         word: the word of the record.
@@ -93,10 +93,16 @@ def markup_class() -> Callable[[str], str]:
 # -- Values of one type ------------------------------------------------------------------------------
 
 
+#: How an offset begins that Python writes, and reads as none.
+_MISREAD = frozenset({"+00:00:00.", "-00:00:00."})
+
+
 def _written_moment(moment: Any) -> Any:
     """Return a datetime or time in ISO format, with its offset; and with its zone and fold, which that drops."""
-    zone = _zone_key(moment.tzinfo)
-    return [moment.isoformat(), moment.fold, zone] if zone or moment.fold else moment.isoformat()
+    text, zone = moment.isoformat(), _zone_key(moment.tzinfo)
+    if text[-16:-6] in _MISREAD:
+        raise ValueError(f"an offset from UTC of less than a second, as in {text}, is not JSON")
+    return [text, moment.fold, zone] if zone or moment.fold else text
 
 
 def _zone_key(zone: Any) -> str | None:

@@ -68,15 +68,16 @@ def _keys(options: SessionOptions) -> list[str]:
 def _codec(options: SessionOptions, envelope: Any) -> RecordCodec:
     # A pickle in a cookie would be code from the browser of whoever learns the key.
     legacy = None if options.type == COOKIE else options.legacy_serializer
+    keys = _keys(options) or [""]
     return RecordCodec(
-        _serializer(options.data_serializer, _keys(options) if options.type == COOKIE else [""]),
-        legacy=_serializer(legacy) if legacy else None,
+        _serializer(options.data_serializer, keys),
+        legacy=_serializer(legacy, keys) if legacy else None,
         cipher=_cipher(options),
         envelope=envelope,
     )
 
 
-def _serializer(choice: Any, keys: Sequence[str] = ("",)) -> Serializer:
+def _serializer(choice: Any, keys: Sequence[str]) -> Serializer:
     if choice == "json":
         return JSONSerializer(keys)
     if choice == "pickle":

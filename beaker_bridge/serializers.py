@@ -133,7 +133,6 @@ class JSONSerializer:
 
     Args:
         keys: what HTML in a record is sealed with, beside a word in the record; the first one is the current one.
-            For records that a user can read.
     """
 
     def __init__(self, keys: Sequence[str] = ("",)) -> None:

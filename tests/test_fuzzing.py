@@ -64,7 +64,10 @@ TEXTS = st.text(max_size=8) | st.sampled_from(
 )
 LEAVES = st.none() | st.booleans() | NUMBERS | st.integers() | st.floats() | TEXTS
 TAGS = st.sampled_from(
-    ["datetime", "date", "time", "timedelta", "Decimal", "UUID", "bytes", "tuple", "set", "dict", "eval", ""]
+    [
+        *("datetime", "date", "time", "timedelta", "Decimal", "UUID", "bytes", "tuple", "set", "dict"),
+        *("TranslationString", "Markup", "eval", ""),
+    ]
 )
 CONTENTS = (
     TEXTS
@@ -73,6 +76,7 @@ CONTENTS = (
         [
             *("2020-01-01T00:00:00", "2020-01-01", "10:00", "1E+9", "sNaN", "YQ==", "0" * 32, [1, 2, 3], [1e308, 0, 0]),
             *(["2020-01-01T00:00:00", 1, "Europe/Berlin"], ["10:00", 0, "../etc/passwd"], [["a", 1], ["__bb__", 2]]),
+            ["added", "shop", None, {"n": 2}, None],
         ]
     )
 )

@@ -279,26 +279,34 @@ def test_html_under_another_word_stays_what_it_is(word):
         assert exactly(read["v"]) == exactly(tag)
 
 
-def test_the_reader_of_a_cookie_cannot_seal():
-    """Who can read his cookie, and the word in it, makes no HTML of it: that needs the key."""
-    profile = profile_of(**KEYS)
-    browser = Browser(profile)
-    browser.write(ours=Markup("<b>"))
-    plain = zlib_bytes = profile.codec.serialize({"ours": Markup("<b>")})
-    word = BeakerJSONSerializer().loads(zlib_bytes)[WORD]
-    forged = {TAG: [HTML, json_types.Seals(word, [""]).seal("<script>"), "<script>"]}
-    read = profile.codec.serializer.loads(rewritten_by_beaker(plain, forged=forged))
+@pytest.mark.parametrize("options", [{"secret": "s" * 32}, KEYS], ids=["stored", "cookie"])
+def test_who_knows_the_word_cannot_seal(options):
+    """Who can read his cookie, and the word in it, or chooses a word, makes no HTML of it: that needs the key."""
+    codec = profile_of(**options).codec
+    plain = codec.serialize({"ours": Markup("<b>")})
+    for word in (BeakerJSONSerializer().loads(plain)[WORD], "chosen"):
+        forged = {TAG: [HTML, json_types.Seals(word, [""]).seal("<script>"), "<script>"]}
+        read = codec.serializer.loads(rewritten_by_beaker(plain, forged=forged, **{WORD: word}))
 
-    assert exactly(read) == exactly({"ours": Markup("<b>"), "forged": forged})
+        assert exactly(read["forged"]) == exactly(forged)
 
 
-def test_html_survives_a_new_key():
-    """A cookie's HTML is HTML under ``previous_validate_keys``, too."""
-    browser = Browser(profile_of(**KEYS))
+@pytest.mark.parametrize("name", ["secret", "validate_key"])
+def test_html_survives_a_new_key(name):
+    """HTML is HTML under the keys that an option retires, too, until it is written anew."""
+    options = {} if name == "secret" else {"type": "cookie"}
+    browser = Browser(profile_of(**options, **{name: "v" * 32}))
     browser.write(message=Markup("<b>"))
-    browser.profile = profile_of(type="cookie", validate_key="w" * 32, previous_validate_keys=["v" * 32])
+    renewed = profile_of(**options, **{name: "w" * 32, f"previous_{name}s": ["v" * 32]})
+    renewed.store = browser.profile.store
+    browser.profile = renewed
     for _ in range(2):
         assert exactly(browser.read()) == exactly({"message": Markup("<b>")})
+    last = profile_of(**options, **{name: "w" * 32})
+    last.store = renewed.store
+    browser.profile = last
+
+    assert exactly(browser.read()) == exactly({"message": Markup("<b>")})
 
 
 def test_the_word_is_no_key_of_the_session():
@@ -768,11 +776,13 @@ def test_whatever_is_written_is_read(value):
         ({(1, (Rows([1]),))}, "a set cannot hold a list, as which a Rows would come back"),
         ({Apart("x"), "x"}, "two items of a set are one as JSON"),
         ({Apart("x"): 1, "x": 2}, "two of its keys are one text"),
+        (datetime(2024, 1, 2, tzinfo=timezone(timedelta(microseconds=-5))), "an offset from UTC of less than a second"),
+        (time(1, 2, 3, tzinfo=timezone(timedelta(microseconds=5))), "an offset from UTC of less than a second"),
         (10**5000, "Exceeds the limit (4300"),
         ([frozenset({1})], "a value of type frozenset is not JSON"),
         ({frozenset({1})}, "a value of type frozenset is not JSON"),
     ],
-    ids=range(10),
+    ids=range(12),
 )
 def test_what_would_come_back_as_another_is_refused(value, told):
     """A value that could be written, and would be read as another one or not at all, is refused, and its key named."""
