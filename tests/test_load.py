@@ -9,10 +9,11 @@ import hashlib
 import json
 import subprocess
 import sys
-import threading
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack
+from multiprocessing import get_context
+from multiprocessing.synchronize import Barrier
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -53,23 +54,14 @@ def browser(options):
 
 def run(task: str, options: dict, **arguments: object) -> None:
     """Have every worker do a task at once, and see that none of them fails."""
+    order = json.dumps({"task": task, "options": options, "arguments": arguments})
+    # Pyramid imports pkg_resources, of which setuptools warns; errors are all that is looked for here.
+    command = [sys.executable, "-W", "ignore", "-m", "tests.test_load", order]
     root = Path(__file__).parent.parent
-    with ExitStack() as stack:
-        processes = []
-        for number in range(PROCESSES):
-            order = json.dumps({"task": task, "number": number, "options": options, "arguments": arguments})
-            # Pyramid imports pkg_resources, of which setuptools warns; errors are all that is looked for here.
-            command = [sys.executable, "-W", "ignore", "-m", "tests.test_load", order]
-            pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
-            process = subprocess.Popen(command, cwd=root, text=True, **pipes)
-            processes.append(stack.enter_context(process))
-            stack.callback(process.kill)
-        assert [process.stdout.readline() for process in processes] == ["ready\n"] * PROCESSES
-        with ThreadPoolExecutor(PROCESSES) as pool:
-            done = list(pool.map(lambda process: process.communicate("go\n", PATIENCE), processes))
+    done = subprocess.run(command, cwd=root, text=True, capture_output=True, timeout=PATIENCE, check=False)
 
-    assert [errors for _output, errors in done] == [""] * PROCESSES
-    assert [process.returncode for process in processes] == [0] * PROCESSES
+    assert done.stderr == ""
+    assert done.returncode == 0
 
 
 @pytest.mark.parametrize("writes", [WRITES, pytest.param(MANY_WRITES, marks=pytest.mark.soak)])
@@ -151,19 +143,15 @@ def begin_sessions(profile: SessionProfile, number: int, salt: str, sessions: in
         profile.store.swap(id_of(salt, session), None, raw)
 
 
-def main(order: str) -> None:
-    """Do a process's share of a task: its workers begin when the test says so."""
-    order = json.loads(order)
+def do_share(number: int, order: dict[str, Any], together: Barrier) -> None:
+    """Do a process's share of a task: its workers begin when all of the others do."""
     profile = profile_of(**order["options"])
-    task, number, arguments = globals()[order["task"]], order["number"], order["arguments"]
+    task, arguments = globals()[order["task"]], order["arguments"]
     if task is spread:
         begin_sessions(profile, number, **arguments)
-    print("ready", flush=True)  # noqa: T201 -- the test waits for it
-    sys.stdin.readline()
-    barrier = threading.Barrier(THREADS)
 
     def work(thread: int) -> None:
-        barrier.wait(PATIENCE)
+        together.wait(PATIENCE)
         task(profile, number * THREADS + thread, **arguments)
 
     with ThreadPoolExecutor(THREADS) as pool:
@@ -172,5 +160,18 @@ def main(order: str) -> None:
     profile.store.close()
 
 
+def main(order: str) -> bool:
+    """Do a task in processes that are forked before there is a thread or a connection; say whether any has failed."""
+    context = get_context("fork")
+    together = context.Barrier(WORKERS)
+    shares = [(number, json.loads(order), together) for number in range(PROCESSES)]
+    processes = [context.Process(target=do_share, args=share) for share in shares]
+    for process in processes:
+        process.start()
+    for process in processes:
+        process.join()
+    return any(process.exitcode for process in processes)
+
+
 if __name__ == "__main__":
-    main(sys.argv[1])
+    sys.exit(main(sys.argv[1]))
