@@ -23,6 +23,7 @@ from beaker_bridge.exceptions import CacheStoreError
 from beaker_bridge.region_backends import QUIET, Terms, Troubles, _digest
 from beaker_bridge.stores import servers
 from beaker_bridge.stores.servers import PAUSE
+from tests import machine
 from tests.contract import PATIENCE, together
 from tests.regions import Clock, Counted, beakers_clock, define, no_region_left, options_for
 from tests.servers.memcached import Memcached
@@ -423,7 +424,7 @@ def test_a_file_of_half_a_dbm_heals(request, tmp_path, calls):
 def test_a_directory_that_a_cleaner_has_removed(tmp_path, kind, removed, calls, caplog):
     """A region makes its directories anew, whichever of them is gone, and whatever is asked for next."""
     if kind.startswith("dbm."):
-        pytest.importorskip(kind)
+        machine.dbm(kind)
     kind, module = kind[:4].strip("."), {"dbmmodule": kind} if "." in kind else {}
     compute = cached(define({"type": kind, "data_dir": str(tmp_path / "cache"), **module}), calls)
 
