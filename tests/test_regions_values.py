@@ -20,6 +20,7 @@ from beaker_bridge import region_backends
 from beaker_bridge.exceptions import SessionStoreError
 from beaker_bridge.region_backends import QUIET, open_servers
 from beaker_bridge.testing import forget_regions
+from tests import machine
 from tests.contract import PATIENCE, together
 from tests.regions import Clock, Counted, beakers_clock, define, no_region_left, options_for
 from tests.servers.proxy import Proxy
@@ -368,7 +369,7 @@ def limited_mariadb(request, _folder, limit):
 
 def limited_sqlite(request, folder, limit):
     if not hasattr(sqlite3.Connection, "setlimit"):
-        pytest.skip("Python 3.10 cannot set SQLite's limits")
+        raise machine.MissingError("sqlite3's setlimit()", "Python 3.11", everywhere=False)
     engine = sa.create_engine(f"sqlite:///{folder}/small.db")
     request.addfinalizer(engine.dispose)
     sa.event.listen(engine, "connect", lambda one, _: one.setlimit(sqlite3.SQLITE_LIMIT_LENGTH, limit))
