@@ -55,8 +55,8 @@ class Session(SafeSession):
 
     #: The ids that this request leaves: their record, and whether it is deleted or marked as moved; or nothing.
     _left: dict[str, tuple[Record | None, bool]] | None
-    #: An id that could not be read, since the store was down.
-    _unread: str | None = None
+    #: The ids that could not be read: the store was down, or their record is damaged. A logout ends them, too.
+    _unread: tuple[str, ...] = ()
     #: Who writes, in the record; chosen when it writes.
     _writer = ""
     #: What was to be written when the store's answer did not come: it may stand there.
@@ -122,6 +122,7 @@ class Session(SafeSession):
             return True
         except DamagedRecordError as error:
             self._damaged(error, shown(session_id))
+            self._unread += (session_id,)
         return False
 
     def _decode_for(self, session_id: str, record: Record) -> tuple[dict[str, Any], bool]:
@@ -137,7 +138,7 @@ class Session(SafeSession):
             raise error
         log.warning("session %s: %s; an empty session is served", shown(session_id), error)
         self._start_unsaved()
-        self._unread = session_id
+        self._unread += (session_id,)
 
     def _expire(self, session_id: str, record: Record, content: dict[str, Any]) -> Record | None:
         """Delete a record whose time is over, unless another request has renewed it: return that."""
@@ -319,16 +320,17 @@ class Session(SafeSession):
         Raises:
             DamagedRecordError: it cannot be read, and ``invalidate_corrupt`` is off: a change of ours would be lost.
         """
-        if found is None:
-            return None
         try:
-            content, _ = self._decode_for(session_id, found)
+            return self._readable_content(session_id, found)
         except DamagedRecordError as error:
             if not self._profile.options.invalidate_corrupt:
                 raise
             log.warning("session %s: %s; nothing is written over it", shown(session_id), error)
             return None
-        return None if MOVED in content or is_stub(content) else content
+
+    def _readable_content(self, session_id: str, found: Record | None) -> dict[str, Any] | None:
+        content = None if found is None else self._decode_for(session_id, found)[0]
+        return None if content is None or MOVED in content or is_stub(content) else content
 
     def _end(self) -> None:
         """Take note that the session ended elsewhere: what this request changed is not saved."""
@@ -341,8 +343,7 @@ class Session(SafeSession):
     def _leave(self, *, deleted: bool) -> None:
         left = self._left or {}
         if deleted:
-            if self._unread is not None:
-                left[self._unread] = None, True
+            left.update(dict.fromkeys(self._unread, (None, True)))
             left = {session_id: (record, True) for session_id, (record, _) in left.items()}
         if self._record is not None:
             left[self.id] = self._record, deleted
@@ -379,12 +380,11 @@ class Session(SafeSession):
                 if swap.made:
                     break
                 record = swap.found
-        content = None
-        # What is deleted can be told of, or not: it is gone.
+        # What cannot be read is deleted as well, and not told of.
         with suppress(DamagedRecordError):
-            content = self._content(session_id, record)
-        if content is not None:
-            self._tell(SessionInvalidated, session_id, content)
+            content = self._readable_content(session_id, record)
+            if content is not None:
+                self._tell(SessionInvalidated, session_id, content)
 
     def _mark_moved(self, session_id: str, record: Record) -> None:
         """Put a marker without data where the session was.

@@ -10,6 +10,7 @@ from itertools import permutations, product
 
 import pytest
 
+from beaker_bridge.codec import RecordCodec
 from beaker_bridge.cookie_session import CookieSession
 from beaker_bridge.cookies import MAX_COOKIE_SIZE, Signer
 from beaker_bridge.environ import SessionObject, commit, standalone_session
@@ -24,6 +25,7 @@ from beaker_bridge.exceptions import (
 from beaker_bridge.merge import ACCESSED
 from beaker_bridge.profile import Binding
 from beaker_bridge.pyramid_session import PyramidSession
+from beaker_bridge.serializers import PickleSerializer
 from beaker_bridge.session import GRACE, MOVED_FOR, Session
 from beaker_bridge.session_base import CREATED, EXPIRY, ID, MAX_COOKIES, MOVED, WRITER, new_id
 from beaker_bridge.stores.base import Record, Swap
@@ -903,6 +905,24 @@ def test_with_invalidate_corrupt_off_damage_at_the_commit_is_an_error(browser, c
         work(request)
     assert profile.store.read(browser.id).raw == b"garbage"
     assert request.set_cookie is None
+
+
+@pytest.mark.parametrize("write", [b"garbage", RecordCodec(PickleSerializer()).seal(b"\x80\x02}.")])
+def test_a_logout_deletes_a_record_that_it_could_not_read(browser, profile, write, caplog):
+    """A session of a process that has another serializer is left alone until its user logs out."""
+    profile.store.swap(browser.id, profile.store.read(browser.id), write)
+    request = browser.begin()
+    request.session["a"] = 1
+    request.commit()
+    left = profile.store.read(browser.id).raw
+    request = browser.begin()
+    request.session.invalidate()
+    request.commit()
+
+    assert left == write
+    assert profile.store.read(browser.id) is None
+    assert "Max-Age=0" in request.set_cookie
+    assert "nothing is written over it" not in caplog.text
 
 
 def test_with_invalidate_corrupt_off_a_damaged_session_can_be_ended(browser, clock):
