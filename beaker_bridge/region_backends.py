@@ -21,9 +21,11 @@ import threading
 import time
 from abc import ABC, abstractmethod
 from collections.abc import AsyncIterator, Awaitable, Callable, Hashable, Iterator, Mapping
+from dataclasses import replace
 from functools import cached_property
 from itertools import islice
 from math import ceil, inf
+from types import MappingProxyType
 from typing import Any, NamedTuple
 
 from beaker.cache import clsmap
@@ -37,6 +39,7 @@ from beaker_bridge.exceptions import (
     SessionTooLargeError,
 )
 from beaker_bridge.log_limits import QUIET, LogLimiter
+from beaker_bridge.option_rules import MEMCACHED
 from beaker_bridge.region_locks import AWAY, CreationLock, FileLease
 from beaker_bridge.settings import SessionOptions
 from beaker_bridge.stores import open_store
@@ -48,7 +51,10 @@ log = logging.getLogger(__name__)
 #: What is in the place of a value where nobody can say which, or whether there is one.
 UNKNOWN = object()
 #: The options of a region that a store on a server is opened with.
-_STORE_OPTIONS = ("url", "urls", "table_name", "schema_name", "sa_opts", "bind", "table")
+_STORE_OPTIONS = (
+    *("url", "urls", "username", "password", "key_prefix"),
+    *("table_name", "schema_name", "sa_opts", "bind", "table"),
+)
 #: A lease: a word of its holder's own, and the time at which it ends.
 _LEASE = re.compile(rb"[0-9a-f]{32} ([0-9.]+)")
 
@@ -73,6 +79,8 @@ class Terms(NamedTuple):
     store_timeout: float
     lock_timeout: float
     store_error: str
+    #: How the options are named in the settings.
+    labels: Mapping[str, str] = MappingProxyType({})
 
 
 class _MisconfiguredError(Exception):
@@ -157,24 +165,22 @@ _servers: list[tuple[SessionOptions, Store]] = []
 _servers_guard = threading.Lock()
 
 
-def open_servers(kind: str, arguments: Mapping[str, Any], timeout: float) -> tuple[Store, ...]:
+def open_servers(terms: Terms, arguments: Mapping[str, Any]) -> tuple[Store, ...]:
     """Return the servers that a region's arguments name; each is opened once, for all regions.
 
     Args:
-        kind: the name of the backend.
+        terms: the region's.
         arguments: the region's options.
-        timeout: the longest that one step may take, in seconds.
 
     Raises:
         SettingsError: the arguments name no server, or its client is not installed.
     """
     given = {name: arguments[name] for name in _STORE_OPTIONS if arguments.get(name) is not None}
-    options = SessionOptions(**{"type": kind, "store_timeout": timeout, **given})
-    if kind != "ext:memcached" or not isinstance(options.url, str):
+    options = SessionOptions(type=terms.kind, store_timeout=terms.store_timeout, labels=terms.labels, **given)
+    if terms.kind != MEMCACHED or not isinstance(options.url, str):
         return (_server(options),)
     # Each by itself: where one of them is down, the others still do their part.
-    each = [SessionOptions(type=kind, url=address, store_timeout=timeout) for address in options.url.split(";")]
-    return tuple(map(_server, each))
+    return tuple(_server(replace(options, url=address)) for address in options.url.split(";"))
 
 
 def _server(options: SessionOptions) -> Store:
@@ -471,7 +477,7 @@ SERVER_KINDS = frozenset({"ext:redis", "ext:rediscluster", "ext:memcached", "ext
 
 def _backend(terms: Terms, name: str, arguments: Mapping[str, Any]) -> Backend:
     if terms.kind in SERVER_KINDS:
-        return ServerBackend(name, open_servers(terms.kind, arguments, terms.store_timeout))
+        return ServerBackend(name, open_servers(terms, arguments))
     return _BACKENDS.get(terms.kind, BeakerBackend)(terms.kind, name, arguments)
 
 

@@ -23,10 +23,11 @@ from beaker_bridge.kinds import (
     Kind,
     one_of,
 )
-from beaker_bridge.option_rules import CLUSTER, DATABASE, DBM, FILE, MEMCACHED, MEMORY, SQLA
-from beaker_bridge.region_backends import SERVER_KINDS
+from beaker_bridge.option_rules import CLUSTER, DATABASE, DBM, FILE, MEMCACHED, MEMORY, REDIS, SQLA
+from beaker_bridge.region_backends import SERVER_KINDS, Terms
 
 FILES = frozenset({FILE, DBM})
+_REDIS = frozenset({REDIS, CLUSTER})
 #: Types that we know: for another one, options that we do not know are the backend's own.
 KNOWN_TYPES = SERVER_KINDS | FILES | {MEMORY}
 
@@ -102,6 +103,11 @@ class RegionOptions:
         "the addresses of a Redis Cluster, with commas between them; in Python also a client",
         {CLUSTER},
     )
+    username: str | None = _option(TEXT, None, "the user, where the address names none", _REDIS)
+    password: str | None = _option(TEXT, None, "the password, where the address holds none", _REDIS)
+    key_prefix: str = _option(
+        TEXT, "beaker_cache:", "what the keys in Redis begin with; the default is Beaker's", _REDIS
+    )
     table_name: str = _option(TEXT, "beaker_cache", "the SQL table", {DATABASE})
     schema_name: str | None = _option(TEXT, None, "the SQL table's schema", {DATABASE})
     sa_opts: Mapping[str, Any] | None = _option(
@@ -131,6 +137,12 @@ class RegionOptions:
     backend_arguments: Mapping[str, Any] = field(default_factory=dict)
     # Which of them were given; the others are defaults.
     given: frozenset[str] = frozenset()
+    # How they are named in the settings, or would be.
+    labels: Mapping[str, str] = field(default_factory=dict, compare=False)
+
+    def terms(self, region: str) -> Terms:
+        """Return what a region's namespace manager goes by."""
+        return Terms(region, self.type, self.store_timeout, self.lock_timeout, self.store_error, self.labels)
 
     @property
     def arguments(self) -> dict[str, Any]:
@@ -146,7 +158,7 @@ ALWAYS = frozenset({"type", "data_dir", "lock_dir", "expire", "enabled", "key_le
 OURS = frozenset({"store_timeout", "store_error", "lock_timeout"})
 #: What stops the start where it is wrong: Beaker checks it there, too, or it is ours. Where another one is wrong,
 #: Beaker fails at the first use of a region that goes by it, and a region that nobody uses harms nobody.
-CHECKED_AT_START = (ALWAYS - {"url"}) | OURS
+CHECKED_AT_START = (ALWAYS - {"url"}) | OURS | {"key_prefix"}
 
 
 def counts(name: str, kind: str) -> bool:

@@ -130,9 +130,12 @@ class _Reader:
     def regions(self) -> list[Definition]:
         """Return the regions; where something is wrong with one, it is among the errors."""
         names = self._names()
-        read = {owner: self._read(owner, options) for owner, options in self._parted(names).items()}
+        given = self._parted(names)
+        read = {owner: self._read(owner, options) for owner, options in given.items()}
         self._leave_out_unlisted("", read[""].rest, names)
-        options = {name: _combined(read[""], read[name]) for name in names}
+        options = {
+            name: _combined(read[""], read[name], self._labels(name, {**given[""], **given[name]})) for name in names
+        }
         known = [name for name in names if options[name].type in KNOWN_TYPES]
         for owner in ["", *known] if known == names else known:
             self._leave_out_unlisted(owner, read[owner].rest, names)
@@ -281,11 +284,9 @@ class _Reader:
     def _open(self, region: str, options: RegionOptions) -> None:
         """Open a region's servers, which connects to none: what they are called may be no address."""
         try:
-            open_servers(options.type, options.arguments, options.store_timeout)
+            open_servers(options.terms(region), options.arguments)
         except SettingsError as error:
-            name = str(error.name)
-            given = f"{ENGINE}{name}" if name == "url" and options.url is None and options.sa_opts else name
-            self._note_lack(region, self._label(self._given_name(region, given)) + str(error).removeprefix(name))
+            self._note_lack(region, str(error))
 
     def _warn_of_lacks(self) -> None:
         for message, regions in self._lacks.items():
@@ -333,6 +334,11 @@ class _Reader:
         """Return the name under which an option was given: the region's own, or the one for all."""
         return next((full for full in (_full(region, name), name) if full in self._options), name)
 
+    def _labels(self, region: str, given: Mapping[str, _Given]) -> dict[str, str]:
+        """Return how a region's options are named in the settings, or would be, beside the type."""
+        beside = self._label(self._given_name(region, "type")).removesuffix("type")
+        return {name: beside + name for name in TABLE} | {name: option.label for name, option in given.items()}
+
     def _label(self, name: str) -> str:
         """Return an option's name with its prefix, as the settings have it, or would have it."""
         if name in self._options:
@@ -351,7 +357,7 @@ def _fault(label: str, name: str, rule: str, value: object) -> SettingsError:
     return SettingsError(f"{label} must be {rule}, got {told}", name=name, value=shown)
 
 
-def _combined(shared: _Read, own: _Read) -> RegionOptions:
+def _combined(shared: _Read, own: _Read, labels: Mapping[str, str]) -> RegionOptions:
     """Return a region's options: its own over the shared ones, and these over the defaults."""
     values = {**shared.values, **own.values}
     if f"{ENGINE}url" in own.engine and "url" not in own.values:
@@ -363,7 +369,8 @@ def _combined(shared: _Read, own: _Read) -> RegionOptions:
     rest = {name: option.value for name, option in {**shared.rest, **own.rest}.items()}
     # Somebody else's backend takes options that we do not know; it may be registered later.
     others = values.get("type", MEMORY) not in KNOWN_TYPES
-    return RegionOptions(**values, backend_arguments=rest if others else {}, given=frozenset(values))
+    arguments = rest if others else {}
+    return RegionOptions(**values, backend_arguments=arguments, given=frozenset(values), labels=labels)
 
 
 def _use(row: str) -> str:

@@ -11,7 +11,7 @@ import beaker.cache
 from beaker.exceptions import InvalidCacheBackendError
 
 from beaker_bridge.exceptions import SettingsError
-from beaker_bridge.region_backends import RegionNamespace, Terms, Troubles, close_servers, empty_memory
+from beaker_bridge.region_backends import RegionNamespace, Troubles, close_servers, empty_memory
 from beaker_bridge.region_options import TABLE, RegionOptions
 from beaker_bridge.region_options import masked as _masked
 from beaker_bridge.region_settings import Lack, forget_warnings, read_regions
@@ -37,7 +37,7 @@ class Region:
         self.options = options
         self.lack = lack
         self.defined_by = defined_by
-        self.terms = Terms(name, options.type, options.store_timeout, options.lock_timeout, options.store_error)
+        self.terms = options.terms(name)
         self.troubles = Troubles(self.terms)
 
     @property
@@ -93,7 +93,7 @@ class RegionType(str):
     def __repr__(self) -> str:
         # Beaker tells its caches apart by this text: two regions have two, whatever their options.
         terms = self.region.terms
-        return f"{str(self)!r} of the cache region {terms.name!r} {tuple(terms[2:])}"
+        return f"{str(self)!r} of the cache region {terms.name!r} {terms[2:5]}"
 
     def __deepcopy__(self, _memo: Any) -> RegionType:
         return self

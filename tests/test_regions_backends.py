@@ -385,6 +385,21 @@ def server_name(function):
     return f"{cache_of(function).namespace._name}.{_digest(b'')}"
 
 
+def test_redis_with_a_password_and_a_prefix(start_server, calls):
+    """The login is taken from the options, where the address has none; all keys begin with the prefix."""
+    server = start_server("redis", "Redis")
+    with server.client() as client:
+        client.acl_setuser("cache", enabled=True, passwords=["+private"], keys=["mine:*"], commands=["+@all"])
+        login = {"username": "cache", "password": "private", "key_prefix": "mine:", "store_error": "raise"}
+        compute = cached(define({"type": "ext:redis", "url": server.url, **login}), calls)
+        answers = compute(), compute()
+        keys = client.keys()
+
+    assert answers == (1, 1)
+    assert keys
+    assert all(key.startswith(b"mine:region.") for key in keys)
+
+
 def test_redis_keeps_an_expired_value(redis_server, calls):
     """Redis forgets a value when it has been expired for as long as it was fresh, not at the moment it expires."""
     compute = cached(define({"type": "ext:redis", "url": redis_server.url, "expire": 1000}), calls)

@@ -8,7 +8,7 @@ from beaker.cache import CacheManager, cache_region
 from beaker.exceptions import BeakerException
 
 from beaker_bridge import set_cache_regions_from_settings
-from beaker_bridge.region_backends import open_servers
+from beaker_bridge.region_backends import Terms, open_servers
 from beaker_bridge.testing import forget_regions
 from tests.regions import Counted, no_region_left
 
@@ -100,11 +100,12 @@ def test_what_others_have_is_left_alone():
 
 def test_connections_are_closed(redis_server):
     """Connections that regions had to servers are closed; the next region opens its own."""
-    opened = [open_servers("ext:redis", {"url": redis_server.url}, 2) for _ in range(2)]
+    terms = Terms("one", "ext:redis", 2, 30, "compute")
+    opened = [open_servers(terms, {"url": redis_server.url}) for _ in range(2)]
     forget_regions()
 
     assert opened[0][0] is opened[1][0]
-    assert open_servers("ext:redis", {"url": redis_server.url}, 2)[0] is not opened[0][0]
+    assert open_servers(terms, {"url": redis_server.url})[0] is not opened[0][0]
 
 
 def test_there_is_nothing_to_forget():

@@ -154,7 +154,7 @@ def test_odd_names(names, told):
 
 #: The options that Beaker refuses as an empty text, and those that are ours.
 NOT_EMPTY = {"type", "expire", "enabled", "key_length", "data_dir", "lock_dir"}
-OURS = {"store_timeout", "store_error", "lock_timeout"}
+OURS = {"store_timeout", "store_error", "lock_timeout", "key_prefix"}
 
 
 @pytest.mark.parametrize("option", [*TABLE, "sa.url", "sa.pool_size"])
@@ -250,7 +250,16 @@ def test_the_label_has_the_settings_prefix(caplog):
         ({"type": "ext:memcached", "url": "a;"}, "url must be a list of memcached's addresses"),
         ({"type": "ext:database", "url": "nosuch://host"}, "url must be a database URL"),
         ({"type": "ext:database", "sa.url": "nosuch://host"}, "sa.url must be a database URL"),
-        ({"type": "ext:sqla", "bind": object(), "table": object()}, ""),
+        ({"type": "ext:sqla", "bind": object(), "table": object()}, "table must be a table of SQLAlchemy's"),
+        (
+            {"type": "ext:database", "url": "sqlite:////d", "sa.pool_size": "many"},
+            "sa.pool_size must be what SQLAlchemy",
+        ),
+        (
+            {"type": "ext:database", "url": "sqlite:////d", "sa.connect_args": "x"},
+            "sa.connect_args must be a JSON object",
+        ),
+        ({"type": "ext:redis", "url": "redis://h?nosuch=1"}, "url must be the address of a Redis: redis-py has no opt"),
         ({"type": "dbm", "data_dir": "/d", "dbmmodule": "no.such.module"}, "dbmmodule must be a dotted name"),
         ({"type": "file", "data_dir": "/d", "digest_filenames": "maybe"}, "digest_filenames must be true or false"),
         ({"type": "ext:database", "url": "sqlite:////d", "sa_opts": "echo"}, "sa_opts must be a dict"),
@@ -263,9 +272,9 @@ def test_an_address_that_is_none(options, text, owner, caplog):
     set_cache_regions_from_settings({"cache.regions": "one, unharmed", "cache.unharmed.type": "memory", **own})
 
     assert len(caplog.messages) == 1
-    assert caplog.messages[0].startswith(f"cache.{owner}{text}".removesuffix("."))
+    assert caplog.messages[0].startswith(f"cache.{owner}{text}")
     assert caplog.messages[0].endswith("; the first use of the cache region one raises an error")
-    with pytest.raises(SettingsError, match=r"^cache region one: "):
+    with pytest.raises(SettingsError, match=rf"^cache region one: cache\.{owner}{text}"):
         use("one")
     assert use("unharmed") == 1
 
@@ -283,7 +292,9 @@ def test_a_client_that_is_not_installed(monkeypatch, told):
     (text,) = told(regions="one", type="ext:redis", url="redis://host")
 
     assert text.startswith("cache.type = ext:redis needs a package that is missing")
-    with pytest.raises(SettingsError, match="cache region one: type = ext:redis needs a package that is missing"):
+    with pytest.raises(
+        SettingsError, match=r"cache region one: cache\.type = ext:redis needs a package that is missing"
+    ):
         use("one")
 
 

@@ -18,7 +18,7 @@ from beaker.ext.sqla import SqlaNamespaceManager, make_cache_table
 
 from beaker_bridge import region_backends
 from beaker_bridge.exceptions import SessionStoreError
-from beaker_bridge.region_backends import QUIET, open_servers
+from beaker_bridge.region_backends import QUIET, Terms, open_servers
 from beaker_bridge.testing import forget_regions
 from tests import machine
 from tests.contract import PATIENCE, together
@@ -332,7 +332,9 @@ def test_a_value_over_a_limit_that_an_operator_has_set(kind, request, tmp_path, 
 def test_a_large_value_and_a_connection_that_breaks(redis_server):
     """A connection that broke for another reason is a server that cannot be reached, however large the value is."""
     with Proxy(redis_server.port) as proxy:
-        (server,) = open_servers("ext:redis", {"url": f"redis://127.0.0.1:{proxy.port}/0"}, PATIENCE)
+        (server,) = open_servers(
+            Terms("region", "ext:redis", PATIENCE, PATIENCE, "raise"), {"url": f"redis://127.0.0.1:{proxy.port}/0"}
+        )
         server.read("a large value")
         proxy.lose_next_answer()
 
