@@ -21,7 +21,13 @@ from beaker_bridge.attributes import BeakerAttributes, ReadOnly
 from beaker_bridge.codec import is_attribute, is_time
 from beaker_bridge.cookies import HOST_ONLY, CookieWriter, cookie_values, joined_values
 from beaker_bridge.events import SessionEvent
-from beaker_bridge.exceptions import BeakerBridgeError, DamagedRecordError, SessionTooLateError, SessionValueError
+from beaker_bridge.exceptions import (
+    BeakerBridgeError,
+    DamagedRecordError,
+    SessionAttributeError,
+    SessionTooLateError,
+    SessionValueError,
+)
 from beaker_bridge.json_types import WORD
 from beaker_bridge.kinds import COOKIE_DOMAIN, DOMAIN_RULE, MAX_SECONDS
 from beaker_bridge.merge import ACCESSED
@@ -295,6 +301,7 @@ class SafeSession(BeakerAttributes, BeakerSession):
 
         Raises:
             SettingsError: the value breaks the option's rule.
+            SessionAttributeError: no cookie is sent, as ``use_cookies`` says.
             SessionTooLateError: the response's headers have left.
         """
         options = {option: self.cookie_option(option) for option in _COOKIE_OPTIONS}
@@ -313,6 +320,8 @@ class SafeSession(BeakerAttributes, BeakerSession):
         self._set_cookie_expires(expires)
 
     def _update_cookie_out(self, set_cookie: bool = True) -> None:
+        if not self._profile.options.use_cookies:
+            raise SessionAttributeError("no cookie is sent, since use_cookies = false", name="use_cookies", value=False)
         self._refuse_late_cookie()
         self.unsettled = self._dirty = True
         self._send_cookie = set_cookie

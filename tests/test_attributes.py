@@ -273,6 +273,17 @@ def test_a_cookie_that_is_asked_for_too_late(use):
         use(request.session)
 
 
+@pytest.mark.parametrize("options", [STORED, COOKIE])
+def test_where_no_cookie_is_sent_none_can_be_changed(options):
+    """With ``use_cookies = false`` it is said that there is no cookie."""
+    session = Request(profile_of(**options, use_cookies=False)).session
+    for use in (lambda: setattr(session, "secure", True), session._update_cookie_out):
+        with pytest.raises(SessionAttributeError, match="use_cookies = false"):
+            use()
+
+    assert session.secure == "auto"
+
+
 def faces(options):
     request = Request(profile_of(**options))
     return request.session, request.object, request.loaded
