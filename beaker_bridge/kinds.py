@@ -19,7 +19,7 @@ from beaker_bridge.policy import Policy
 
 #: Beaker's nonce before its version 1.8, in bits: the smallest.
 MIN_NONCE_BITS = 48
-#: The longest time, in seconds: stores and browsers count in 32 bits.
+#: The longest time, in seconds: stores and browsers count in 32 bits. Beaker took a longer one, which counts as this.
 MAX_SECONDS = 0x7FFFFFFF
 #: Names under which Beaker registers some backends once more.
 ALIASES = {name: f"ext:{name}" for name in ("database", "google", "memcached", "sqla")}
@@ -96,9 +96,9 @@ def _whole(value: Any) -> int:
 
 def _seconds(value: Any) -> int:
     seconds = _whole(value.total_seconds() if isinstance(value, timedelta) else value)
-    if not 1 <= seconds <= MAX_SECONDS:
+    if seconds < 1:
         raise ValueError
-    return seconds
+    return min(seconds, MAX_SECONDS)
 
 
 def _duration(value: Any) -> float:

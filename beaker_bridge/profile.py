@@ -11,6 +11,7 @@ from typing import Any
 from beaker_bridge.codec import BareEnvelope, Cipher, RecordCodec
 from beaker_bridge.cookies import CookieWriter, Signer
 from beaker_bridge.log_limits import LogLimiter
+from beaker_bridge.once import log_once
 from beaker_bridge.option_rules import COOKIE
 from beaker_bridge.serializers import JSONSerializer, PickleSerializer, Serializer
 from beaker_bridge.settings import SessionOptions
@@ -52,10 +53,13 @@ class SessionProfile:
 
 
 def _warn_of_short_secrets(options: SessionOptions) -> None:
-    for name in ("secret", "validate_key", "encrypt_key"):
+    # A cookie session is signed with the validate_key.
+    names = ("validate_key", "encrypt_key") if options.type == COOKIE else ("secret", "validate_key", "encrypt_key")
+    for name in names:
         secret = getattr(options, name)
         if secret and len(secret.encode("utf-8")) < SECRET_SIZE:
-            log.warning("%s is shorter than %d bytes: it can be guessed", options.label(name), SECRET_SIZE)
+            message = f"{options.label(name)} is shorter than {SECRET_SIZE} bytes: it can be guessed"
+            log_once(log, logging.WARNING, message, hash(secret))
 
 
 def _keys(options: SessionOptions) -> list[str]:

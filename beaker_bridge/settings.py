@@ -34,6 +34,7 @@ from beaker_bridge.kinds import (
     DOTTED,
     DURATION,
     MAPPING,
+    MAX_SECONDS,
     NONCE_BITS,
     POLICY,
     SAMESITE,
@@ -487,29 +488,29 @@ def read_options(options: Mapping[str, Given], *, quiet: bool = False) -> Sessio
     if engine:
         values["sa_opts"] = {**(values.get("sa_opts") or {}), **engine}
     known = _knows_its_arguments(values)
-    checked = SessionOptions(
-        **values,
-        backend_arguments={} if known else {name: option.value for name, option in rest.items()},
-        given=frozenset(name for name in values if name not in options or _is_given(name, options[name])),
-        labels={name: option.label for name, option in options.items()},
-        prefix=_common_prefix(options),
-    )
+    checked = _table(values, {} if known else rest, options)
     unknown = list(_unknown(rest)) if known else []
     errors.extend(error for error, stops in unknown if stops)
     errors.extend(_faults(checked, options, {error.name for error in errors}))
     if errors:
         raise SettingsError.of(errors)
     if not quiet:
-        notices = [*_empty(options), *_reread(options), *_useless(unused, checked)]
+        notices = [*_empty(options), *_reread(options, checked), *_useless(unused, checked)]
         notices.extend(Notice(logging.WARNING, f"{error}; it is ignored") for error, _ in unknown)
         _log(notices, options)
     return checked
 
 
-def _common_prefix(options: Mapping[str, Given]) -> str:
-    """Return the prefix of the type, or else of the first option: another one would stand there."""
-    first = next((options[name] for name in ("type", *options) if name in options), None)
-    return _parted(first.label)[1] if first else ""
+def _table(values: Mapping[str, Any], others: Mapping[str, Given], options: Mapping[str, Given]) -> SessionOptions:
+    # What Beaker's own middleware hands over as not given stands in no file.
+    labels = {name: option.label for name, option in options.items() if option.value is not None}
+    return SessionOptions(
+        **values,
+        backend_arguments={name: option.value for name, option in others.items()},
+        given=frozenset(name for name in values if name not in options or _is_given(name, options[name])),
+        labels=labels,
+        prefix=_parted(labels.get("type") or next(iter(labels.values()), ""))[1],
+    )
 
 
 def _knows_its_arguments(values: Mapping[str, Any]) -> bool:
@@ -714,22 +715,26 @@ def _empty(options: Mapping[str, Given]) -> Iterator[Notice]:
             yield Notice(logging.WARNING, f"{option.label} is an empty text; {_IGNORED}")
 
 
-def _reread(options: Mapping[str, Given]) -> Iterator[Notice]:
-    """Yield what Beaker reads otherwise than it looks."""
+def _reread(options: Mapping[str, Given], checked: SessionOptions) -> Iterator[Notice]:
+    """Yield what counts otherwise than it looks."""
     option = options.get("cookie_expires")
     value = option.value.strip() if option and isinstance(option.value, str) else None
-    for number, word, meaning in (("0", "false", "never"), ("1", "true", "when the browser closes")):
+    for number, word, meaning in (("0", "false", "never expires"), ("1", "true", "ends with the browser")):
         if option and value == number:
             yield Notice(
                 logging.WARNING,
-                f"{option.label} = {number} is {word}, as it was for Beaker: the cookie expires {meaning};"
+                f"{option.label} = {number} is {word}, as it was for Beaker: the cookie {meaning};"
                 f" write {word}, or a number of seconds",
             )
+    for name in ("timeout", "cookie_expires"):
+        option = options.get(name)
+        if option and getattr(checked, name) == MAX_SECONDS and str(option.value).strip() != str(MAX_SECONDS):
+            yield Notice(logging.WARNING, f"{option.label} is more than 68 years, and counts as {MAX_SECONDS} seconds")
 
 
 def _useless(unused: Mapping[str, Given], checked: SessionOptions) -> Iterator[Notice]:
     """Yield the options that the type does not use, as one."""
-    kind, type_label = checked.type, checked.label("type")
+    kind, type_label = checked.type, checked.label("type", *unused)
     labels = ", ".join(option.label for option in unused.values())
     meant = None if "type" in checked.given else _type_of(unused)
     if meant:
@@ -737,7 +742,8 @@ def _useless(unused: Mapping[str, Given], checked: SessionOptions) -> Iterator[N
         level = logging.ERROR if kind == MEMORY else logging.WARNING
         yield Notice(level, f"{labels} without {type_label}: sessions are kept {where}; set {type_label} = {meant}")
     elif unused:
-        yield Notice(logging.WARNING, f"{labels}: not used where {type_label} = {kind}; {_IGNORED}")
+        ignored = _IGNORED if len(unused) == 1 else "they are ignored: remove them"
+        yield Notice(logging.WARNING, f"{labels}: not used where {type_label} = {kind}; {ignored}")
 
 
 def _type_of(options: Mapping[str, Given]) -> str | None:

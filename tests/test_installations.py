@@ -450,9 +450,8 @@ def test_headers_of_an_untouched_session(site):
         assert not {"Vary", "Set-Cookie", "Cache-Control"} & set(app.get(path).headers)
 
 
-def test_a_public_page_with_a_session_cookie_is_logged_once(site, caplog, monkeypatch):
+def test_a_public_page_with_a_session_cookie_is_logged_once(site, caplog):
     """A response that caches may share, and that carries a session cookie, is told once."""
-    monkeypatch.setattr("beaker_bridge.once._logged", set())
 
     def public(request):
         request.session.save()
@@ -840,11 +839,10 @@ def test_the_settings_say_what_a_filter_leaves_open(with_tween, tmp_path):
     assert app.get("/token").text == "constant"
 
 
-def test_a_session_that_other_middleware_has_loaded(tmp_path, caplog, monkeypatch):
+def test_a_session_that_other_middleware_has_loaded(tmp_path, caplog):
     """A session that other middleware loaded through Beaker is taken over, with what that changed."""
     import beaker.middleware
 
-    monkeypatch.setattr("beaker_bridge.once._logged", set())
     inner = install("settings", {}, _views())
     early = iter([{"early": 1}, {"early": 2}, None, "invalidate"])
 

@@ -993,17 +993,10 @@ def test_other_wsgi_code_sees_beakers_own_keys(browser):
         session["a"]
 
 
-@pytest.fixture
-def forgotten(monkeypatch):
-    """Forget which warnings were logged already."""
-    monkeypatch.setattr("beaker_bridge.once._logged", set())
-
-
 def set_by_operator(session, key):
     session |= {key: 1.0}
 
 
-@pytest.mark.usefixtures("forgotten")
 @pytest.mark.parametrize("key", [CREATED, ACCESSED, ID, "_expires"])
 @pytest.mark.parametrize(
     "change",
@@ -1075,7 +1068,6 @@ def test_our_own_keys_are_refused(browser, key, face):
             change()
 
 
-@pytest.mark.usefixtures("forgotten")
 def test_other_wsgi_code_is_held_to_beakers_keys(browser, caplog):
     """In a session from the environ a time can be set, as in Beaker's; what is none is ignored, with a warning."""
     request = browser.begin()

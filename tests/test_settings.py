@@ -29,7 +29,6 @@ from beaker.util import coerce_session_params
 from pyramid.request import Request
 from pyramid.response import Response
 
-from beaker_bridge import once
 from beaker_bridge import settings as settings_module
 from beaker_bridge.exceptions import SettingsError
 from beaker_bridge.settings import (
@@ -41,12 +40,6 @@ from beaker_bridge.settings import (
     prefixed,
     read_options,
 )
-
-
-@pytest.fixture(autouse=True)
-def _nothing_logged_before(monkeypatch):
-    monkeypatch.setattr(once, "_logged", set())
-
 
 #: A secret of the tests: no text, no representation and no exception may hold it.
 GEHEIM = "geheim, and long enough to be a secret"
@@ -417,10 +410,7 @@ WRONG = [
         ("timeout", value, SECONDS)
         for value in ("1h", "", "0", 0, "-5", "1.5", 1.5, "1_000", "1e3", "\u0663", True, "true", [], {}, float("nan"))
     ),
-    *(
-        ("timeout", value, SECONDS)
-        for value in (float("inf"), "9" * 400, 1 << 31, timedelta(seconds=0.5), timedelta(0))
-    ),
+    *(("timeout", value, SECONDS) for value in (float("inf"), "9" * 400, timedelta(seconds=0.5), timedelta(0))),
     *(
         ("store_timeout", value, "a number of seconds over 0 (68 years at most)")
         for value in (0, "-1", "nan", "inf", "x")
@@ -665,7 +655,7 @@ def test_an_empty_switch_is_false(name, caplog):
 
 
 @pytest.mark.parametrize(
-    ("number", "word", "meaning"), [("0", "false", "never"), ("1", "true", "when the browser closes")]
+    ("number", "word", "meaning"), [("0", "false", "never expires"), ("1", "true", "ends with the browser")]
 )
 def test_cookie_expires_as_beaker_reads_it(number, word, meaning, caplog):
     """``cookie_expires = 0`` is false for Beaker, and ``1`` true: they stay so, with a warning that says it."""
@@ -676,12 +666,23 @@ def test_cookie_expires_as_beaker_reads_it(number, word, meaning, caplog):
         (
             "WARNING",
             (
-                f"session.cookie_expires = {number} is {word}, as it was for Beaker: the cookie expires {meaning};"
+                f"session.cookie_expires = {number} is {word}, as it was for Beaker: the cookie {meaning};"
                 f" write {word}, or a number of seconds"
             ),
         )
     ]
     assert logged(caplog, {"session.cookie_expires": word})[1] == []
+
+
+@pytest.mark.parametrize("name", ["timeout", "cookie_expires"])
+@pytest.mark.parametrize("value", ["3153600000", " 99999999999 ", 1 << 31, timedelta(days=365 * 100)])
+def test_more_than_68_years(name, value, caplog):
+    """A time that is longer than stores and browsers count starts, as it did with Beaker, and a warning says so."""
+    read, told = logged(caplog, {f"session.{name}": value})
+
+    assert getattr(read, name) == 0x7FFFFFFF
+    assert told == [("WARNING", f"session.{name} is more than 68 years, and counts as 2147483647 seconds")]
+    assert logged(caplog, {f"session.{name}": "2147483647"})[1] == []
 
 
 def test_an_empty_option_that_beaker_refuses_stops_the_start():
@@ -782,7 +783,8 @@ def test_an_option_of_another_type_is_one_warning(settings, unused, kind, caplog
     _, told = logged(caplog, {f"session.{name}": value for name, value in settings.items()})
     labels = ", ".join(f"session.{name}" for name in unused)
 
-    assert told == [("WARNING", f"{labels}: not used where session.type = {kind or settings['type']}; {IGNORED}")]
+    ignored = IGNORED if len(unused) == 1 else "they are ignored: remove them"
+    assert told == [("WARNING", f"{labels}: not used where session.type = {kind or settings['type']}; {ignored}")]
 
 
 @pytest.mark.parametrize(
@@ -841,6 +843,18 @@ def test_an_address_without_a_type_is_an_error_in_the_log(prefix, name, address,
                 f"{prefix}{name} without {prefix}type: sessions are kept in memory, and lost when the process ends;"
                 f" set {prefix}type = {kind}"
             ),
+        )
+    ]
+
+
+def test_beakers_own_middleware_and_an_address_without_a_type(caplog):
+    """What Beaker's own middleware hands over as not given has no name in the file: the address has."""
+    options(type=None, data_dir=None, log_file=None, url="redis://h", **{"session.url": "redis://h"})
+
+    assert [record.getMessage() for record in caplog.records] == [
+        (
+            "session.url without session.type: sessions are kept in memory, and lost when the process ends;"
+            " set session.type = ext:redis"
         )
     ]
 

@@ -15,7 +15,6 @@ from urllib.parse import quote
 import pytest
 import redis
 
-from beaker_bridge import once
 from beaker_bridge.exceptions import SessionStoreError, SettingsError
 from beaker_bridge.settings import given, prefixed, read_options
 from beaker_bridge.stores import open_store, servers
@@ -396,7 +395,6 @@ def test_the_login_of_the_options(address, login, start_server, allow, tmp_path_
 )
 def test_an_address_wins_over_the_login_of_the_options(address, login, ignored, caplog):
     """A name or a password in the address counts; another one in the options is a warning, which shows none."""
-    once._logged.clear()
     settings = {"session.type": "ext:redis", "session.url": address}
     settings |= {f"session.{name}": value for name, value in login.items()}
     store = open_store(read_options(prefixed(settings)))
@@ -421,7 +419,6 @@ def test_the_login_of_sentinels(caplog):
 
 def test_a_client_has_a_login_of_its_own(caplog):
     """Beside a client, a login of the options is a warning."""
-    once._logged.clear()
     opened(type="ext:redis", url=redis.Redis(), password="p")
 
     assert [record.getMessage() for record in caplog.records] == [
@@ -511,7 +508,6 @@ def test_what_would_fail_at_the_first_request_stops_the_start(address, reason):
 @pytest.mark.parametrize("address", ["redis://h:1/notadb", "rediss://h/not/a/db", "redis://h/1a?socket_timeout=1"])
 def test_a_database_that_is_no_number_is_told(address, caplog):
     """redis-py takes database 0 where the address names none by its number: that goes on, with a warning."""
-    once._logged.clear()
     store = open_store(read_options(prefixed({"session.type": "ext:redis", "session.url": address})))
 
     assert not store._connected().connection_pool.connection_kwargs.get("db")
@@ -523,7 +519,6 @@ def test_a_database_that_is_no_number_is_told(address, caplog):
 @pytest.mark.parametrize("address", ["redis://h/0", "redis://h", "redis://h/", "redis://h/x?db=1", "unix:///a/b"])
 def test_an_address_without_a_fault_is_told_of_nothing(address, caplog):
     """A database's number, its absence and the path of a socket are no warning."""
-    once._logged.clear()
     opened(type="ext:redis", url=address)
 
     assert caplog.records == []
@@ -531,7 +526,6 @@ def test_an_address_without_a_fault_is_told_of_nothing(address, caplog):
 
 def test_the_addresses_of_a_cluster(caplog):
     """Of a cluster's addresses redis-py passes over an unknown option, as Beaker did; a database there is none."""
-    once._logged.clear()
     opened(type="ext:rediscluster", urls="redis://a?timeout=1, redis://b/0")
     with pytest.raises(SettingsError, match="urls must be the address of a Redis: a cluster has database 0 alone"):
         opened(type="ext:rediscluster", urls="redis://a,redis://b/1")
