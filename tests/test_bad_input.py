@@ -636,6 +636,25 @@ def test_ours_is_found_in_lines_that_were_joined(site, header):
     assert "Max-Age=0" in logout.headers["Set-Cookie"]
 
 
+@pytest.mark.parametrize("store", ["file", "cookie"])
+@pytest.mark.parametrize("lines", ["lang=en {}", "{} lang=en", "lang=en {} tz=UTC"])
+def test_lines_that_a_server_joins(tmp_path, store, lines):
+    """Several ``Cookie`` lines, as HTTP/2 has them, through a server that joins them with commas."""
+    site = Site("filter", store_options(store, tmp_path), tmp_path)
+    cookie, session_id = site.begin()
+    server = StopableWSGIServer.create(site.app.app)
+    headers = "".join(f"Cookie: {line}\r\n" for line in lines.format(f"{NAME}={cookie}").split())
+    try:
+        with socket.create_connection((server.effective_host, int(server.effective_port)), timeout=30) as connection:
+            connection.sendall(f"GET /tell HTTP/1.0\r\nHost: localhost\r\n{headers}\r\n".encode("ascii"))
+            with connection.makefile("rb") as answer:
+                page = answer.read()
+    finally:
+        server.shutdown()
+
+    assert session_id.encode("ascii") in page
+
+
 def test_joined_lines_are_found_without_a_secret(unsigned_site):
     """Without a secret an id that the store knows is found in joined lines, and no other is adopted."""
     cookie, session_id = unsigned_site.begin()
