@@ -15,7 +15,7 @@ from tests.live_site import Visitor, running
 from tests.test_readme import BLOCKS
 
 # Real processes: what the interpreter adds does not differ.
-pytestmark = pytest.mark.once
+pytestmark = [pytest.mark.once, pytest.mark.slow]
 
 KEYS = {
     "plain": {},
