@@ -283,7 +283,7 @@ def with_error_pages(app):
         try:
             return list(app(environ, start_response))
         except Exception:  # noqa: BLE001 -- as error middleware does
-            start_response("500 Internal Server Error", [], sys.exc_info())
+            start_response("500 Internal Server Error", [("Content-Type", "text/plain")], sys.exc_info())
             return [b"sorry"]
 
     return error_pages
@@ -298,7 +298,7 @@ def test_an_error_page_for_what_cannot_be_saved(saves, fault):
 
     assert call[0] == "500 Internal Server Error"
     assert call[2][0] is error
-    assert dict(call[1]) == {"Vary": "Cookie"}
+    assert dict(call[1]) == {"Content-Type": "text/plain", "Vary": "Cookie"}
 
 
 def test_an_error_page_saves_what_was_saved_before_the_error():
@@ -326,7 +326,7 @@ def test_an_error_page_is_sent_though_the_session_cannot_be_saved(caplog):
 
     assert call[2][0] is RuntimeError
     assert "session['value'] cannot be stored" in caplog.text
-    assert dict(call[1]) == {"Vary": "Cookie"}
+    assert dict(call[1]) == {"Content-Type": "text/plain", "Vary": "Cookie"}
 
 
 @pytest.mark.parametrize("late", [1, [[[object()]]]])
@@ -355,14 +355,11 @@ def test_an_error_page_saves_nothing_more_after_an_answer(late, caplog):
 
 
 @pytest.mark.parametrize("fault", FAILING)
-def test_code_behind_beakers_own_filter(fault):
+@pytest.mark.parametrize("auto", [False, True])
+def test_code_behind_beakers_own_filter(fault, auto):
     """What other WSGI code saves after Pyramid has used the session raises, too, as Beaker's own does."""
     options, error, value = FAILING[fault]
-
-    def configure(config):
-        Views(count=count, data=data)(config)
-
-    inner = install("settings", {}, configure)
+    inner = install("settings", {}, Views(count=count, data=data))
 
     def changing(environ, start_response):
         def change(status, headers, exc_info=None):
@@ -373,11 +370,18 @@ def test_code_behind_beakers_own_filter(fault):
 
         return inner(environ, change)
 
-    app = TestApp(beaker.middleware.SessionMiddleware(changing, data_serializer="json", **options))
+    def site(changing):
+        return TestApp(beaker.middleware.SessionMiddleware(changing, data_serializer="json", auto=auto, **options))
+
+    app, with_pages = site(changing), site(with_error_pages(changing))
     with pytest.raises(error):
         app.get("/count")
+    page = with_pages.get("/count", status=500)
 
     assert app.get("/data").text == "[]"
+    assert page.text == "sorry"
+    assert "Set-Cookie" not in page.headers
+    assert with_pages.get("/data").text == "[]"
 
 
 def test_persist_raises():
