@@ -11,7 +11,7 @@ import hmac
 from collections.abc import Callable, Collection, Iterable, Sequence
 from datetime import date, datetime, time, timedelta
 from decimal import Decimal
-from functools import cache
+from functools import cache, partial
 from itertools import islice
 from typing import Any
 from uuid import UUID
@@ -141,7 +141,9 @@ def _read_timedelta(content: Any) -> timedelta:
 
 
 def _read_dict(content: Any) -> dict[str, Any]:
-    return {_text(key): value for key, value in map(_list, _list(content))}
+    if not all(type(pair) is list and type(pair[0]) is str for pair in content):
+        raise TypeError("a key is no text")
+    return dict(content)
 
 
 def _read_translation(content: Any) -> TranslationString:
@@ -151,18 +153,6 @@ def _read_translation(content: Any) -> TranslationString:
     translation = TranslationString(msgid, domain=domain, mapping=mapping, context=context)
     translation.default = default
     return translation
-
-
-def _list(content: Any) -> list[Any]:
-    if type(content) is not list:
-        raise TypeError("no list")
-    return content
-
-
-def _text(content: Any) -> str:
-    if type(content) is not str:
-        raise TypeError("no text")
-    return content
 
 
 # A datetime is a date: the narrower type stands first.
@@ -175,22 +165,23 @@ _WRITERS: dict[type, tuple[str, Callable[[Any], Any]]] = {
     UUID: ("UUID", lambda value: value.hex),
     bytes: ("bytes", lambda value: base64.b64encode(value).decode("ascii")),
 }
-_READERS: dict[str, Callable[[Any], Any]] = {
-    "datetime": lambda value: _read_moment(datetime, value),
-    "date": date.fromisoformat,
-    "time": lambda value: _read_moment(time, value),
-    "timedelta": _read_timedelta,
-    "Decimal": lambda value: Decimal(_text(value)),
-    "UUID": UUID,
-    "bytes": lambda value: base64.b64decode(_text(value), validate=True),
-    "tuple": lambda value: tuple(_list(value)),
-    "set": lambda value: set(_list(value)),
+#: What reads each, and from which types of JSON: what has another one only looks so.
+_READERS: dict[str, tuple[tuple[type, ...], Callable[[Any], Any]]] = {
+    "datetime": ((str, list), partial(_read_moment, datetime)),
+    "date": ((str,), date.fromisoformat),
+    "time": ((str, list), partial(_read_moment, time)),
+    "timedelta": ((list,), _read_timedelta),
+    "Decimal": ((str,), Decimal),
+    "UUID": ((str,), UUID),
+    "bytes": ((str,), partial(base64.b64decode, validate=True)),
+    "tuple": ((list,), tuple),
+    "set": ((list,), set),
     # A dict of the application's that has nothing but our tag as a key.
-    "dict": _read_dict,
-    "TranslationString": _read_translation,
+    "dict": ((list,), _read_dict),
+    "TranslationString": ((list,), _read_translation),
 }
 _NAMES = frozenset({*_READERS, HTML})
-#: What the readers raise for a content that is none of theirs.
+#: What is raised for a name or a content that is none of ours.
 _MALFORMED = (ValueError, TypeError, ArithmeticError, LookupError, AttributeError)
 
 #: What becomes of a derived class, where not every one is written as it is: isoformat() is what a class makes of it.
@@ -407,14 +398,16 @@ def untagged(value: dict[str, Any], seals: Seals | None = None) -> Any:
     if len(value) != 1 or TAG not in value:
         return value
     content = value[TAG]
-    if type(content) is not list or not content or type(content[0]) is not str:
+    if type(content) is not list:
         return value
-    name, *parts = content
     try:
-        if name == HTML:
-            seal, text = map(_text, parts)
-            return markup_class()(text) if seals is not None and seals.is_sealed(text, seal) else value
-        (part,) = parts
-        return _READERS[name](part)
+        if len(content) == 2:  # noqa: PLR2004 -- a name and what is read
+            name, part = content
+            types, read = _READERS[name]
+            return read(part) if type(part) in types else value
+        name, seal, text = content
+        if seals is not None and name == HTML and seals.is_sealed(text, seal):
+            return markup_class()(text)
     except _MALFORMED:
-        return value
+        pass
+    return value

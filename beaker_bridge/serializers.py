@@ -107,7 +107,6 @@ def _are_plain(items: Collection[Any]) -> bool:
 _ENCODER = json.JSONEncoder(separators=(",", ":"), default=written, check_circular=False)
 _DECODER: Any = json.JSONDecoder()
 _TAG_DECODER: Any = json.JSONDecoder(object_hook=untagged)
-_AS_CHARACTERS = json.JSONEncoder(ensure_ascii=False, default=written, check_circular=False)
 
 
 def _made_once(encoder: json.JSONEncoder) -> Callable[[Any, int], Iterable[str]]:
@@ -118,7 +117,7 @@ def _made_once(encoder: json.JSONEncoder) -> Callable[[Any, int], Iterable[str]]
     make: Any = json.encoder.c_make_encoder  # type: ignore[attr-defined]
     if make is None:  # pragma: no cover -- where json has no part in C
         return lambda value, _: encoder.iterencode(value)
-    escape = json.encoder.encode_basestring_ascii
+    escape = json.encoder.encode_basestring_ascii if encoder.ensure_ascii else json.encoder.encode_basestring
     separators = encoder.key_separator, encoder.item_separator
     return make(  # type: ignore[no-any-return]
         None, encoder.default, escape, None, *separators, encoder.sort_keys, encoder.skipkeys, encoder.allow_nan
@@ -126,6 +125,7 @@ def _made_once(encoder: json.JSONEncoder) -> Callable[[Any, int], Iterable[str]]
 
 
 _encoded = _made_once(_ENCODER)
+_encoded_as_characters = _made_once(json.JSONEncoder(ensure_ascii=False, default=written, check_circular=False))
 
 
 class JSONSerializer:
@@ -188,7 +188,7 @@ class JSONSerializer:
             text = "".join(_encoded(value, 0))
         except RecursionError:
             raise ValueError(TOO_DEEP) from None
-        if "\\ud" in text and _HALVES.search(_AS_CHARACTERS.encode(value)):
+        if "\\ud" in text and _HALVES.search("".join(_encoded_as_characters(value, 0))):
             raise ValueError("a text in it has the two halves of a character as two, JSON would join them")
         return text.encode("ascii")
 
@@ -220,8 +220,8 @@ def _warn_of(converted: Iterable[tuple[Any, type, type]]) -> None:
         if (str(key), name) not in _told and len(_told) < _MAX_TOLD:
             _told.add((str(key), name))
             log.warning(
-                "session[%r] holds a %s, which JSON brings back as a %s: store that, or what the documentation"
-                " lists as types that survive",
+                "session[%r] holds a %s, which JSON brings back as %s:"
+                " store that, or one of the types that survive JSON",
                 key,
                 name,
                 base.__name__,

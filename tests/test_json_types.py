@@ -570,12 +570,12 @@ def test_the_warning_names_both_types(told):
     codec.serializer.encode({"another": Mood.GOOD})
 
     name = f"{__name__}.Mood"
-    assert [message.split(", which JSON brings back as a ") for message in told()] == [
-        [f"session['mood'] holds a {name}", "str: store that, or what the documentation lists as types that survive"],
-        [f"session['at'] holds a {name}", "str: store that, or what the documentation lists as types that survive"],
+    assert [message.split(", which JSON brings back as ") for message in told()] == [
+        [f"session['mood'] holds a {name}", "str: store that, or one of the types that survive JSON"],
+        [f"session['at'] holds a {name}", "str: store that, or one of the types that survive JSON"],
         [
             f"session['k'] holds a {__name__}.Key",
-            "str: store that, or what the documentation lists as types that survive",
+            "str: store that, or one of the types that survive JSON",
         ],
     ]
 
