@@ -119,7 +119,8 @@ def _essence(value: Any) -> Hashable:
         # Of which each value has its own.
         return kind, repr(value)
     if isinstance(value, dict):
-        return kind, frozenset((_essence(key), _essence(item)) for key, item in value.items())
+        # No generator, which would be a frame more at each depth.
+        return kind, frozenset(zip(map(_essence, value), map(_essence, value.values()), strict=True))
     if isinstance(value, (list, tuple)):
         return kind, tuple(map(_essence, value))
     if isinstance(value, (set, frozenset)):

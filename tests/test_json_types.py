@@ -799,9 +799,8 @@ def test_a_half_character_alone_is_carried(text):
     assert through_json([text, {"a": text}]) == [text, {"a": text}]
 
 
-def nested(step, depth):
+def nested(step, depth, value=1):
     """Return a value that is so many steps deep."""
-    value = 1
     for _ in range(depth):
         value = step(value)
     return value
@@ -820,8 +819,12 @@ STEPS = {
 }
 
 
-#: Equality would go too deep: two values are the same if their JSON is.
 WRITER = JSONSerializer()
+
+
+def json_equal(one, other):
+    """Say whether two values have the same JSON; their equality would go too deep."""
+    return WRITER.encode(one) == WRITER.encode(other)
 
 
 def below(frames, action):
@@ -842,9 +845,20 @@ def test_as_deep_as_is_written_is_read(step):
     value = below(300, lambda: JSONSerializer().loads(plain))["v"]
 
     assert deepest > 40
-    assert WRITER.encode([value]) == WRITER.encode([nested(step, deepest)])
+    assert json_equal(value, nested(step, deepest))
     with pytest.raises(SessionValueError, match=r"^session\['v'\] cannot be stored: it is nested too deeply"):
         below(300, lambda: RecordCodec(JSONSerializer()).serialize({"v": nested(step, deepest + 1)}))
+
+
+@pytest.mark.parametrize("step", ["list", "dict", "tag", "ordered"])
+def test_as_deep_as_is_written_is_merged(step):
+    """What is written can be merged, far down in a web request: also where both have changed the deep value."""
+    base, ours, theirs = ({"v": nested(STEPS[step], MAX_DEPTH - 5, leaf), "w": leaf} for leaf in "abc")
+    merged = below(100, lambda: merge(base, ours, theirs))
+    beside = below(100, lambda: merge(base, {**base, "w": 1}, theirs))
+
+    assert json_equal(merged, {**ours, "v": theirs["v"] + ours["v"]} if step == "list" else ours)
+    assert json_equal(beside, {**theirs, "w": 1})
 
 
 def test_a_users_nested_tags_are_carried():
