@@ -198,7 +198,8 @@ _EXACT: dict[type, Callable[[Any], Any]] = {
     time: lambda value: time(
         value.hour, value.minute, value.second, value.microsecond, tzinfo=value.tzinfo, fold=value.fold
     ),
-    timedelta: lambda value: timedelta(value.days, value.seconds, value.microseconds),
+    # Its attributes may be those of pendulum, which count in another way.
+    timedelta: lambda value: timedelta.__add__(timedelta(), value),
     Decimal: lambda value: Decimal(Decimal.__str__(value)),
     UUID: lambda value: UUID(int=value.int),
     bytes: bytes,

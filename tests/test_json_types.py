@@ -479,7 +479,9 @@ class Hour(time):
 
 
 class Span(timedelta):
-    """A duration of a class of its own."""
+    """A duration of a class of its own, which counts its days in another way, as pendulum's."""
+
+    days = seconds = 7
 
 
 class Money(Decimal):
