@@ -89,11 +89,15 @@ class TestBackendInMemory(BeakerContract):
     def test_the_backend_is_given_what_beaker_would_give_it(self, backend, session_id):
         """The options that are the backend's own reach it, and those that were not given do not."""
         options = {"url": "somewhere", "table_name": "a_table", "colour": "blue", "timeout": 100, "data_dir": "there"}
+        options |= {"username": "me", "password": "p", "key_prefix": "k:"}
         store = open_store(read_options(given({"type": "ext:dictionary", **options})))
         store.swap(session_id, None, b"raw", 100.5)
 
         assert backend.arguments == {
             "url": "somewhere",
+            "username": "me",
+            "password": "p",
+            "key_prefix": "k:",
             "table_name": "a_table",
             "colour": "blue",
             "data_dir": "there",

@@ -24,7 +24,7 @@ POLL = 0.005
 #: The options that Beaker hands to a backend as they are.
 _BACKENDS_OWN = (
     *("url", "urls", "lock_dir", "file_dir", "dbm_dir", "dbmmodule", "memcache_module"),
-    *("table_name", "schema_name", "sa_opts", "bind", "table"),
+    *("table_name", "schema_name", "sa_opts", "bind", "table", "username", "password", "key_prefix"),
 )
 #: Seconds that Beaker adds to a session's timeout for the backend.
 _GRACE = 120
