@@ -230,9 +230,9 @@ class RecordCodec:
         self._takes_json = type(serializer) is JSONSerializer
         self._legacy = None if legacy is None else RecordCodec(legacy)
         #: The keys and types of which the log has said that JSON will refuse them; nothing where JSON is not next.
-        self._refused: set[tuple[Any, type]] | None = None
+        self._rehearsed: set[tuple[Any, type]] | None = None
         if isinstance(legacy, JSONSerializer) and not isinstance(serializer, JSONSerializer):
-            self._refused = set()
+            self._rehearsed = set()
         self._cipher = cipher
         self._wrap, self._unwrap = envelope.wrap, envelope.unwrap
 
@@ -269,8 +269,8 @@ class RecordCodec:
             raise self._refusal(record, error) from error
         if not isinstance(plain, bytes):
             raise SessionValueError(f"data_serializer.dumps must return bytes, got a {type(plain).__name__}")
-        if self._refused is not None:
-            self._rehearse(record, self._refused)
+        if self._rehearsed is not None:
+            self._rehearse(record, self._rehearsed)
         return plain
 
     def serialize_as_before(self, record: Mapping[str, Any]) -> bytes | None:
