@@ -484,6 +484,29 @@ def _backend(terms: Terms, name: str, arguments: Mapping[str, Any]) -> Backend:
 # -- What Beaker sees --------------------------------------------------------------------------------
 
 
+class _ValueLock:
+    """A creation lock that takes note of the key while its value is computed.
+
+    Args:
+        lock: the lock.
+        key: the key.
+        in_work: the keys whose values this thread computes.
+    """
+
+    def __init__(self, lock: CreationLock, key: str, in_work: set[str]) -> None:
+        self._lock, self._key, self._in_work = lock, key, in_work
+
+    def acquire(self, wait: bool = True) -> bool:
+        taken = self._lock.acquire(wait)
+        if taken:
+            self._in_work.add(self._key)
+        return taken
+
+    def release(self) -> None:
+        self._in_work.discard(self._key)
+        self._lock.release()
+
+
 class RegionNamespace(NamespaceManager):
     """A namespace of a region: the values of one cached function.
 
@@ -507,6 +530,7 @@ class RegionNamespace(NamespaceManager):
         self._seen = threading.local()
         #: The keys whose values were not kept: nobody needs to wait for who computes one.
         self._unkept: set[str] = set()
+        self._in_work = threading.local()
 
     # -- Reading -------------------------------------------------------------------------------------
 
@@ -546,18 +570,26 @@ class RegionNamespace(NamespaceManager):
         self._forget_seen()
         digest = _digest(key)
         try:
-            content = self._packed(value)
+            content = self._packed(digest, value)
             self._attempt(UNUSABLE, None, self._backend.write, digest, content, self._kept(expiretime))
         except (_UnkeptError, SessionTooLargeError) as error:
             self._leave_unkept(digest, _payload(value), error)
         else:
             self._unkept.discard(digest)
 
-    def _packed(self, value: Any) -> Any:
+    def _packed(self, digest: str, value: Any) -> Any:
         try:
             return self._backend.pack(value)
         except Exception as error:
+            # Who puts a value there has nobody to return it to.
+            if digest not in self._keys_in_work():
+                raise
             raise _UnkeptError(_reason(error)) from error
+
+    def _keys_in_work(self) -> set[str]:
+        """Return the keys whose values this thread computes."""
+        keys: set[str] = self._in_work.__dict__.setdefault("keys", set())
+        return keys
 
     def _leave_unkept(self, digest: str, value: Any, error: Exception) -> None:
         """Leave a value to who has computed it: that is no failure of the store."""
@@ -585,7 +617,7 @@ class RegionNamespace(NamespaceManager):
 
     # -- Computing -----------------------------------------------------------------------------------
 
-    def get_creation_lock(self, key: Any) -> CreationLock:
+    def get_creation_lock(self, key: Any) -> _ValueLock:
         """Return the lock for computing a value."""
         digest, patience = _digest(key), self._terms.lock_timeout
 
@@ -600,7 +632,7 @@ class RegionNamespace(NamespaceManager):
             except Exception as error:  # noqa: BLE001 -- as in _attempt; and the value is there: nobody needs an error
                 log.debug("cache region %s: a lease ends by itself: %s", self._terms.name, _reason(error))
 
-        return CreationLock(f"{self._name}.{digest}", patience, take, end)
+        return _ValueLock(CreationLock(f"{self._name}.{digest}", patience, take, end), digest, self._keys_in_work())
 
     def _attempt(self, trouble: str, otherwise: Any, step: Callable[..., Any], *arguments: Any) -> Any:
         try:

@@ -13,7 +13,7 @@ import beaker.cache
 import pytest
 import redis
 import sqlalchemy as sa
-from beaker.cache import cache_region, region_invalidate
+from beaker.cache import CacheManager, cache_region, region_invalidate
 from beaker.ext.sqla import SqlaNamespaceManager, make_cache_table
 
 from beaker_bridge import region_backends
@@ -156,6 +156,17 @@ def test_a_generator_in_memory(calls, caplog):
             " for a generator, what a coroutine gives for the coroutine"
         )
     ]
+
+
+def test_who_puts_a_value_learns_that_it_is_not_kept(region, caplog):
+    """A value that is put into a cache, and cannot be pickled, raises there, as with Beaker: nobody gets it back."""
+    cache = CacheManager(cache_regions=dict(beaker.cache.cache_regions)).get_cache_region("namespace", region)
+    for _ in range(2):
+        with pytest.raises(TypeError, match="pickle"):
+            cache["a"] = (number for number in (1, 2))
+
+    assert "a" not in cache
+    assert not warnings_of(caplog)
 
 
 class Refusing:
