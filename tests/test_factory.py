@@ -6,6 +6,7 @@ from collections.abc import MutableMapping
 from types import SimpleNamespace
 
 import pytest
+from pyramid import testing
 from pyramid.config import Configurator, global_registries
 from pyramid.interfaces import ISession, ISessionFactory
 from pyramid.paster import bootstrap, get_app
@@ -239,6 +240,18 @@ def test_a_factory_is_a_class(base):
     assert ISessionFactory.providedBy(base)
     assert base.options.key == "sid"
     assert not isinstance(session, FACTORIES["python"]())
+
+
+def test_a_factorys_options_can_be_read():
+    """The factory of an application has the options of its settings, converted; without any it has None."""
+    settings = {"session.auto": "true", "session.key": "k", "session.cookie_on_exception": "false"}
+    with testing.testConfig(settings={**settings, "session.constant_csrf_token": "token"}) as config:
+        config.include("beaker_bridge")
+        options = config.registry.getUtility(ISessionFactory).options
+
+    assert (options.auto, options.key, options.cookie_on_exception) == (True, "k", False)
+    assert options.constant_csrf_token == "token"
+    assert session_factory_from_settings({}).options is None
 
 
 def test_a_subclass_overrides_what_it_likes(base):
