@@ -29,13 +29,13 @@ MAX_LIFETIME = 0x7FFFFFFF
 HOST_ONLY = ""
 
 #: The white space of a header (RFC 6265). Python's own has more, such as the no-break space.
-_BLANK = " \t"
+BLANK = " \t"
 _QUOTED = r'"(?:[^"\\]|\\.?)*(?:"|\Z)'
 #: What stands between commas, save those in quotes. An open quote goes up to the end.
 _BETWEEN_COMMAS = re.compile(rf'(?:[^",]|{_QUOTED})+', re.DOTALL)
 #: How another pair begins; a comma before ``=`` at the end of base64 begins none.
 _NAME = r"[!#$%&'*+.^_`|~0-9A-Za-z-]+"
-_ANOTHER_PAIR = re.compile(rf"[{_BLANK}]+{_NAME}=|{_NAME}=[^=]")
+_ANOTHER_PAIR = re.compile(rf"[{BLANK}]+{_NAME}=|{_NAME}=[^=]")
 
 
 def cookie_values(header: str, name: str) -> list[str]:
@@ -50,8 +50,8 @@ def cookie_values(header: str, name: str) -> list[str]:
     values = []
     for pair in header.split(";"):
         key, equals, value = pair.partition("=")
-        if equals and key.strip(_BLANK) == name:
-            values.append(value.strip(_BLANK).strip('"'))
+        if equals and key.strip(BLANK) == name:
+            values.append(value.strip(BLANK).strip('"'))
     return values
 
 

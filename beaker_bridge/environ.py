@@ -16,6 +16,7 @@ from typing import Any
 from beaker.session import SessionObject as BeakerSessionObject
 
 from beaker_bridge.cookie_session import CookieSession
+from beaker_bridge.cookies import BLANK
 from beaker_bridge.exceptions import BeakerBridgeError, SettingsError
 from beaker_bridge.merge import merge
 from beaker_bridge.once import log_once
@@ -410,7 +411,7 @@ def _varied(headers: Headers) -> Headers:
     else:
         return [*headers, ("Vary", "Cookie")]
     varied = [value for name, value in headers if name.lower() == "vary"]
-    names = {name.strip().lower() for value in varied for name in value.split(",")}
+    names = {name.strip(BLANK).lower() for value in varied for name in value.split(",")}
     if names & {"cookie", "*"}:
         return list(headers)
     others = [header for header in headers if header[0].lower() != "vary"]

@@ -19,6 +19,7 @@ REDIS, CLUSTER, MEMCACHED = "ext:redis", "ext:rediscluster", "ext:memcached"
 DATABASE, SQLA, MONGODB = "ext:database", "ext:sqla", "ext:mongodb"
 #: How a cookie's name begins, in lower case, that browsers take over https alone; and of one host alone, too.
 SECURE_PREFIX, HOST_PREFIX = "__secure-", "__host-"
+COOKIE_PREFIXES = (SECURE_PREFIX, HOST_PREFIX)
 #: The address or directory that a type needs, of a session or of a cache region: one of these options each.
 NEEDED = {
     FILE: (("data_dir", "file_dir"), ("data_dir", "lock_dir")),
@@ -121,7 +122,7 @@ def _cookie_faults(options: SessionOptions) -> Iterator[Fault]:
     if options.partitioned and options.secure is not True:
         yield Fault("partitioned", f"false unless {options.label('secure', 'partitioned')} = true", ("secure",))
     key = options.key.lower()
-    if key.startswith((SECURE_PREFIX, HOST_PREFIX)) and options.secure is not True:
+    if key.startswith(COOKIE_PREFIXES) and options.secure is not True:
         yield Fault("secure", f"true for a cookie named {options.key}", ("key",))
     if key.startswith(HOST_PREFIX) and options.cookie_domain:
         yield Fault("cookie_domain", f"absent for a cookie named {options.key}", ("key",))

@@ -32,7 +32,7 @@ from beaker_bridge.json_types import WORD
 from beaker_bridge.kinds import COOKIE_DOMAIN, DOMAIN_RULE, MAX_SECONDS
 from beaker_bridge.merge import ACCESSED
 from beaker_bridge.once import log_once
-from beaker_bridge.option_rules import HOST_PREFIX
+from beaker_bridge.option_rules import COOKIE_PREFIXES, HOST_PREFIX
 from beaker_bridge.profile import Binding
 from beaker_bridge.settings import SessionOptions, given, read_options
 from beaker_bridge.stores.base import Record
@@ -566,7 +566,8 @@ class SafeSession(BeakerAttributes, BeakerSession):
             ours = self._profile.signer.verified(find(header, options.key))
             if form is not None:
                 ours = [cookie for cookie in ours if form.fullmatch(cookie[0])]
-            if ours or "," not in header:
+            # A browser lets a neighbour set "a=b, __Host-sid=…": what a comma parts may be anybody's.
+            if ours or "," not in header or options.key.lower().startswith(COOKIE_PREFIXES):
                 break
         self._ours = len(ours)
         return ours

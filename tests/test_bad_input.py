@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import base64
 import dbm.dumb
 import json
@@ -24,6 +25,7 @@ from hypothesis import strategies as st
 from webtest import TestApp
 from webtest.http import StopableWSGIServer
 
+import beaker_bridge
 from beaker_bridge import DamagedRecordError
 from beaker_bridge.codec import Cipher
 from beaker_bridge.cookies import Signer
@@ -689,6 +691,94 @@ def test_ours_comes_before_what_a_comma_parts(site):
 
     for header in (f"q=a, {NAME}={other}; {NAME}={ours}", f"{NAME}={ours}; q=a, {NAME}={other}"):
         assert site.visit(header, "/tell").json["id"] == session_id
+
+
+@pytest.mark.parametrize("name", ["__Host-sid", "__Secure-sid", "__host-sid"])
+@pytest.mark.parametrize("store", ["file", "cookie"])
+def test_no_comma_is_looked_at_where_the_name_is_protected(tmp_path, store, name):
+    """A browser lets a neighbour set ``a=b, __Host-sid=…``: where the name has a prefix, that opens nothing."""
+    options = {**store_options(store, tmp_path), "key": name, "secure": True}
+    site = Site("filter", options, tmp_path)
+    _, cookie = site.visit().headers["Set-Cookie"].partition(";")[0].split("=", 1)
+
+    assert site.visit(f"{name}={cookie}").json["count"] == 2
+    assert is_fresh(site.visit(f"a=b, {name}={cookie}"))
+
+
+# -- What Python's texts take for more than a header's grammar does ----------------------------------
+
+#: What a ``Cookie`` header may hold beside the white space of its grammar; a semicolon ends a cookie.
+CHARACTERS = "".join(map(chr, range(256))).translate({ord(character): None for character in " \t;"})
+
+
+@pytest.mark.parametrize("store", ["memory", "cookie"])
+@pytest.mark.parametrize("form", ["{0}{1}={2}", "{1}{0}={2}", "{1}={0}{2}", "{1}={2}{0}"])
+def test_no_character_but_space_and_tab_is_white_space(tmp_path, store, form):
+    """Beside the name or the value no character is left out, whatever Python takes for white space: RFC 6265."""
+    site = Site("filter", store_options(store, tmp_path), tmp_path)
+    cookie, _ = site.begin()
+    # Those that a value may stand between.
+    characters = [character for character in CHARACTERS if form.startswith("{0}") or character not in '",']
+    opened = [sent for sent in characters if not site.visit(form.format(sent, NAME, cookie), "/tell").json["new"]]
+
+    assert site.visit(form.format(" ", NAME, cookie), "/tell").json["new"] is False
+    # A name may begin after the comma of a line that was joined.
+    assert opened == ([","] if form.startswith("{0}") else [])
+
+
+#: What reads options, answers of servers and files of our own, and nothing that a request sends.
+NO_REQUEST = (
+    *("kinds", "settings", "option_rules", "region_backends", "region_locks", "region_options", "region_settings"),
+    *("regions", "stores", "testing"),
+)
+_PACKAGE = Path(beaker_bridge.__file__).parent
+READERS = [
+    path
+    for path in sorted(_PACKAGE.rglob("*.py"))
+    if path.relative_to(_PACKAGE).parts[0].removesuffix(".py") not in NO_REQUEST
+]
+#: Methods that go by Unicode; the first ones where they are not told what to look for.
+UNICODE_WITHOUT_ARGUMENT = {"strip", "lstrip", "rstrip", "split", "rsplit"}
+UNICODE = {
+    *("splitlines", "isdigit", "isdecimal", "isnumeric", "isalpha", "isalnum", "isspace", "isidentifier", "isupper"),
+    *("islower", "istitle", "isprintable", "upper", "casefold", "title", "capitalize", "swapcase"),
+}
+#: Numbers that are no texts: what Python reads as one is more than ASCII's digits.
+NUMBERS = {
+    "cookies.py": {"int(NEVER - now)", "int(aware.timestamp() - now)", "int(expires)"},
+    "environ.py": {"int(environ.get('retry.attempt', 0))"},
+    "pyramid_session.py": {"int(self._loaded.created)"},
+    "session_base.py": {
+        *("float(int(self._now))", "int(self._now)", "int(self._binding.environ.get('retry.attempt', 0))"),
+    },
+}
+
+
+def _wide_calls(tree):
+    """Yield the calls of functions and methods that go by Unicode."""
+    for call in (node for node in ast.walk(tree) if isinstance(node, ast.Call)):
+        name = call.func.attr if isinstance(call.func, ast.Attribute) else getattr(call.func, "id", "")
+        is_wide = name in UNICODE or (name in UNICODE_WITHOUT_ARGUMENT and not call.args)
+        if is_wide or (name in ("int", "float") and isinstance(call.func, ast.Name)):
+            yield ast.unparse(call)
+
+
+def _wide_patterns(tree):
+    """Yield the patterns of texts whose classes are Unicode's."""
+    for call in (node for node in ast.walk(tree) if isinstance(node, ast.Call)):
+        source = ast.unparse(call)
+        is_bytes = source.partition("(")[2].startswith(("b'", 'b"', "rb'"))
+        is_wide = re.search(r"\\\\?[swdbSWDB]", source) and "re.ASCII" not in source
+        if source.startswith("re.") and is_wide and not is_bytes:
+            yield source
+
+
+@pytest.mark.parametrize("path", READERS, ids=lambda path: path.stem)
+def test_nothing_on_a_requests_way_goes_by_unicode(path):
+    """What reads a request uses no method, number or pattern that takes more than the grammar's own characters."""
+    tree = ast.parse(path.read_text(encoding="utf-8"))
+
+    assert {*_wide_calls(tree), *_wide_patterns(tree)} <= NUMBERS.get(path.name, set())
 
 
 def test_a_pickle_in_a_cookie_is_never_opened(cookie_site, tmp_path):
