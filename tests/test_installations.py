@@ -7,6 +7,7 @@ import sys
 
 import pytest
 from beaker.session import SessionObject as BeakerSessionObject
+from pyramid.config import Configurator
 from pyramid.events import NewRequest, NewResponse
 from pyramid.interfaces import ISession
 from pyramid.request import Request
@@ -22,6 +23,7 @@ from beaker_bridge import (
     SessionTooLargeError,
     SessionValueError,
     SettingsError,
+    session_factory_from_settings,
 )
 from beaker_bridge.stores.base import Swap
 from tests.installations import (
@@ -1178,3 +1180,53 @@ def test_another_factory_is_left_alone_by_webtest_varname(tmp_path):
     app = TestApp(install("settings", {**store_options("file", tmp_path), "webtest_varname": "beaker"}, configured))
 
     assert not hasattr(app.get("/still"), "beaker")
+
+
+# -- Options as they stood with pyramid_beaker -------------------------------------------------------
+
+
+def _leave(request):
+    request.session.invalidate()
+    return "left"
+
+
+@pytest.mark.parametrize("installation", INSTALLATIONS)
+@pytest.mark.parametrize(
+    ("value", "attribute"), [(None, False), (False, False), ("", False), ("false", False), ("None", True)]
+)
+def test_no_samesite(installation, value, attribute, tmp_path):
+    """Without the attribute, neither the cookie nor its deletion has one, whoever read the options first."""
+    options = {**store_options("file", tmp_path), "samesite": value, "secure": True}
+    app = TestApp(
+        install(installation, options, Views(count=count, leave=_leave)), extra_environ={"wsgi.url_scheme": "https"}
+    )
+    sent = [app.get(path).headers["Set-Cookie"] for path in ("/count", "/leave")]
+
+    assert ["SameSite=None" in header for header in sent] == [attribute] * 2
+    assert attribute or all("SameSite" not in header for header in sent)
+
+
+@pytest.mark.parametrize("installation", INSTALLATIONS)
+@pytest.mark.parametrize("value", [True, "true"])
+def test_a_switch_signs_no_cookie(installation, value):
+    """``validate_key = true`` starts nowhere; over Beaker's own filter, which has started, no request is answered."""
+    with pytest.raises(SettingsError, match=r"validate_key must be .*: the key would be the word [Tt]rue"):
+        TestApp(install(installation, {"type": "cookie", "validate_key": value}, Views(count=count))).get("/count")
+
+
+def test_an_own_factory_beside_the_include_is_warned_once(caplog):
+    """An application that sets the factory itself and includes the package reads its options twice, and warns once."""
+    settings = {f"session.{name}": "" for name in ("url", "cookie_on_exception")}
+    settings |= {"session.type": "memory", "session.secret": "short"}
+    config = Configurator(settings=settings)
+    config.set_session_factory(session_factory_from_settings(settings))
+    config.include("beaker_bridge")
+    Views(count=count)(config)
+    app = TestApp(config.make_wsgi_app())
+    app.get("/count")
+
+    assert [record.getMessage().partition(" is ")[0] for record in caplog.records] == [
+        "session.url",
+        "session.cookie_on_exception",
+        "session.secret",
+    ]
