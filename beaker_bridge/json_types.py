@@ -259,7 +259,7 @@ class Tagging:
         written_as = []
         # No comprehension, which on Python 3.11 is a frame more at each depth.
         for item in items:
-            written_as.append(item if type(item) in LEAVES else self.value(item, depth))  # noqa: PERF401
+            written_as.append(item if type(item) in LEAVES else self.value(item, depth))  # noqa: PERF401 -- see above
         return written_as
 
     def _dict(self, value: dict[Any, Any], depth: int, word: str = "") -> dict[str, Any]:
