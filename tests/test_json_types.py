@@ -23,7 +23,7 @@ from webtest import TestApp
 from beaker_bridge import SessionMiddleware, json_types, serializers
 from beaker_bridge.codec import RecordCodec
 from beaker_bridge.exceptions import SessionValueError
-from beaker_bridge.json_types import FIRST_ITEMS, HTML, MAX_DEPTH, TAG, WORD, PlainMarkup
+from beaker_bridge.json_types import HTML, MAX_DEPTH, TAG, WORD, PlainMarkup
 from beaker_bridge.merge import merge
 from beaker_bridge.serializers import JSONSerializer
 from tests.requests import Browser, Clock, Request, profile_of
@@ -160,6 +160,18 @@ def test_the_move_from_pickle_keeps_them():
     browser.profile = moved
 
     assert exactly(browser.read()) == exactly({"texts": TEXTS, "another": 1})
+
+
+@pytest.mark.parametrize("secret", [None, "s" * 32])
+def test_the_way_back_to_pickle_keeps_them(secret):
+    """A process that still writes pickles reads them from JSON, with ``legacy_serializer = json``."""
+    browser = Browser(profile_of(secret=secret))
+    browser.write(texts=TEXTS)
+    before = profile_of(secret=secret, data_serializer="pickle", legacy_serializer="json")
+    before.store = browser.profile.store
+    browser.profile = before
+
+    assert exactly(browser.read()) == exactly({"texts": TEXTS})
 
 
 @pytest.mark.parametrize("options", [{}, KEYS], ids=["stored", "cookie"])
@@ -651,8 +663,10 @@ class OwnZone(tzinfo):
         return "own"
 
 
-def test_a_zone_of_ones_own_comes_back_as_its_offset():
+@pytest.mark.parametrize("key", ["Asia/Tokyo", "Etc/GMT-3", "", 5, None])
+def test_a_zone_of_ones_own_comes_back_as_its_offset(key, monkeypatch):
     """A zone that is no ``ZoneInfo`` comes back as its offset, whatever else it has a key for."""
+    monkeypatch.setattr(OwnZone, "key", key)
     moment = datetime(2024, 1, 2, 3, tzinfo=OwnZone())
 
     read = through_json([moment, moment.timetz()])
@@ -924,7 +938,7 @@ REFUSED = [
     ([1, 2, frozenset()], "a value of type frozenset is not JSON"),
     ((1, 1j), "a value of type complex is not JSON"),
     ({1j}, "a value of type complex is not JSON"),
-    (["a"] * (FIRST_ITEMS - 1) + [object()], "a value of type object is not JSON"),
+    (["a"] * 31 + [object()], "a value of type object is not JSON"),
     (bytearray(b"x"), "a value of type bytearray is not JSON"),
     (Exception, "a value of type type is not JSON"),
 ]
@@ -967,7 +981,9 @@ def test_a_key_that_is_no_text_is_refused_where_it_is_assigned(key):
     assert dict(request.session) == {}
 
 
-@pytest.mark.parametrize("value", [[[object()]], {"a": {5: 1}}, ["a"] * FIRST_ITEMS + [object()]])
+@pytest.mark.parametrize(
+    "value", [[[object()]], {"a": {5: 1}}, ["a"] * 32 + [object()], {**dict.fromkeys(map(str, range(32))), 5: 1}]
+)
 def test_what_lies_deeper_is_refused_at_the_commit(value):
     """An assignment looks at the first items, and no deeper; the rest is refused when the session is written."""
     request = Request(profile_of())
