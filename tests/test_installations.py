@@ -1170,6 +1170,15 @@ def test_webtest_varname(installation, tmp_path):
     assert hasattr(untouched, "beaker") is (installation not in ("settings_alone", "python_alone"))
 
 
+@pytest.mark.parametrize("installation", ["filter", "settings"])
+def test_webtest_varname_of_a_site(installation, tmp_path):
+    """A request that no functional test makes is served with the option as without it."""
+    options = {**store_options("file", tmp_path), "webtest_varname": "beaker"}
+    app = install(installation, options, Views(count=count))
+
+    assert Request.blank("/count").get_response(app).text == "1"
+
+
 def test_another_factory_is_left_alone_by_webtest_varname(tmp_path):
     """Where the application has a session factory of its own, the option of the settings shows no session."""
 
