@@ -43,7 +43,8 @@ def test_shares_it_again(shared): pass
 def run(folder, *options, **environ):
     """Run those tests as a run of their own, and return its exit code and the last two lines of its output."""
     (folder / "test_needs.py").write_text(TESTS, encoding="ascii")
-    command = [sys.executable, "-W", "ignore", "-m", "pytest", "-q", "-p", "tests.conftest", "-p", "no:cacheprovider"]
+    without = ["-p", "no:cacheprovider", "-p", "no:warnings"]
+    command = [sys.executable, "-W", "ignore", "-m", "pytest", "-q", "-p", "tests.conftest", *without]
     environ = {"PATH": os.environ["PATH"], "PYTHONPATH": str(CHECKOUT), **environ}
     done = subprocess.run(
         [*command, *options, str(folder)], cwd=folder, env=environ, capture_output=True, text=True, check=False
