@@ -162,6 +162,22 @@ def test_the_move_from_pickle_keeps_them():
     assert exactly(browser.read()) == exactly({"texts": TEXTS, "another": 1})
 
 
+@pytest.mark.parametrize("options", [{}, KEYS, {**KEYS, "encrypt_key": "e" * 32}], ids=["stored", "cookie", "sealed"])
+def test_a_touch_keeps_them(options):
+    """A request that only reads, and renews the access time, in another process than the one that wrote."""
+    clock = Clock()
+    browser = Browser(profile_of(clock=clock, **options))
+    browser.write(texts=TEXTS)
+    for _ in range(2):
+        clock.now += 1000
+        another = profile_of(clock=clock, **options)
+        another.store = browser.profile.store
+        browser.profile = another
+
+        assert exactly(browser.read()) == exactly({"texts": TEXTS})
+        assert browser.begin().session.last_accessed == clock.now
+
+
 @pytest.mark.parametrize("secret", [None, "s" * 32])
 def test_the_way_back_to_pickle_keeps_them(secret):
     """A process that still writes pickles reads them from JSON, with ``legacy_serializer = json``."""
