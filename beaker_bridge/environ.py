@@ -20,11 +20,11 @@ from beaker_bridge.cookies import BLANK
 from beaker_bridge.exceptions import BeakerBridgeError, SettingsError
 from beaker_bridge.merge import merge
 from beaker_bridge.once import log_once
+from beaker_bridge.option_reader import given, read_options
 from beaker_bridge.option_rules import COOKIE
 from beaker_bridge.profile import Binding, SessionProfile
 from beaker_bridge.session import MemorySession, Session, StandaloneSession
 from beaker_bridge.session_base import OWN_KEYS, SafeSession
-from beaker_bridge.settings import given, read_options
 
 log = logging.getLogger(__name__)
 

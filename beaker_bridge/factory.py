@@ -31,11 +31,12 @@ from beaker_bridge.environ import (
     with_session_headers,
 )
 from beaker_bridge.exceptions import SettingsError
+from beaker_bridge.option_reader import Given, differing, given, prefixed, read_options
 from beaker_bridge.policy import Policy, keeps_session
 from beaker_bridge.profile import Binding, SessionProfile
 from beaker_bridge.pyramid_session import PyramidSession
 from beaker_bridge.recorded_filter import recorded_profile
-from beaker_bridge.settings import Given, SessionOptions, differing, given, prefixed, read_options
+from beaker_bridge.settings import SessionOptions
 
 log = logging.getLogger(__name__)
 

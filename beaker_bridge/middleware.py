@@ -22,10 +22,11 @@ from beaker_bridge.environ import (
     standalone_session,
     with_session_headers,
 )
+from beaker_bridge.option_reader import given, prefixed, read_options
 from beaker_bridge.profile import SessionProfile
 from beaker_bridge.recorded_filter import record_filter
 from beaker_bridge.session import StandaloneSession
-from beaker_bridge.settings import PREFIXES, TABLE, given, prefixed, read_options
+from beaker_bridge.settings import PREFIXES, TABLE
 
 WSGIApplication = Callable[[MutableMapping[str, Any], Callable[..., Any]], Iterable[bytes]]
 

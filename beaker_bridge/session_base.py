@@ -32,9 +32,10 @@ from beaker_bridge.json_types import WORD
 from beaker_bridge.kinds import COOKIE_DOMAIN, DOMAIN_RULE, MAX_SECONDS
 from beaker_bridge.merge import ACCESSED
 from beaker_bridge.once import log_once
+from beaker_bridge.option_reader import given, read_options
 from beaker_bridge.option_rules import COOKIE_PREFIXES, HOST_PREFIX
 from beaker_bridge.profile import Binding
-from beaker_bridge.settings import SessionOptions, given, read_options
+from beaker_bridge.settings import SessionOptions
 from beaker_bridge.stores.base import Record
 
 if TYPE_CHECKING:

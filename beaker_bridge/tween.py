@@ -21,7 +21,7 @@ from beaker_bridge.environ import (
 )
 from beaker_bridge.exceptions import BeakerBridgeError, SettingsError
 from beaker_bridge.factory import TWEEN, can_make_session, is_kept, remember_response
-from beaker_bridge.settings import prefixed, read_options
+from beaker_bridge.option_reader import prefixed, read_options
 
 #: The tween's name in ``pyramid.tweens``.
 NAME = "beaker_bridge.session_tween_factory"

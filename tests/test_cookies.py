@@ -11,8 +11,9 @@ from hypothesis import strategies as st
 
 from beaker_bridge import cookies
 from beaker_bridge.cookies import HOST_ONLY, MAX_LIFETIME, CookieWriter, Signer, cookie_values, joined_values
-from beaker_bridge.settings import SessionOptions, read_options
-from beaker_bridge.settings import given as given_options
+from beaker_bridge.option_reader import given as given_options
+from beaker_bridge.option_reader import read_options
+from beaker_bridge.settings import SessionOptions
 
 NAME = "sid"
 #: What stands before the cookie's value in base64 or hexadecimal.

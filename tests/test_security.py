@@ -43,11 +43,11 @@ from webtest import TestApp
 from beaker_bridge import SessionMiddleware, SessionStoreError, SettingsError
 from beaker_bridge.cookies import MAX_COOKIE_SIZE
 from beaker_bridge.environ import commit_late
+from beaker_bridge.option_reader import read_options
 from beaker_bridge.profile import SECRET_SIZE, Binding
 from beaker_bridge.serializers import MAX_PLAIN_SIZE
 from beaker_bridge.session import MOVED_FOR, Session
 from beaker_bridge.session_base import MAX_COOKIES
-from beaker_bridge.settings import read_options
 from beaker_bridge.stores.base import Store
 from tests import machine
 from tests.fuzzing.memory import peak_of

@@ -29,17 +29,9 @@ from beaker.util import coerce_session_params
 from pyramid.request import Request
 from pyramid.response import Response
 
-from beaker_bridge import settings as settings_module
 from beaker_bridge.exceptions import SettingsError
-from beaker_bridge.settings import (
-    TABLE,
-    SessionOptions,
-    differing,
-    given,
-    option_rows,
-    prefixed,
-    read_options,
-)
+from beaker_bridge.option_reader import Given, differing, given, prefixed, read_options
+from beaker_bridge.settings import TABLE, SessionOptions, option_rows
 
 #: A secret of the tests: no text, no representation and no exception may hold it.
 GEHEIM = "geheim, and long enough to be a secret"
@@ -53,7 +45,7 @@ def options(**values):
 def faults(values):
     """Return what is told of wrong options, by option, where they are given under these names."""
     with pytest.raises(SettingsError) as caught:
-        read_options(values if isinstance(next(iter(values.values())), settings_module.Given) else given(values))
+        read_options(values if isinstance(next(iter(values.values())), Given) else given(values))
     return {error.name: str(error) for error in caught.value.errors}
 
 
@@ -882,7 +874,7 @@ def test_the_same_configuration_is_warned_about_once(caplog):
     """What is read again, by an application's own factory and by its include, is silent; another application is not."""
     settings = {"session.type": "memory", "session.url": "", "session.cookie_on_exception": "true"}
     told = [logged(caplog, values)[1] for values in (settings, settings, {**settings, "session.timeout": "60"})]
-    read_options({"cookie_on_exception": settings_module.Given("session.cookie_on_exception", "")}, quiet=True)
+    read_options({"cookie_on_exception": Given("session.cookie_on_exception", "")}, quiet=True)
 
     assert [len(lines) for lines in told] == [1, 0, 1]
     assert len(caplog.records) == 1

@@ -9,7 +9,7 @@ import pytest
 
 from beaker_bridge.cookies import Signer
 from beaker_bridge.exceptions import SettingsError
-from beaker_bridge.settings import given, read_options
+from beaker_bridge.option_reader import given, read_options
 from tests.requests import Browser, profile_of
 
 ALGORITHMS = ("sha1", "sha256", "sha512")

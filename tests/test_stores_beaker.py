@@ -12,8 +12,8 @@ from beaker.synchronization import null_synchronizer
 
 from beaker_bridge.codec import BareEnvelope, RecordCodec
 from beaker_bridge.exceptions import DamagedRecordError, SessionStoreError
+from beaker_bridge.option_reader import given, read_options
 from beaker_bridge.serializers import JSONSerializer
-from beaker_bridge.settings import given, read_options
 from beaker_bridge.stores import open_store
 from tests.contract import PATIENCE, StoreContract, together
 

@@ -16,8 +16,8 @@ from beaker.synchronization import FileSynchronizer
 
 from beaker_bridge.codec import PickledEnvelope, RecordCodec
 from beaker_bridge.exceptions import DamagedRecordError, SessionStoreError
+from beaker_bridge.option_reader import given, read_options
 from beaker_bridge.serializers import JSONSerializer
-from beaker_bridge.settings import given, read_options
 from beaker_bridge.stores import dbm as dbm_module
 from beaker_bridge.stores import open_store
 from beaker_bridge.stores.beaker import BeakerStore

@@ -9,7 +9,7 @@ import pytest
 from beaker.cache import clsmap
 
 from beaker_bridge.exceptions import SessionStoreError
-from beaker_bridge.settings import given, read_options
+from beaker_bridge.option_reader import given, read_options
 from beaker_bridge.stores import file as file_module
 from beaker_bridge.stores import open_store
 from beaker_bridge.stores.file import TEMPORARY

@@ -195,7 +195,7 @@ with locks.guard(sys.argv[2], 10), locks.queue(sys.argv[2], 10):
     thread = threading.Thread(target=take)
     thread.start()
     thread.join()
-from beaker_bridge.settings import given, read_options
+from beaker_bridge.option_reader import given, read_options
 from beaker_bridge.stores import open_store
 for kind in ("file", "dbm"):
     store = open_store(read_options(given({"type": kind, "data_dir": sys.argv[1]})))

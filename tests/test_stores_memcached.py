@@ -14,7 +14,7 @@ import memcache
 import pytest
 
 from beaker_bridge.exceptions import SessionConflictError, SessionStoreError, SessionTooLargeError, SettingsError
-from beaker_bridge.settings import given, read_options
+from beaker_bridge.option_reader import given, read_options
 from beaker_bridge.stores import open_store, servers
 from beaker_bridge.stores.memcached_client import MemcachedServer
 from tests.contract import KIB, PATIENCE, StoreContract, text, together

@@ -16,7 +16,7 @@ import pytest
 import redis
 
 from beaker_bridge.exceptions import SessionStoreError, SettingsError
-from beaker_bridge.settings import given, prefixed, read_options
+from beaker_bridge.option_reader import given, prefixed, read_options
 from beaker_bridge.stores import open_store, servers
 from beaker_bridge.stores import redis as redis_store
 from beaker_bridge.stores.servers import LEASE

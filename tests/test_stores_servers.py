@@ -17,7 +17,7 @@ import redis
 import sqlalchemy as sa
 
 from beaker_bridge.exceptions import SessionStoreError
-from beaker_bridge.settings import given, read_options
+from beaker_bridge.option_reader import given, read_options
 from beaker_bridge.stores import open_store, servers
 from beaker_bridge.stores.servers import PAUSE, AwayError, BrokenError, Pause, urgently
 from tests.contract import PATIENCE, together

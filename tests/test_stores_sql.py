@@ -17,7 +17,7 @@ from beaker.ext.sqla import SqlaNamespaceManager, make_cache_table
 from sqlalchemy.pool import NullPool, StaticPool
 
 from beaker_bridge.exceptions import SessionConflictError, SessionStoreError, SessionTooLargeError, SettingsError
-from beaker_bridge.settings import given, prefixed, read_options
+from beaker_bridge.option_reader import given, prefixed, read_options
 from beaker_bridge.stores import engines, open_store, sql
 from beaker_bridge.stores.base import Record, Swap
 from tests.contract import KIB, PATIENCE, StoreContract, text, together

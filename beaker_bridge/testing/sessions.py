@@ -21,9 +21,9 @@ from beaker_bridge.environ import (
 )
 from beaker_bridge.exceptions import SettingsError
 from beaker_bridge.middleware import SessionMiddleware
+from beaker_bridge.option_reader import given, read_options
 from beaker_bridge.profile import SessionProfile
 from beaker_bridge.pyramid_session import PyramidSession
-from beaker_bridge.settings import given, read_options
 
 AnyRequest = TypeVar("AnyRequest")
 
