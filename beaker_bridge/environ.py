@@ -246,6 +246,16 @@ def needs_commit(session_object: BeakerSessionObject | None) -> bool:
     return session is not None and (session.unsettled or "_dirty" in state or state["_params"]["auto"])
 
 
+def is_asked_to_commit(session_object: BeakerSessionObject) -> bool:
+    """Say whether somebody has asked to save, change or end a session that is loaded, since the last commit.
+
+    As :func:`needs_commit`, but a value that was handed out, which only Pyramid's views get, is not compared again.
+    """
+    state = session_object.__dict__
+    session: SafeSession = state["_sess"]
+    return bool(session._dirty or session.was_invalidated or state.get("_dirty") or state["_params"]["auto"])
+
+
 def loses_changes(session_object: BeakerSessionObject) -> bool:
     """Say whether anything is lost where the session is not committed; what was only read loses nothing."""
     state = session_object.__dict__

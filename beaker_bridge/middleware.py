@@ -15,6 +15,7 @@ from beaker_bridge.environ import (
     commit_before_error,
     commit_or_discard,
     headers_left,
+    is_asked_to_commit,
     is_streamed,
     let_go,
     needs_commit,
@@ -98,6 +99,9 @@ class SessionMiddleware:
         body = self.app(environ, session_start_response)
         if is_streamed(body, environ):
             return StreamedBody(body, session_object, environ)
+        if state["_sess"] is not None and is_asked_to_commit(session_object):
+            # By an application that has called start_response before; the server has sent nothing yet.
+            commit_or_discard(session_object, environ)
         let_go(session_object)
         return body
 

@@ -384,7 +384,6 @@ class SafeSession(BeakerAttributes, BeakerSession):
     def delete(self) -> None:
         """Drop the session as :meth:`invalidate` does; the new one is not stored as long as it is empty."""
         self.invalidate()
-        # Beaker's proxy marks itself as saved when it is deleted; that is no wish to store the new session.
         self._deleted = True
 
     def regenerate_id(self) -> None:
@@ -441,7 +440,8 @@ class SafeSession(BeakerAttributes, BeakerSession):
 
     def force(self) -> None:
         """Mark the session to be stored even if it is new and empty, as Beaker's ``save()`` does."""
-        if self._binding.sent:
+        # After ``delete()`` that is no wish of the application's: Beaker's proxy marks itself as saved then.
+        if self._binding.sent and not self._deleted:
             self._refuse_late_change()
         self.unsettled = self._dirty = self._forced = True
 

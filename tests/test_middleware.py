@@ -13,6 +13,7 @@ from beaker_bridge import (
     BeakerBridgeError,
     SessionMiddleware,
     SessionTooLargeError,
+    SessionTooLateError,
     SessionValueError,
     SettingsError,
 )
@@ -357,6 +358,68 @@ def test_an_error_page_saves_nothing_more_after_an_answer(late, caplog):
 
     assert held == [{"count": 1}]
     assert caplog.text == ""
+
+
+def beginning(change, body=list):
+    """Return an application that begins its answer, and changes the session then."""
+
+    def app(environ, start_response):
+        start_response("200 OK", [("Content-Type", "text/plain")])
+        change(environ[ENVIRON_KEY])
+        return body([b"done"])
+
+    return app
+
+
+def _look(browser):
+    """Return what the next request of a browser finds."""
+    held = []
+    browser.app.app = beginning(lambda session: held.append(dict(session)))
+    browser.get("/")
+    return held
+
+
+def _put(session):
+    session["put"] = 1
+    session.save()
+
+
+CHANGES = {
+    "save()": (_put, {"count": 1, "put": 1}),
+    "delete()": (lambda session: session.delete(), {}),
+    "invalidate()": (lambda session: session.invalidate(), {}),
+}
+
+
+@pytest.mark.parametrize("body", [list, tuple, iter])
+@pytest.mark.parametrize("change", CHANGES)
+def test_a_change_after_start_response_is_saved(change, body):
+    """An application may begin its answer before it changes or ends a session that the browser knows."""
+    changes, expected = CHANGES[change]
+    browser = TestApp(SessionMiddleware(counting, type="memory"))
+    browser.get("/")
+    browser.app.app = beginning(changes, body)
+    browser.get("/")
+
+    assert _look(browser) == [expected]
+
+
+def test_auto_saves_a_change_after_start_response():
+    """So is what is changed without a word, with ``auto``."""
+    browser = TestApp(SessionMiddleware(counting, type="memory", auto=True))
+    browser.get("/")
+    browser.app.app = beginning(lambda session: session.update(put=1))
+    browser.get("/")
+
+    assert _look(browser) == [{"count": 1, "put": 1}]
+
+
+@pytest.mark.parametrize("options", [{"type": "memory"}, {"type": "cookie", "validate_key": SECRET}])
+def test_what_needs_a_cookie_after_start_response_is_an_error(options):
+    """A session that begins when the answer has begun has no cookie: a server answers with a 500."""
+    app = SessionMiddleware(beginning(_put), **options)
+    with pytest.raises(SessionTooLateError):
+        _responses(app)
 
 
 @pytest.mark.parametrize("fault", FAILING)
