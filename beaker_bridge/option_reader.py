@@ -13,6 +13,7 @@ from typing import Any, NamedTuple
 
 from beaker_bridge.exceptions import SettingsError
 from beaker_bridge.kinds import MAX_SECONDS, Kind, OpenError, is_empty
+from beaker_bridge.masking import without_address
 from beaker_bridge.once import log_once
 from beaker_bridge.option_rules import (
     COOKIE,
@@ -193,11 +194,12 @@ def _convert(name: str, option: Given) -> Any:
     # Outside of the except block, since an error that is handled there would be the new one's context:
     # what a converter says may quote a secret.
     why = str(reason) if isinstance(reason, OpenError) else ""
-    raise _error(option.label, name, kind.rule, option.value, why) from None if is_secret(name) else reason
+    is_quoted = is_secret(name) or without_address(option.value) is not option.value
+    raise _error(option.label, name, kind.rule, option.value, why) from None if is_quoted else reason
 
 
 def _error(label: str, name: str, rule: str, value: object, why: str = "") -> SettingsError:
-    hidden = is_secret(name)
+    hidden, value = is_secret(name), without_address(value)
     message = f"{label} must be {rule}, got {_shown(value, hidden=hidden)}"
     return SettingsError(f"{message}: {why}" if why else message, name=name, value=None if hidden else value)
 

@@ -10,6 +10,7 @@ from typing import Any
 
 from beaker.util import DEFAULT_CACHE_KEY_LENGTH
 
+from beaker_bridge import masking
 from beaker_bridge.kinds import (
     ANYTHING,
     BACKEND,
@@ -58,7 +59,8 @@ NAMES = Kind("a list of regions' names, with commas, spaces or line breaks betwe
 
 def _option(kind: Kind, default: Any, help: str, types: Collection[str] | None = None) -> Any:  # noqa: A002
     """Return a row of the table; it counts for the types, ``None`` for all of them."""
-    return field(default=default, metadata={"kind": kind, "help": help, "types": types})
+    # There may be a password in any of them: what is shown is masked.
+    return field(default=default, repr=False, metadata={"kind": kind, "help": help, "types": types})
 
 
 # -- The table ---------------------------------------------------------------------------------------
@@ -134,7 +136,7 @@ class RegionOptions:
     log_file: Any = _option(ANYTHING, None, "accepted for Beaker's sake; Beaker ignores it")
 
     # What an unknown backend is given, unchecked.
-    backend_arguments: Mapping[str, Any] = field(default_factory=dict)
+    backend_arguments: Mapping[str, Any] = field(default_factory=dict, repr=False)
     # Which of them were given; the others are defaults.
     given: frozenset[str] = frozenset()
     # How they are named in the settings, or would be.
@@ -169,20 +171,10 @@ def counts(name: str, kind: str) -> bool:
 
 # -- Passwords ---------------------------------------------------------------------------------------
 
-
-_PASSWORD = re.compile(r"(?i)((?:^|[?&;\s])[a-z_]*(?:password|passwd|secret|token)=)[^&;\s]*")
-_SECRET_NAME = re.compile(r"(?i)password|passwd|secret|token")
+#: The options whose texts are shown, beside the address, which is masked.
+_SHOWN = frozenset(TABLE) - {"sa_opts"} | {"regions"}
 
 
 def masked(name: str, value: Any) -> Any:
-    """Return a value without the passwords that may be in it."""
-    if isinstance(value, Mapping):
-        return {key: masked(str(key), inner) for key, inner in value.items()}
-    if _SECRET_NAME.search(name):
-        return "…"
-    if isinstance(value, (list, tuple)):
-        return [masked(name, inner) for inner in value]
-    if not isinstance(value, str):
-        # An engine or a client: what it says of itself may be anything.
-        return value if isinstance(value, (int, float, type(None))) else f"<{type(value).__name__}>"
-    return _PASSWORD.sub(r"\1…", re.sub(r"(://[^/?#@:]*):[^/?#]*@", r"\1:…@", value))
+    """Return a value without the passwords that may be in it; of an option that we do not know, no text."""
+    return masking.masked(name, value, _SHOWN)

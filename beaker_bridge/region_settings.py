@@ -71,6 +71,10 @@ class _Given(NamedTuple):
     value: Any
     strict: bool
 
+    def __repr__(self) -> str:
+        # The value may be a secret.
+        return f"_Given({self.label!r}, …)"
+
 
 class _Read(NamedTuple):
     """The options of a region, or those that all regions share.
@@ -257,7 +261,7 @@ class _Reader:
         meant = "".join(f" (did you mean {near}?)" for near in _nearest(kind, [*beaker.cache.clsmap._clsmap]))
         return (
             f"{self._label(self._given_name(region, 'type'))} must be one of {', '.join(sorted(KNOWN_TYPES))}"
-            f" or another backend of Beaker's{meant}, got {kind!r}, which Beaker does not have yet"
+            f" or another backend of Beaker's{meant}, got {masked('type', kind)!r}, which Beaker does not have yet"
         )
 
     def _missing(self, region: str, options: RegionOptions) -> Iterator[Lack]:
@@ -352,7 +356,7 @@ def _full(owner: str, name: str) -> str:
 
 
 def _fault(label: str, name: str, rule: str, value: object) -> SettingsError:
-    shown = masked(name, value)
+    shown = masked(name.rpartition(".")[2], value)
     told = "an empty text" if is_empty(value) else repr(shown)
     return SettingsError(f"{label} must be {rule}, got {told}", name=name, value=shown)
 

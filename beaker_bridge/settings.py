@@ -44,6 +44,7 @@ from beaker_bridge.kinds import (
     Kind,
     one_of,
 )
+from beaker_bridge.masking import HIDDEN, without_address
 from beaker_bridge.option_rules import (
     CLUSTER,
     COOKIE,
@@ -338,7 +339,9 @@ class SessionOptions:
 
     def shown(self) -> dict[str, Any]:
         """Return the options that were given, without the secrets."""
-        return {name: "…" if is_secret(name) else getattr(self, name) for name in sorted(self.given)}
+        return {
+            name: HIDDEN if is_secret(name) else without_address(getattr(self, name)) for name in sorted(self.given)
+        }
 
     def label(self, name: str, *beside: str) -> str:
         """Return an option's name as it stands where it was given, or would stand beside some other ones."""

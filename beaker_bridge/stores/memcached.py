@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import secrets
 from collections.abc import Callable
+from contextlib import suppress
 from typing import Any, TypeVar
 
 from beaker_bridge.codec import BareEnvelope
 from beaker_bridge.exceptions import SettingsError
+from beaker_bridge.masking import masked
 from beaker_bridge.settings import SessionOptions
 from beaker_bridge.stores.base import Record, Swap, unreachable
 from beaker_bridge.stores.memcached_client import (
@@ -123,12 +125,13 @@ class MemcachedStore(ServerStore):
 def _servers(options: SessionOptions) -> list[MemcachedServer]:
     """Return the servers in the order in which they are named: it decides where a key is."""
     url = options.url if isinstance(options.url, str) else ""
-    try:
+    with suppress(ValueError):
         return [MemcachedServer(address.strip(), options.store_timeout) for address in url.split(";")]
-    except ValueError:
-        raise SettingsError(
-            f"{options.label('url')} must be a list of memcached's addresses (host:port or unix:/path) with semicolons"
-            f" between them, got {options.url!r}",
-            name="url",
-            value=options.url,
-        ) from None
+    # Outside of an except block: what is handled there quotes the address, which may be another server's.
+    shown = masked("url", options.url)
+    raise SettingsError(
+        f"{options.label('url')} must be a list of memcached's addresses (host:port or unix:/path) with semicolons"
+        f" between them, got {shown!r}",
+        name="url",
+        value=shown,
+    )

@@ -42,8 +42,8 @@ _LINE_END = b"\r\n"
 _CHUNK = 65536
 #: The forms of an address that python-memcached knows.
 _UNIX = re.compile(r"unix:(?P<path>.+)")
-_INET6 = re.compile(r"inet6:\[(?P<host>[^\[\]]+)\](:(?P<port>\d+))?")
-_INET = re.compile(r"(inet:)?(?P<host>[^:\s]+)(:(?P<port>\d+))?")
+_INET6 = re.compile(r"inet6:\[(?P<host>[^\[\]]+)\](:(?P<port>[0-9]+))?")
+_INET = re.compile(r"(inet:)?(?P<host>[^:/@\s]+)(:(?P<port>[0-9]+))?")
 #: The line before a value: its key, its flags, its size and its token.
 _VALUE = re.compile(rb"VALUE (\S+) (\d+) (\d+) (\d+)")
 
