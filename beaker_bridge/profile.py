@@ -21,6 +21,8 @@ log = logging.getLogger(__name__)
 
 #: A secret that is shorter than this, in bytes, is warned about.
 SECRET_SIZE = 32
+#: What is encrypted into a cookie is padded to a multiple of so many bytes.
+STEP = 128
 
 
 class SessionProfile:
@@ -73,19 +75,21 @@ def _codec(options: SessionOptions, envelope: Any) -> RecordCodec:
     # A pickle in a cookie would be code from the browser of whoever learns the key.
     legacy = None if options.type == COOKIE else options.legacy_serializer
     keys = _keys(options) or [""]
+    # Its user sees how long a cookie is. Compressed, that would tell him where what he sent repeats what is hidden.
+    step = STEP if options.type == COOKIE and options.encrypt_key else 0
     return RecordCodec(
-        _serializer(options.data_serializer, keys),
+        _serializer(options.data_serializer, keys, step),
         legacy=_serializer(legacy, keys) if legacy else None,
         cipher=_cipher(options),
         envelope=envelope,
     )
 
 
-def _serializer(choice: Any, keys: Sequence[str]) -> Serializer:
+def _serializer(choice: Any, keys: Sequence[str], step: int = 0) -> Serializer:
     if choice == "json":
-        return JSONSerializer(keys)
+        return JSONSerializer(keys, step=step)
     if choice == "pickle":
-        return PickleSerializer()
+        return PickleSerializer(step=step)
     serializer: Serializer = choice
     return serializer
 

@@ -37,7 +37,8 @@ _STORED = b"\x78\x01\x01"
 _SIZES, _LARGEST_BLOCK = struct.Struct("<HH"), 0xFFFF
 #: What is beside the block: that before it, and the checksum behind it.
 _BEFORE, _BEHIND = len(_STORED) + _SIZES.size, -4
-
+#: What may stand around JSON.
+_BLANK = " \t\n\r"
 
 #: From this many items on, a list of rows is looked at as a whole.
 _MANY = 32
@@ -133,10 +134,13 @@ class JSONSerializer:
 
     Args:
         keys: what HTML in a record is sealed with, beside a word in the record; the first one is the current one.
+        step: where it is not 0, records are not compressed, and are padded to a multiple of so many bytes: the length
+            of what is encrypted must not depend on its content.
     """
 
-    def __init__(self, keys: Sequence[str] = ("",)) -> None:
+    def __init__(self, keys: Sequence[str] = ("",), *, step: int = 0) -> None:
         self._keys = keys
+        self._step = step
         # One for all that this process writes: a session that nobody has changed is written as the same bytes.
         self._word = secrets.token_hex(16)
         self._seals = Seals(self._word, keys)
@@ -153,6 +157,9 @@ class JSONSerializer:
             raise SessionTooLargeError(
                 f"the session would have {len(text)} bytes as JSON, a record holds {MAX_PLAIN_SIZE}", value=len(text)
             )
+        if self._step:
+            text = _padded(text, self._step, b" ")
+            return _stored(text) if len(text) <= _LARGEST_BLOCK else zlib.compress(text, 0)
         return _stored(text) if len(text) <= MAX_STORED_SIZE else _compress(text)
 
     def loads(self, plain: bytes) -> Any:
@@ -205,9 +212,9 @@ def _decoded(text: str, decoder: Any) -> Any:
     try:
         value, end = decoder.scan_once(text, 0)
     except StopIteration:
-        end = None
-    # Others may put white space around; whatever else stands there, this refuses.
-    return value if end == len(text) else decoder.decode(text)
+        return decoder.decode(text)
+    # White space may be padding; whatever else stands there, this refuses.
+    return value if end == len(text) or not text[end:].strip(_BLANK) else decoder.decode(text)
 
 
 _told: set[tuple[str, str]] = set()
@@ -263,15 +270,30 @@ def _decompress(plain: bytes) -> bytes:
     return data
 
 
+def _padded(data: bytes, step: int, padding: bytes) -> bytes:
+    """Return data that are filled up to a multiple of a number of bytes."""
+    return data.ljust(-(-len(data) // step) * step, padding)
+
+
 class PickleSerializer:
-    """Beaker's pickled record. Who can write into the store can run code: see SECURITY.rst."""
+    """Beaker's pickled record. Who can write into the store can run code: see SECURITY.rst.
+
+    Args:
+        step: as :class:`JSONSerializer` has it.
+    """
+
+    def __init__(self, *, step: int = 0) -> None:
+        self._step = step
 
     def dumps(self, record: Any) -> bytes:
         """Return a record as bytes; raises what ``pickle`` raises."""
-        return pickle.dumps(record, 2)
+        plain = self.encode(record)
+        # A pickle ends at its first STOP.
+        return _padded(plain, self._step, pickle.STOP) if self._step else plain
 
-    #: The pickle of one value, for the detection of changes.
-    encode = dumps
+    def encode(self, value: Any) -> bytes:
+        """Return the pickle of one value, for the detection of changes."""
+        return pickle.dumps(value, 2)
 
     def loads(self, plain: bytes) -> Any:
         """Return the record; raises what ``pickle`` raises."""

@@ -309,6 +309,19 @@ def test_small_and_large_sessions_go_both_ways(pair, agreed, store, size):
     assert all(written == read for written, read in found)
 
 
+@pytest.mark.parametrize("serializer", SERIALIZERS)
+def test_encrypted_cookies_of_any_size_go_both_ways(pair, agreed, serializer):
+    """What is padded here is read there, and what is compressed there is read here, whatever its size."""
+    theirs, ours = pair(agreed("cookie", "encrypted", serializer))
+    found = []
+    for size, (writer, reader) in product([0, 10, 100, 130, 1200], ((theirs, ours), (ours, theirs))):
+        writer.get(f"/grow?{size}")
+        found.append((size, told_by(writer), told_by(reader)))
+
+    assert all(len(written["data"]["text"]) == 2 * size for size, written, _ in found)
+    assert all(written == read for _, written, read in found)
+
+
 @pytest.mark.parametrize("installation", INSTALLATIONS)
 @pytest.mark.parametrize("store", ["file", "cookie"])
 def test_each_installation_takes_turns(pair, agreed, store, installation):

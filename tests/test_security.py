@@ -44,7 +44,7 @@ from beaker_bridge import SessionMiddleware, SessionStoreError, SettingsError
 from beaker_bridge.cookies import MAX_COOKIE_SIZE
 from beaker_bridge.environ import commit_late
 from beaker_bridge.option_reader import read_options
-from beaker_bridge.profile import SECRET_SIZE, Binding
+from beaker_bridge.profile import SECRET_SIZE, STEP, Binding
 from beaker_bridge.serializers import MAX_PLAIN_SIZE
 from beaker_bridge.session import MOVED_FOR, Session
 from beaker_bridge.session_base import MAX_COOKIES
@@ -737,6 +737,62 @@ def test_a_plain_cookie_under_an_encrypt_key_is_refused(caplog):
 
     assert told["new"]
     assert "cannot be read as a session" in warning
+
+
+# -- The length of an encrypted cookie ---------------------------------------------------------------
+
+#: What the site knows, and its user shall not.
+CODES = ("20481639", "aaaaaaaa")
+
+
+def reflect(request):
+    """Keep what the user sends beside what is hidden from him."""
+    request.session.update(code=request.params["code"], note=request.params["note"], text="the usual words " * 20)
+    return {}
+
+
+@pytest.fixture
+def length_of(serializer):
+    """Return a function that gives the length of an encrypted cookie."""
+
+    def configured(config):
+        config.add_route("reflect", "/reflect")
+        config.add_view(reflect, route_name="reflect", renderer="json")
+
+    # The clock's digits are no secret, and need not be the same number of them.
+    options = {**COOKIES["encrypted"], "data_serializer": serializer, "clock": lambda: 2_000_000_000.125}
+    app = TestApp(install("filter", options, configured))
+
+    def length(code, note):
+        app.get("/reflect", {"code": code, "note": note})
+        return len(app.cookies[NAME])
+
+    return length
+
+
+@pytest.mark.parametrize("serializer", ["json", "pickle"])
+@pytest.mark.parametrize("code", CODES)
+def test_an_encrypted_cookie_does_not_tell_by_its_length_what_is_in_it(length_of, code):
+    """What a user sends makes no cookie shorter where it repeats what is hidden, in whole, in part, or often."""
+    guesses = [code, code[:4] + code[3::-1], code[::-1], "13795246", "zzzzzzzz"]
+
+    assert len({length_of(code, guess) for guess in guesses}) == 1
+    assert len({length_of(code, " ".join([guess] * 9)) for guess in guesses}) == 1
+
+
+@pytest.mark.parametrize("serializer", ["json", "pickle"])
+def test_an_encrypted_cookie_grows_in_steps(length_of):
+    """Its length tells what is in it to some 128 bytes: a name, a role or a plan more or less is not seen."""
+    lengths = [length_of("20481639", "n" * size) for size in range(3 * STEP)]
+
+    assert len(set(lengths)) in (3, 4)
+    assert lengths == sorted(lengths)
+
+
+@pytest.mark.parametrize("serializer", ["json", "pickle"])
+def test_an_encrypted_cookie_holds_what_a_browser_does(length_of):
+    """What is neither compressed nor padded over the limit fits: 2,400 bytes of an application's own."""
+    assert length_of("20481639", "n" * 2000) < MAX_COOKIE_SIZE
 
 
 # -- The cookie --------------------------------------------------------------------------------------

@@ -1,6 +1,7 @@
 """Records to plain bytes and back: JSON, and pickle."""
 
 import json
+import secrets
 import tracemalloc
 import zlib
 from datetime import date, datetime, time, timedelta, timezone
@@ -370,3 +371,28 @@ def test_a_bomb_is_cut(envelope, bomb):
 
     assert len(raw) < 1 << 20
     assert peak < 3 * MAX_PLAIN_SIZE
+
+
+# -- Padded ------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("size", [0, 1, 63, 64, 300, 65_400, 70_000, 200_000])
+@pytest.mark.parametrize(
+    ("serializer", "beakers"),
+    [(JSONSerializer(step=64), BeakerJSONSerializer()), (PickleSerializer(step=64), BeakerPickleSerializer())],
+    ids=["json", "pickle"],
+)
+def test_a_padded_record_is_read_by_beaker_and_here(serializer, beakers, size):
+    """A record that is padded has the same length whatever is in it, and every reader finds the same in it."""
+    record = {"a": "x" * size}
+    plain = serializer.dumps(record)
+
+    assert serializer.loads(plain) == type(serializer)().loads(plain) == beakers.loads(plain) == record
+    assert len(plain) == len(serializer.dumps({"a": secrets.token_hex(size)[:size]}))
+
+
+def test_white_space_alone_is_no_record():
+    """What is nothing but padding, or has something behind it, is no JSON."""
+    for text in (b"", b" ", b"{} \xc2\xa0", b"{} {}"):
+        with pytest.raises(ValueError, match="E"):
+            JSONSerializer().loads(zlib.compress(text))
