@@ -174,7 +174,8 @@ def test_what_a_killed_writer_left_is_swept(tmp_path, name, old):
     profile = profile_of(type=name, data_dir=str(tmp_path))
     browser = Browser(profile)
     browser.write(a=1)
-    (written,) = [path for path in Path(tmp_path).rglob(f"{browser.id}.*") if path.suffix in (".cache", ".dir")]
+    # Which files there are is the dbm module's own.
+    written = min(path for path in Path(tmp_path).rglob(f"{browser.id}.*") if path.suffix != ".lock")
     left = written.with_name(f"{written.name}.0123456789abcdef.bridge-tmp")
     left.write_bytes(b"half")
     age = ABANDONED_AFTER + 60 if old else 0
