@@ -57,6 +57,15 @@ class Asked:
         return arguments
 
 
+    def probe(self):
+        """Ask by a statement of our own."""
+        return self()
+
+
+def well():
+    """Answer a probe."""
+
+
 def away(error_class=AwayError, original=None):
     return error_class("no store", name="ext:test", original=original or OSError("refused"))
 
@@ -74,16 +83,16 @@ def test_a_server_that_is_well_is_asked(clock):
     """Without a failure every call asks, and has the answer."""
     pause, step = Pause(), Asked()
 
-    assert [pause.ask(step, 1, 2), pause.ask(step)] == [(1, 2), ()]
+    assert [pause.ask(step.probe, step, 1, 2), pause.ask(step.probe, step)] == [(1, 2), ()]
     assert step.count == 2
 
 
 def test_a_server_that_is_away_is_left_alone(clock):
     """After a failure nobody asks until the pause is over; the error says so, and has the original one."""
     pause, step = Pause(), Asked(away())
-    first = refused(lambda: pause.ask(step))
+    first = refused(lambda: pause.ask(step.probe, step))
     clock.now += 0.99 * PAUSE
-    second = refused(lambda: pause.ask(step))
+    second = refused(lambda: pause.ask(step.probe, step))
 
     assert step.count == 1
     assert first is step.failure
@@ -94,19 +103,19 @@ def test_a_server_that_is_away_is_left_alone(clock):
 def test_after_the_pause_the_server_is_asked_again(clock):
     """When the pause is over the next call asks; with its answer the pause has ended for all."""
     pause, step = Pause(), Asked(away())
-    refused(lambda: pause.ask(step))
+    refused(lambda: pause.ask(step.probe, step))
     step.failure = None
     clock.now += PAUSE
 
-    assert [pause.ask(step) for _ in range(3)] == [()] * 3
+    assert [pause.ask(step.probe, step) for _ in range(3)] == [()] * 3
 
 
 def test_a_failure_after_the_pause_begins_another(clock):
     """Who finds the server still away begins a new pause."""
     pause, step = Pause(), Asked(away())
     for _ in range(3):
-        refused(lambda: pause.ask(step))
-        refused(lambda: pause.ask(step))
+        refused(lambda: pause.ask(step.probe, step))
+        refused(lambda: pause.ask(step.probe, step))
         clock.now += PAUSE
 
     assert step.count == 3
@@ -115,20 +124,19 @@ def test_a_failure_after_the_pause_begins_another(clock):
 def test_one_finds_out(clock):
     """While one call finds out whether the server is back, the others do not ask, and do not wait."""
     pause, step = Pause(), Asked(away())
-    refused(lambda: pause.ask(step))
+    refused(lambda: pause.ask(step.probe, step))
     clock.now += PAUSE
     asking, answered = threading.Event(), threading.Event()
 
     def probe():
         asking.set()
         answered.wait(PATIENCE)
-        return "back"
 
     with ThreadPoolExecutor(1) as pool:
-        answer = pool.submit(pause.ask, probe)
+        answer = pool.submit(pause.ask, probe, lambda: "back")
         asking.wait(PATIENCE)
         clock.now += 10 * PAUSE
-        errors = together(*[lambda: refused(lambda: pause.ask(step))] * 8)
+        errors = together(*[lambda: refused(lambda: pause.ask(step.probe, step))] * 8)
         answered.set()
 
         assert answer.result(PATIENCE) == "back"
@@ -139,11 +147,11 @@ def test_one_finds_out(clock):
 def test_those_who_find_out_at_once_are_one(clock):
     """Of many calls at the end of a pause one asks, in each round."""
     pause, step = Pause(), Asked(away())
-    refused(lambda: pause.ask(step))
+    refused(lambda: pause.ask(step.probe, step))
     counts = []
     for _ in range(50):
         clock.now += PAUSE
-        together(*[lambda: refused(lambda: pause.ask(step))] * 8)
+        together(*[lambda: refused(lambda: pause.ask(step.probe, step))] * 8)
         counts.append(step.count)
 
     assert counts == list(range(2, 52))
@@ -155,27 +163,66 @@ def test_what_is_no_failure_to_reach_it_begins_no_pause(clock, error):
     pause, step = Pause(), Asked(error)
     for _ in range(2):
         with pytest.raises(type(error)):
-            pause.ask(step)
-    refused(lambda: pause.ask(Asked(away())))
+            pause.ask(well, step)
+    refused(lambda: pause.ask(well, Asked(away())))
     clock.now += PAUSE
     for _ in range(2):
         with pytest.raises(type(error)):
-            pause.ask(step)
+            pause.ask(well, step)
 
     assert step.count == 4
 
 
-def test_a_connection_that_broke_begins_no_pause(clock):
-    """After a connection that broke the next call asks at once; where that fails, too, the pause begins."""
-    pause, step = Pause(), Asked(away(BrokenError))
-    refused(lambda: pause.ask(step))
-    step.failure = None
-    well = pause.ask(step)
-    step.failure = away(BrokenError)
-    for _ in range(3):
-        refused(lambda: pause.ask(step))
+def test_a_probe_that_is_refused_is_an_answer(clock):
+    """A server that refuses our own statement, for a missing right say, is there: the pause has ended."""
+    pause, step = Pause(), Asked()
+    refused(lambda: pause.ask(well, Asked(away())))
+    clock.now += PAUSE
 
-    assert (well, step.count) == ((), 4)
+    assert pause.ask(Asked(SessionStoreError("no right")), step, 1) == (1,)
+
+
+def test_a_statement_that_broke_is_nobody_elses_matter(clock):
+    """After a statement that broke the next call finds out by a probe, and goes on; however often one breaks."""
+    pause, probe, step, hostile = Pause(), Asked(), Asked(), Asked(away(BrokenError))
+    for _ in range(3):
+        refused(lambda: pause.ask(probe, hostile))
+        pause.ask(probe, step)
+        pause.ask(probe, step)
+
+    assert (probe.count, step.count) == (3, 6)
+
+
+def test_a_statement_that_broke_and_a_server_that_is_away(clock):
+    """Where the probe fails as well, the pause begins, for those too who have waited for its outcome."""
+    pause, step, hostile = Pause(), Asked(), Asked(away(BrokenError))
+    refused(lambda: pause.ask(well, hostile))
+    probe = Asked(away())
+    errors = together(*[lambda: refused(lambda: pause.ask(probe, step))] * 4)
+
+    assert (probe.count, step.count) == (1, 0)
+    assert sorted("left alone" in str(error) for error in errors) == [False, True, True, True]
+
+
+def test_who_waits_for_the_outcome_of_a_probe(clock):
+    """In doubt the others wait for the one who finds out, and go on; not for long, where there is no answer."""
+    pause, step = Pause(), Asked()
+    refused(lambda: pause.ask(well, Asked(away(BrokenError))))
+    asking, over = threading.Event(), threading.Event()
+
+    def probe():
+        asking.set()
+        over.wait(PATIENCE)
+
+    with ThreadPoolExecutor(2) as pool:
+        first = pool.submit(pause.ask, probe, step)
+        asking.wait(PATIENCE)
+        impatient = refused(lambda: pause.ask(probe, step))
+        second = pool.submit(pause.ask, well, step)
+        over.set()
+
+        assert "left alone" in str(impatient)
+        assert (first.result(PATIENCE), second.result(PATIENCE)) == ((), ())
 
 
 def test_a_late_failure_says_nothing_about_a_server_that_is_back(clock):
@@ -189,17 +236,17 @@ def test_a_late_failure_says_nothing_about_a_server_that_is_back(clock):
         raise away()
 
     with ThreadPoolExecutor(1) as pool:
-        late = pool.submit(pause.ask, hang)
+        late = pool.submit(pause.ask, well, hang)
         asking.wait(PATIENCE)
-        refused(lambda: pause.ask(step))
+        refused(lambda: pause.ask(step.probe, step))
         clock.now += PAUSE
         step.failure = None
-        pause.ask(step)
+        pause.ask(step.probe, step)
         over.set()
         with pytest.raises(AwayError):
             late.result(PATIENCE)
 
-    assert pause.ask(step) == ()
+    assert pause.ask(step.probe, step) == ()
 
 
 def test_a_second_failure_does_not_prolong_the_pause(clock):
@@ -207,29 +254,29 @@ def test_a_second_failure_does_not_prolong_the_pause(clock):
     pause, step = Pause(), Asked(away())
 
     def fail_later():
-        refused(lambda: pause.ask(step))
+        refused(lambda: pause.ask(step.probe, step))
         clock.now += PAUSE / 2
         raise away()
 
-    refused(lambda: pause.ask(fail_later))
+    refused(lambda: pause.ask(well, fail_later))
     clock.now += PAUSE / 2
     step.failure = None
 
-    assert pause.ask(step) == ()
+    assert pause.ask(step.probe, step) == ()
 
 
 def test_what_is_urgent_asks_in_any_case(clock):
     """During a pause an urgent call asks, in its own thread only, and ends the pause for all if it is answered."""
-    pause, step = Pause(), Asked(away())
-    refused(lambda: pause.ask(step))
+    pause, probe, step = Pause(), Asked(away()), Asked()
+    refused(lambda: pause.ask(well, Asked(away())))
     with urgently():
-        refused(lambda: pause.ask(step))
-        together(lambda: refused(lambda: pause.ask(step)))
-        step.failure = None
-        pause.ask(step)
+        refused(lambda: pause.ask(probe, step))
+        together(lambda: refused(lambda: pause.ask(probe, step)))
+        probe.failure = None
+        pause.ask(probe, step)
 
-    assert step.count == 3
-    assert pause.ask(step) == ()
+    assert (probe.count, step.count) == (2, 1)
+    assert pause.ask(probe, step) == ()
 
 
 # -- On real servers ---------------------------------------------------------------------------------
@@ -298,7 +345,7 @@ def test_what_is_remembered_of_a_failure_keeps_nothing_alive(clock):
         failure.original.connection = added
         raise failure
 
-    refused(lambda: pause.ask(fail))
+    refused(lambda: pause.ask(well, fail))
     gc.collect()
 
     assert [reference() for reference in kept] == [None, None]
@@ -314,8 +361,8 @@ class PeculiarError(Exception):
 def test_an_error_that_cannot_be_remembered(clock):
     """A client's error of a peculiar kind does no harm: during a pause its text is there."""
     pause, step = Pause(), Asked(away(original=PeculiarError("refused", code=1)))
-    first = refused(lambda: pause.ask(step))
-    second = refused(lambda: pause.ask(step))
+    first = refused(lambda: pause.ask(well, step))
+    second = refused(lambda: pause.ask(well, step))
 
     assert isinstance(first.original, PeculiarError)
     assert (str(second).partition(";")[0], second.original) == ("no store", None)

@@ -20,9 +20,12 @@ from beaker_bridge.stores.memcached_client import (
     expiry,
     server_of,
 )
-from beaker_bridge.stores.servers import AwayError, BrokenError, Pause, ServerStore, outcome, too_large
+from beaker_bridge.stores.servers import BrokenError, Pause, ServerStore, outcome, too_large
 
 T = TypeVar("T")
+
+#: The key by which we find out whether a server answers.
+_PROBE = "beaker_bridge_probe"
 
 
 class MemcachedStore(ServerStore):
@@ -95,7 +98,11 @@ class MemcachedStore(ServerStore):
         return self._ask(server, server.cas, key, new, expires, record.token)
 
     def _ask(self, server: MemcachedServer, operation: Callable[..., T], key: str, *arguments: Any) -> T:
-        answer: T = self._pauses[server].ask(self._translated, server, operation, key, *arguments)
+        def probe() -> object:
+            # A key that nobody has: the answer is small.
+            return self._translated(server, server.gets, _PROBE)
+
+        answer: T = self._pauses[server].ask(probe, self._translated, server, operation, key, *arguments)
         return answer
 
     def _translated(self, server: MemcachedServer, operation: Callable[..., T], key: str, *arguments: Any) -> T:
@@ -107,9 +114,8 @@ class MemcachedStore(ServerStore):
             raise unreachable(self.kind, error) from error
         except OSError as error:
             server.close()
-            # Of a connection that breaks nobody knows yet whether the server is away.
-            error_class = BrokenError if isinstance(error, ConnectionError) else AwayError
-            raise unreachable(self.kind, error, error_class) from error
+            # Nobody knows yet whether the server is away: a slow link cannot carry a large record in time.
+            raise unreachable(self.kind, error, BrokenError) from error
 
     # -- The lock, beside the session on its server --------------------------------------------------
 

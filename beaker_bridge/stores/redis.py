@@ -165,7 +165,8 @@ class RedisStore(ServerStore):
             return self._call(key, "EVAL", script.text, 1, key, *arguments)
 
     def _call(self, key: str, *command: Any) -> Any:
-        return self._pause_of(key).ask(self._execute, command)
+        # The probe goes to the node that has the key, and is answered as shortly as it is asked.
+        return self._pause_of(key).ask(lambda: self._execute(("EXISTS", key)), self._execute, command)
 
     def _pause_of(self, key: str) -> Pause:
         """Return the pause of the server that has a key."""
@@ -203,15 +204,9 @@ class RedisStore(ServerStore):
         # Of redis-py's own pool being full, the server knows nothing.
         if not isinstance(error, _AWAY) or isinstance(error, _POOL_IS_FULL):
             return SessionStoreError
-        # Behind sentinels a new connection may lead to another master than the one that hangs.
-        broken = type(error) is _redis.ConnectionError or (
-            self._has_sentinels and isinstance(error, _redis.TimeoutError)
-        )
+        # A slow link may not carry a large record in time, and a new connection may lead to another master.
+        broken = type(error) is _redis.ConnectionError or isinstance(error, _redis.TimeoutError)
         return BrokenError if broken else AwayError
-
-    @property
-    def _has_sentinels(self) -> bool:
-        return isinstance(self._address, str) and self._address.startswith(_SENTINEL_SCHEME)
 
     def _drop_idle(self) -> None:
         """Close the connections that nobody uses: they may lead to the same dead end, one after the other."""

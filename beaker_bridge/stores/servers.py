@@ -22,6 +22,8 @@ T = TypeVar("T")
 
 #: Seconds for which a server that could not be reached is left alone.
 PAUSE = 1
+#: Seconds for which a request waits while another one finds out whether a server is away.
+DOUBT = 0.3
 #: Seconds after which a lock ends by itself, whose holder has died; more where waits are long.
 LEASE = 30
 #: The shortest and the longest pause between two tries for a lock that somebody holds, in seconds.
@@ -33,30 +35,37 @@ class AwayError(SessionStoreError):
 
 
 class BrokenError(AwayError):
-    """A connection broke: the server may be well, or there again after a restart."""
+    """A statement was not answered: its connection broke, or its time was over.
+
+    The server may be well, or there again after a restart: it may be this statement's row that is locked, or its
+    record that is too large.
+    """
 
 
 class Pause:
     """Leaves a server alone for a while when it could not be reached: each try would cost a request its time.
 
-    When the pause is over one caller finds out; the others go on without the server until it has.
-    A connection that broke begins no pause by itself: the next caller finds out at once.
+    Whether it is back, and whether it is away when a statement was not answered, is found out by a statement of
+    our own, never by a user's: what one user's record does to a connection is nobody else's matter.
     """
 
     def __init__(self) -> None:
-        #: One object as long as the server is up, nothing during a pause: the one thing that a call
+        #: One object as long as the server is up, None in doubt and in a pause: the one thing that a call
         #: looks at. A call that began before the server was back says nothing about it as it is now.
         self._up: object | None = object()
         self._guard = threading.Lock()
-        self._finding_out = False
+        #: Held by who finds out.
+        self._turn = threading.Lock()
+        #: The end of the pause; 0 in doubt.
         self._until = 0.0
-        self._failure: AwayError | None = None
+        self._failure = AwayError("")
 
-    def ask(self, step: Callable[..., T], *arguments: Any) -> T:
+    def ask(self, probe: Callable[[], object], step: Callable[..., T], *arguments: Any) -> T:
         """Ask the server, unless it is left alone.
 
         Args:
-            step: what asks; it raises :class:`AwayError` where the server cannot be reached.
+            probe: a small statement of our own, which raises :class:`AwayError` where the server cannot be reached.
+            step: what asks; it raises the same, and :class:`BrokenError` where that is in doubt.
             arguments: the step's.
 
         Raises:
@@ -64,47 +73,55 @@ class Pause:
         """
         up = self._up
         if up is None:
-            return self._find_out(step, arguments)
+            up = self._find_out(probe)
         try:
             return step(*arguments)
         except AwayError as failure:
-            self._begin(failure, up)
-            raise
-
-    def _begin(self, failure: AwayError, up: object) -> None:
-        with self._guard:
-            if self._up is up:
-                self._up, self._failure = None, _bare(failure)
-                self._until = time.monotonic() + (0 if isinstance(failure, BrokenError) else PAUSE)
-
-    def _find_out(self, step: Callable[..., T], arguments: tuple[Any, ...]) -> T:
-        if not getattr(_urgent, "asks", False):
-            self._take_turn()
-        failure = None
-        try:
-            return step(*arguments)
-        except AwayError as error:
-            failure = error
-            raise
-        finally:
             with self._guard:
-                self._finding_out = False
-                if failure is None:
-                    # It has answered, if only with an error.
-                    self._up, self._failure = object(), None
-                else:
-                    self._failure, self._until = _bare(failure), time.monotonic() + PAUSE
+                if self._up is up:
+                    self._up, self._failure = None, _bare(failure)
+                    self._until = 0 if isinstance(failure, BrokenError) else time.monotonic() + PAUSE
+            raise
 
-    def _take_turn(self) -> None:
+    def _find_out(self, probe: Callable[[], object]) -> object:
+        """Return what says that the server is up; raises :class:`AwayError` where it is not."""
+        if getattr(_urgent, "asks", False):
+            return self._probed(probe)
+        # In doubt the others wait a moment for the one who finds out; after a pause they do not.
+        if not self._turn.acquire(timeout=0 if self._until else DOUBT):
+            raise self._left_alone()
+        try:
+            up = self._up
+            if up is not None:
+                return up
+            if time.monotonic() < self._until:
+                raise self._left_alone()
+            return self._probed(probe)
+        finally:
+            self._turn.release()
+
+    def _probed(self, probe: Callable[[], object]) -> object:
+        try:
+            probe()
+        except AwayError as failure:
+            with self._guard:
+                self._failure, self._until = _bare(failure), time.monotonic() + PAUSE
+            raise
+        except SessionStoreError:
+            # It has answered, if only with an error.
+            pass
+        up = object()
         with self._guard:
-            failure = self._failure
-            if failure is not None and (self._finding_out or time.monotonic() < self._until):
-                raise AwayError(
-                    f"{failure}; it is left alone for up to {PAUSE} s after a failure",
-                    name=failure.name,
-                    original=failure.original,
-                )
-            self._finding_out = True
+            self._up = up
+        return up
+
+    def _left_alone(self) -> AwayError:
+        failure = self._failure
+        return AwayError(
+            f"{failure}; it is left alone for up to {PAUSE} s after a failure",
+            name=failure.name,
+            original=failure.original,
+        )
 
 
 def _bare(failure: AwayError) -> AwayError:

@@ -24,6 +24,8 @@ from beaker_bridge.stores.servers import AwayError, BrokenError, ServerStore, ou
 
 T = TypeVar("T")
 
+#: The statement by which we find out whether the server answers.
+_PROBE = sa.select(sa.literal_column("1"))
 #: How often a statement is tried that the server refuses for what others do at once.
 TRIES = 5
 #: How many namespaces are read at once.
@@ -173,8 +175,11 @@ class SQLStore(ServerStore):
     # -- The connection ------------------------------------------------------------------------------
 
     def _run(self, work: Callable[[sa.Connection], T]) -> T:
-        answer: T = self._pause.ask(self._tried, work)
+        answer: T = self._pause.ask(self._probe, self._tried, work)
         return answer
+
+    def _probe(self) -> object:
+        return self._tried(lambda connection: connection.scalar(_PROBE))
 
     def _tried(self, work: Callable[[sa.Connection], T]) -> T:
         """Do something with a connection; once more on a new one, where the server has closed it."""
