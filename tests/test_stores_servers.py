@@ -56,7 +56,6 @@ class Asked:
             raise self.failure
         return arguments
 
-
     def probe(self):
         """Ask by a statement of our own."""
         return self()

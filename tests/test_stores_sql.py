@@ -7,9 +7,11 @@ import pickle
 import secrets
 import socket
 import sqlite3
+import threading
 import traceback
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, closing, contextmanager
+from functools import partial
 
 import pytest
 import sqlalchemy as sa
@@ -21,6 +23,7 @@ from beaker_bridge.option_reader import given, prefixed, read_options
 from beaker_bridge.stores import engines, open_store, sql
 from beaker_bridge.stores.base import Record, Swap
 from tests.contract import KIB, PATIENCE, StoreContract, text, together
+from tests.requests import Browser, profile_of
 from tests.servers.proxy import Proxy
 
 ID = "0123456789abcdef" * 2
@@ -446,6 +449,9 @@ def test_a_serialization_failure_is_a_lost_swap(postgresql_server):
         assert swap.result(PATIENCE) == Swap(False, Record(b"theirs"))
 
 
+SERIALIZABLE = "options=-c%20default_transaction_isolation%3Dserializable"
+
+
 # Databases refuse statements when others are at work; here, at the word of a function of the test's own.
 REFUSE = """
 CREATE SEQUENCE {name}_calls;
@@ -464,25 +470,27 @@ def refusing(server, times):
     return name
 
 
-@pytest.mark.parametrize(("times", "is_read"), [(2, True), (99, False)])
+@pytest.mark.parametrize(("times", "is_read"), [(7, True), (10**6, False)])
 def test_a_refused_read_is_tried_again(postgresql_server, times, is_read):
-    """A read that the database refuses for what others do is tried again, a few times."""
+    """A read that the database refuses for what others do is tried again, for ``store_timeout``."""
     opened(postgresql_server.url).swap(OTHER_ID, None, b"x")
     name = refusing(postgresql_server, times)
     execute(postgresql_server, f"CREATE VIEW {name} AS SELECT * FROM beaker_cache WHERE {name}()")
-    store = opened(postgresql_server.url, table_name=name)
+    store = opened(postgresql_server.url, table_name=name, store_timeout=PATIENCE if is_read else 0.1)
 
     if is_read:
         assert store.read(OTHER_ID).raw == b"x"
     else:
-        assert "a query was refused" in str(refused(lambda: store.read(OTHER_ID)))
+        error = refused(lambda: store.read(OTHER_ID))
+        assert "ext:database refused it for 0.1 s: DeadlockDetected('refused" in str(error)
+        assert error.original.sqlstate == "40P01"
 
 
-@pytest.mark.parametrize(("times", "is_made"), [(2, True), (99, False)])
+@pytest.mark.parametrize(("times", "is_made"), [(7, True), (10**6, False)])
 def test_a_refused_insert_is_tried_again(postgresql_server, times, is_made):
     """A new session is not given up where its insert is refused, though nothing stands there."""
     name = refusing(postgresql_server, times)
-    store = opened(postgresql_server.url, table_name=name)
+    store = opened(postgresql_server.url, table_name=name, store_timeout=PATIENCE if is_made else 0.1)
     store.read(ID)
     execute(
         postgresql_server,
@@ -495,22 +503,77 @@ def test_a_refused_insert_is_tried_again(postgresql_server, times, is_made):
         assert store.swap(ID, None, b"x").made
         assert store.read(ID).raw == b"x"
     else:
-        assert "an INSERT was refused" in str(refused(lambda: store.swap(ID, None, b"x")))
+        assert "refused it for 0.1 s" in str(refused(lambda: store.swap(ID, None, b"x")))
 
 
-@pytest.mark.parametrize(("state", "number"), [("40001", 1213), ("HY000", 1020)])
-def test_a_deadlock_is_a_lost_swap(mariadb_server, state, number):
-    """Where MariaDB ends a write for a deadlock, or for a changed row, the swap is lost, and shows what stands."""
+@pytest.mark.parametrize(("state", "number"), [("40001", 1213), ("HY000", 1020), ("HY000", 1205)])
+@pytest.mark.parametrize("event", ["INSERT", "UPDATE", "DELETE"])
+def test_a_write_that_mariadb_refuses_is_tried_again(mariadb_server, state, number, event):
+    """Where MariaDB ends a statement for a deadlock, a changed or a locked row, the swap is made at a later try."""
     name = f"deadlock_{secrets.token_hex(4)}"
-    store = opened(mariadb_server.url, table_name=name)
-    record = store.swap(ID, None, b"ours").found
+    store = opened(mariadb_server.url, table_name=name, store_timeout=PATIENCE)
+    record = None if event == "INSERT" else store.swap(ID, None, b"ours").found
+    new = None if event == "DELETE" else b"mine"
+    store.read(ID)
     execute(
         mariadb_server,
-        f"CREATE TRIGGER {name} BEFORE UPDATE ON {name} FOR EACH ROW"
-        f" SIGNAL SQLSTATE '{state}' SET MYSQL_ERRNO = {number}, MESSAGE_TEXT = 'refused'",
+        f"CREATE TRIGGER {name} BEFORE {event} ON {name} FOR EACH ROW BEGIN"
+        f" SET @{name} = coalesce(@{name}, 0) + 1; IF @{name} < 7 THEN"
+        f" SIGNAL SQLSTATE '{state}' SET MYSQL_ERRNO = {number}, MESSAGE_TEXT = 'refused'; END IF; END",
     )
 
-    assert store.swap(ID, record, b"mine") == Swap(False, Record(b"ours"))
+    assert store.swap(ID, record, new).made
+    assert store.read(ID) == (new and Record(new))
+
+
+def test_a_lock_that_the_server_would_not_release_at_first(postgresql_server):
+    """Where transactions are serializable and the end of a lock is refused, it is tried again: no lock stays."""
+    session_id = secrets.token_hex(16)
+    store = opened(f"{postgresql_server.url}?{SERIALIZABLE}")
+    taken, over = threading.Event(), threading.Event()
+
+    def hold():
+        with store.lock(session_id, PATIENCE):
+            taken.set()
+            over.wait(PATIENCE)
+
+    with ThreadPoolExecutor(1) as pool, postgresql_server.client() as other, postgresql_server.client() as watcher:
+        holding = pool.submit(hold)
+        taken.wait(PATIENCE)
+        other.execute("BEGIN")
+        # Another version of the same row, for which PostgreSQL refuses the deletion.
+        other.execute(f"UPDATE beaker_cache SET accessed = now() WHERE namespace = '{session_id}.lock'")
+        over.set()
+        while not watcher.execute("SELECT 1 FROM pg_locks WHERE NOT granted").fetchone():
+            assert not holding.done()
+        other.execute("COMMIT")
+        holding.result(PATIENCE)
+
+    assert store._read(f"{session_id}.lock") is None
+
+
+def test_exclusive_blocks_where_transactions_are_serializable(postgresql_server):
+    """Of blocks of several processes none is lost, and none fails, though the server refuses what overlaps."""
+    url = f"{postgresql_server.url}?{SERIALIZABLE}"
+    # Each with a store of its own, as processes have.
+    profiles = [profile_of(type="ext:database", url=url, store_timeout=5) for _ in range(4)]
+    browser = Browser(profiles[0])
+    browser.write(count=0)
+
+    def count(profile):
+        for _ in range(4):
+            request = browser.begin(profile)
+            with request.session.exclusive():
+                request.session["count"] += 1
+            request.commit()
+
+    together(*[partial(count, profile) for profile in profiles])
+
+    assert browser.read()["count"] == 16
+    assert profiles[0].store._read(f"{browser.id}.lock") is None
+
+    for profile in profiles:
+        profile.store.close()
 
 
 def journal_of(folder):
@@ -568,7 +631,7 @@ def test_a_table_that_wants_more_is_an_error(tmp_path):
     table = make_cache_table(sa.MetaData())
     table.append_column(sa.Column("tenant", sa.Integer, nullable=False))
     table.create(engine)
-    store = opened(None, type="ext:sqla", bind=engine, table=table)
+    store = opened(None, type="ext:sqla", bind=engine, table=table, store_timeout=0.05)
 
     assert "an INSERT was refused" in str(refused(lambda: store.swap(ID, None, b"x")))
 

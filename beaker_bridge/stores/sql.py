@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import random
 import re
 import secrets
 import time
@@ -20,29 +21,30 @@ from beaker_bridge.exceptions import SessionStoreError, SettingsError
 from beaker_bridge.settings import SessionOptions
 from beaker_bridge.stores.base import ID_FORM, Record, Swap, unreachable
 from beaker_bridge.stores.engines import application_engine, is_address, own_engine
-from beaker_bridge.stores.servers import AwayError, BrokenError, ServerStore, outcome, too_large
+from beaker_bridge.stores.servers import AwayError, BrokenError, ServerStore, too_large
 
 T = TypeVar("T")
 
 #: The statement by which we find out whether the server answers.
-_PROBE = sa.select(sa.literal_column("1"))
-#: How often a statement is tried that the server refuses for what others do at once.
-TRIES = 5
+_PROBE: Any = sa.select(sa.literal_column("1"))
+#: The shortest and the longest pause before a statement is tried again that the server refuses for what others do
+#: at once, in seconds.
+PAUSES = (0.001, 0.05)
 #: How many namespaces are read at once.
 CHUNK = 1000
 #: What the namespace of a lock has behind the session's id.
 _LOCK = ".lock"
 #: A lease in its envelope: a word of the holder's own, and the time at which it ends.
 _LEASE = re.compile(rb"[0-9a-f]{32} ([0-9]+)")
-#: Another statement won: PostgreSQL's states, MySQL's and MariaDB's numbers.
-_LOST = {"40001", "40P01", 1020, 1213}
+#: A statement that did nothing, for what others do at once: PostgreSQL's states, MySQL's and MariaDB's numbers.
+_REFUSED = {"40001", "40P01", "55P03", 1020, 1205, 1213}
+#: What a statement takes in MySQL and MariaDB beside the records in it, in bytes.
+_AROUND = 1024
+#: The bytes that are two within a statement there.
+_ESCAPED = re.compile(rb"""[\0\n\r\x1a"'\\]""")
 #: A record is over a limit of the database's: the same, and SQLite's words.
 _TOO_LARGE = {"54000", 1153, 1406, "string or blob too big"}
 _COLUMNS = {"namespace", "accessed", "created", "data"}
-
-
-class _LostError(Exception):
-    """Somebody else was there first: a unique key, a deadlock, a serialization failure."""
 
 
 class SQLStore(ServerStore):
@@ -64,8 +66,8 @@ class SQLStore(ServerStore):
         self._timeout = options.store_timeout
         self._table = table
         self._statements = _Statements(table)
-        #: The largest record that the column holds, in bytes, where we must know that.
-        self._largest: int | None = None
+        #: The largest record that the column holds, and the largest statement, in bytes, where we must know that.
+        self._largest: tuple[int, int] | None = None
         #: The engine, when the database is known to be prepared.
         self._ready: sa.Engine | None = None
         self._own: sa.Engine | None = None
@@ -102,7 +104,7 @@ class SQLStore(ServerStore):
             names = self._names_after(names[-1], pattern)
 
     def _names_after(self, last: str, pattern: str) -> list[str]:
-        return self._query(lambda at: list(at.scalars(self._statements.names, {"last": last, "pattern": pattern})))
+        return self._run(lambda at: list(at.scalars(self._statements.names, {"last": last, "pattern": pattern})))
 
     def close(self) -> None:
         if self._own:
@@ -116,57 +118,65 @@ class SQLStore(ServerStore):
     # -- One row -------------------------------------------------------------------------------------
 
     def _read(self, key: str) -> Record | None:
-        raw = self._query(lambda at: at.scalar(self._statements.read, {"key": key}))
+        raw = self._run(lambda at: at.scalar(self._statements.read, {"key": key}))
         return None if raw is None else Record(raw)
 
     def _swap(self, key: str, record: Record | None, new: bytes | None) -> Swap:
-        for _ in range(TRIES):
-            if self._write(key, record, new):
+        old, refusals = record and record.raw, self._refusals()
+        while True:
+            refusal = self._write(key, old, new)
+            if refusal is None:
                 return Swap(True, None if new is None else Record(new))
             found = self._read(key)
-            # An insert that was refused though nothing stands there lost to what is gone again.
-            if found is not None or record is not None or new is None:
-                return outcome(found, new)
-        raise unreachable(self.kind, _LostError(f"an INSERT was refused {TRIES} times"))
+            stands = found and found.raw
+            if stands != old or stands == new:
+                return Swap(stands == new, found)
+            # It lost to what is gone again: nobody has changed the row.
+            refusals.wait(refusal)
 
-    def _write(self, key: str, record: Record | None, new: bytes | None) -> bool:
-        """Say whether the row was written."""
+    def _write(self, key: str, old: bytes | None, new: bytes | None) -> BaseException | None:
+        """Write the row; return why it was not written, or nothing where it was."""
         statements = self._statements
-        with suppress(_LostError):
-            if record is None:
-                return new is not None and self._execute(statements.insert, new, key=key, now=self._now())
-            if new is None:
-                return self._execute(statements.delete, key=key, old=record.raw)
-            return self._execute(statements.update, new, key=key, old=record.raw, now=self._now())
-        return False
+        if old is None:
+            return self._execute(statements.insert, new, key=key, now=self._now()) if new is not None else _LostError()
+        if new is None:
+            return self._execute(statements.delete, key=key, old=old)
+        return self._execute(statements.update, new, key=key, old=old, now=self._now())
 
-    def _execute(self, statement: sa.Executable, new: bytes | None = None, **parameters: Any) -> bool:
-        """Execute a statement on one row; say whether it was written."""
+    def _execute(self, statement: sa.Executable, new: bytes | None = None, **parameters: Any) -> BaseException | None:
+        """Execute a statement on one row; returns as :meth:`_write` does."""
+        if new is not None:
+            parameters["new"] = new
 
-        def work(connection: sa.Connection) -> bool:
+        def work(connection: sa.Connection) -> BaseException | None:
             if new is not None:
-                self._refuse_too_large(new)
-                parameters["new"] = new
+                self._refuse_too_large(new, parameters.get("old", b""))
             try:
                 # Of an INSERT not every driver tells the count: one that is not refused is made.
-                return connection.execute(statement, parameters).rowcount == 1 or statement.is_insert
+                made = connection.execute(statement, parameters).rowcount == 1 or statement.is_insert
+            except IntegrityError as error:
+                # Its text may hold the session's id, and the record.
+                return _LostError(f"an INSERT was refused ({type(error.orig).__name__})")
             except DBAPIError as error:
-                if new is not None and _is_too_large(error):
+                if new is not None and not _TOO_LARGE.isdisjoint(_codes(error)):
+                    # It may have been lowered.
+                    self._ready = None
                     raise too_large(self.kind, len(new), f"less: {error.orig}") from error
                 raise
+            return None if made else _LostError("no row was written")
 
         return self._run(work)
 
-    def _query(self, work: Callable[[sa.Connection], T]) -> T:
-        for _ in range(TRIES):
-            with suppress(_LostError):
-                return self._run(work)
-        raise unreachable(self.kind, _LostError(f"a query was refused {TRIES} times"))
-
-    def _refuse_too_large(self, new: bytes) -> None:
+    def _refuse_too_large(self, new: bytes, old: bytes) -> None:
+        if self._largest is None:
+            return
+        column, statement = self._largest
         # MySQL would cut it, where it is not strict.
-        if self._largest is not None and len(new) > self._largest:
-            limit = f"{self._largest} bytes in the column data of {self._table.name}, max_allowed_packet included"
+        if len(new) > column:
+            raise too_large(self.kind, len(new), f"{column} bytes in the column data of {self._table.name}")
+        # It would break the connection, and SQLAlchemy renews all of them then.
+        if 2 * (len(new) + len(old)) + _AROUND > statement < _escaped(new) + _escaped(old) + _AROUND:
+            limit = f"statements of {statement} bytes (max_allowed_packet): the record before it is in there, too"
             raise too_large(self.kind, len(new), limit)
 
     def _now(self) -> datetime:
@@ -182,24 +192,31 @@ class SQLStore(ServerStore):
         return self._tried(lambda connection: connection.scalar(_PROBE))
 
     def _tried(self, work: Callable[[sa.Connection], T]) -> T:
-        """Do something with a connection; once more on a new one, where the server has closed it."""
-        deadline = time.monotonic() + self._timeout
-        tries = 0
+        """Do something with a connection; again where the server refuses it for what others do at once.
+
+        Where the server has closed the connection, once more on a new one.
+        """
+        refusals = self._refusals()
+        is_first = True
         while True:
             try:
                 with _connected(self._prepared()) as connection:
                     return work(connection)
             except DBAPIError as error:
-                if _is_lost(error):
-                    raise _LostError from None
+                if not _REFUSED.isdisjoint(_codes(error)):
+                    refusals.wait(error.orig)
+                    continue
                 # A table that somebody has dropped is made again at the next use.
                 self._ready = None
-                tries += 1
-                if tries > 1 or not error.connection_invalidated or time.monotonic() > deadline:
+                if not (is_first and error.connection_invalidated) or refusals.are_over:
                     # What the driver said: SQLAlchemy's text may show the record.
                     raise unreachable(self.kind, error.orig or error, _class_of(error)) from error.orig
+                is_first = False
             except SQLAlchemyError as error:
                 raise unreachable(self.kind, error) from error
+
+    def _refusals(self) -> _Refusals:
+        return _Refusals(self.kind, self._timeout)
 
     def _prepared(self) -> sa.Engine:
         self._notice_fork()
@@ -213,14 +230,15 @@ class SQLStore(ServerStore):
         """Do what the first use of the database needs; threads and processes may do it at once."""
         if engine.dialect.name in ("mysql", "mariadb"):
             with _connected(engine) as connection:
-                self._largest = connection.scalar(
+                row = connection.execute(
                     sa.text(
-                        "SELECT least(character_octet_length, @@max_allowed_packet) FROM information_schema.columns"
+                        "SELECT character_octet_length, @@max_allowed_packet FROM information_schema.columns"
                         " WHERE table_schema = coalesce(:schema, database()) AND table_name = :name"
                         " AND column_name = 'data'"
                     ),
                     {"schema": self._table.schema, "name": self._table.name},
-                )
+                ).first()
+                self._largest = row and (row[0], row[1])
 
     # -- The lock: a row beside the session's, until its time is over --------------------------------
 
@@ -235,6 +253,38 @@ class SQLStore(ServerStore):
 
     def _end_lease(self, session_id: str, lease: bytes) -> None:
         self._swap(session_id + _LOCK, Record(lease), None)
+
+
+class _LostError(Exception):
+    """A row was not written: it stands already, or is not what it was."""
+
+
+class _Refusals:
+    """Pauses between the tries of what others keep from being done, until the time for it is over.
+
+    Args:
+        kind: the store's.
+        seconds: the time, in seconds.
+    """
+
+    def __init__(self, kind: str, seconds: float) -> None:
+        self._kind = kind
+        self._seconds = seconds
+        self._deadline = time.monotonic() + seconds
+        self._pause, self._longest = PAUSES
+
+    @property
+    def are_over(self) -> bool:
+        return time.monotonic() > self._deadline
+
+    def wait(self, refusal: BaseException | None) -> None:
+        """Wait before another try; raises where the time is over."""
+        if self.are_over:
+            message = f"the session store {self._kind} refused it for {self._seconds:g} s: {refusal!r}"
+            raise SessionStoreError(message, name=self._kind, original=refusal) from refusal
+        # Of two who meet again and again one comes first.
+        time.sleep(self._pause * (0.5 + random.random()))  # noqa: S311 -- nothing is guarded by it
+        self._pause = min(2 * self._pause, self._longest)
 
 
 class _Statements:
@@ -280,13 +330,9 @@ def _codes(error: DBAPIError) -> set[object]:
     return {state, *(error.orig.args[:1] if error.orig else ())}
 
 
-def _is_lost(error: DBAPIError) -> bool:
-    return isinstance(error, IntegrityError) or not _LOST.isdisjoint(_codes(error))
-
-
-def _is_too_large(error: DBAPIError) -> bool:
-    """Say whether a server, or its driver, refused a record for its size, of which nobody told us before."""
-    return not _TOO_LARGE.isdisjoint(_codes(error))
+def _escaped(record: bytes) -> int:
+    """Return the size of a record within a statement of MySQL's or MariaDB's."""
+    return len(record) + len(_ESCAPED.findall(record))
 
 
 def _class_of(error: DBAPIError) -> type[SessionStoreError]:
@@ -294,7 +340,6 @@ def _class_of(error: DBAPIError) -> type[SessionStoreError]:
     # Without a statement it is the connection that could not be had, for whatever reason.
     if error.statement is None:
         return AwayError
-    # A statement that was not answered may wait for a row that somebody has locked.
     return BrokenError if error.connection_invalidated else SessionStoreError
 
 
