@@ -402,6 +402,9 @@ def untagged(value: dict[str, Any], seals: Seals | None = None) -> Any:
     if type(content) is not list:
         return value
     try:
+        if type(content[0]) is not str:
+            # A text that has become HTML or a translation equals its name, and was no name when it was written.
+            return value
         if len(content) == 2:  # noqa: PLR2004 -- a name and what is read
             name, part = content
             types, read = _READERS[name]

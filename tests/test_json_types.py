@@ -797,13 +797,17 @@ hashables = st.recursive(
     lambda children: st.lists(children, max_size=2).map(tuple) | st.lists(children, max_size=2).map(Rows),
     max_leaves=4,
 ).filter(is_hashable)
+#: What may stand where a tag has its name: a text that is HTML, or a translation, equals the name.
+names = st.sampled_from(sorted(json_types._NAMES)).flatmap(
+    lambda name: st.sampled_from([name, Markup(name), TranslationString(name)])
+)
 anything = st.recursive(
     hashables | st.sets(hashables, max_size=3),
     lambda children: st.one_of(
         st.lists(children, max_size=3),
         st.tuples(children, children).map(lambda pair: Point(*pair)),
         st.dictionaries(any_key, children, max_size=3).map(OrderedDict),
-        st.builds(lambda name, content: {TAG: [name, content]}, st.sampled_from(sorted(json_types._NAMES)), children),
+        st.builds(lambda name, content: {TAG: [name, content]}, names, children),
         st.builds(lambda mapping: TranslationString("x", mapping=mapping), st.dictionaries(any_key, children)),
     ),
     max_leaves=6,
@@ -824,6 +828,8 @@ anything = st.recursive(
 @example(["\ud800", "\udc00"])
 @example({float("nan"), Decimal("NaN")})
 @example({TAG: [HTML, "x", "y"]})
+@example({TAG: [Markup("set"), [1]]})
+@example({TAG: [TranslationString("tuple"), [1]]})
 def test_whatever_is_written_is_read(value):
     """What is not refused is read, equal in type and content, or as what the documentation says that comes back."""
     try:
