@@ -9,9 +9,9 @@ from collections.abc import Iterator, Mapping
 from types import FrameType
 from typing import Any
 
+import pyramid.router
 from beaker.session import SessionObject as BeakerSessionObject
 from pyramid.interfaces import ISessionFactory
-from pyramid.router import Router
 from zope.interface import directlyProvides
 
 from beaker_bridge.environ import (
@@ -298,12 +298,17 @@ def _is_failing() -> bool:
     """
     exception = sys.exc_info()[1]
     router: FrameType | None = sys._getframe()
-    while router is not None and router.f_code is not Router.invoke_request.__code__:
+    while router is not None and not _is_routers(router):
         router = router.f_back
     traceback = exception.__traceback__ if exception else None
     while traceback is not None and traceback.tb_frame is not router:
         traceback = traceback.tb_next
     return traceback is not None
+
+
+def _is_routers(frame: FrameType) -> bool:
+    # Not by the router's method itself: what traces requests may have put a function of its own in its place.
+    return frame.f_code.co_name == "invoke_request" and frame.f_globals is vars(pyramid.router)
 
 
 def is_kept(request: Any, session_object: BeakerSessionObject, fallback: SessionOptions | None) -> bool:

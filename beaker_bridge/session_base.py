@@ -19,7 +19,7 @@ from beaker.session import Session as BeakerSession
 
 from beaker_bridge.attributes import BeakerAttributes, ReadOnly
 from beaker_bridge.codec import is_attribute, is_time
-from beaker_bridge.cookies import HOST_ONLY, CookieWriter, cookie_values, joined_values
+from beaker_bridge.cookies import BLANK, HOST_ONLY, CookieWriter, cookie_values, joined_values
 from beaker_bridge.events import SessionEvent
 from beaker_bridge.exceptions import (
     BeakerBridgeError,
@@ -620,7 +620,10 @@ class SafeSession(BeakerAttributes, BeakerSession):
         """Return the values of the cookies of our name, whoever has set them; an empty one is none."""
         options = self._profile.options
         header = self.request.get("cookie")
-        return list(filter(None, cookie_values(header, options.key))) if header and options.use_cookies else []
+        if not header or not options.use_cookies:
+            return []
+        # Also an empty one whose line a server has joined with the next by a comma.
+        return [value for value in cookie_values(header, options.key) if value.partition(",")[0].strip(BLANK)]
 
     def exclusive(self) -> AbstractContextManager[None]:
         """Return a context in which the session is read, changed and written as one step."""

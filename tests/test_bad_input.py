@@ -596,7 +596,16 @@ def test_a_cookie_that_is_not_ours_is_warned_of_once_a_minute(tmp_path, caplog, 
     assert cookie[40:60] not in warning
 
 
-EMPTY = (f"{NAME}=", f'{NAME}=""', f" {NAME} = ; a=b", f"{NAME}; {NAME}=", f'{NAME}="', f"a=b, {NAME}=")
+EMPTY = (
+    f"{NAME}=",
+    f'{NAME}=""',
+    f" {NAME} = ; a=b",
+    f"{NAME}; {NAME}=",
+    f'{NAME}="',
+    f"a=b, {NAME}=",
+    f"{NAME}=, a=b",
+    f"{NAME}=,",
+)
 
 
 @pytest.mark.parametrize("store", [*STORED, *COOKIES])

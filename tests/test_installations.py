@@ -12,6 +12,7 @@ from pyramid.events import NewRequest, NewResponse
 from pyramid.interfaces import ISession
 from pyramid.request import Request
 from pyramid.response import Response
+from pyramid.router import Router
 from webtest import TestApp
 from zope.interface.verify import verifyObject
 
@@ -968,6 +969,33 @@ def test_a_request_that_fails_after_its_response_callbacks(site):
         app.get("/count")
 
     assert app.get("/data?x=").text == "[('count', 1)]"
+
+
+@pytest.mark.parametrize("installation", ALONE, indirect=True)
+def test_a_failing_request_of_a_router_that_is_traced(site, monkeypatch):
+    """A request that fails late saves nothing, though a tool that traces requests has wrapped the router's method."""
+    original = Router.invoke_request
+
+    def traced(self, request, **options):
+        return original(self, request, **options)
+
+    monkeypatch.setattr(Router, "invoke_request", traced)
+
+    def fail_late(request):
+        request.session.get("count")
+
+        def change(request, _response):
+            request.session["late"] = True
+            raise RuntimeError
+
+        request.add_response_callback(change)
+
+    app = site({"late": fail_late})
+    app.get("/count")
+    with pytest.raises(RuntimeError):
+        app.get("/late")
+
+    assert app.get("/data").text == "[('count', 1)]"
 
 
 def _with_error_pages(app):
