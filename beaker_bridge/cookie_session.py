@@ -119,7 +119,8 @@ class CookieSession(SafeSession):
 
     def _later(self) -> float:
         """Return the time, or what is later than each cookie that came: another process's clock may be ahead."""
-        return max(in_milliseconds(self._now), in_milliseconds(self._latest + 0.001))
+        now = in_milliseconds(self._now)
+        return now if now > self._latest else in_milliseconds(self._latest + 0.001)
 
     def _touch(self) -> None:
         record = self._base()

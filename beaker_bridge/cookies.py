@@ -37,6 +37,9 @@ _BETWEEN_COMMAS = re.compile(rf'(?:[^",]|{_QUOTED})+', re.DOTALL)
 _NAME = r"[!#$%&'*+.^_`|~0-9A-Za-z-]+"
 _ANOTHER_PAIR = re.compile(rf"[{BLANK}]+{_NAME}=|{_NAME}=[^=]")
 
+#: The form of any value that is not empty.
+ANY_FORM = re.compile(r".+", re.DOTALL)
+
 
 def cookie_values(header: str, name: str) -> list[str]:
     """Return the value of each cookie of that name, in the order of the header.
@@ -127,11 +130,16 @@ class Signer:
         """Return the value, and whether it was signed in a retired way; nothing if it was in none."""
         return next(iter(self.verified([signed])), None)
 
-    def verified(self, values: Iterable[str]) -> list[tuple[str, bool]]:
-        """Return what :meth:`verify` returns for each value that was signed in one of the ways."""
+    def verified(self, values: Iterable[str], form: re.Pattern[str] = ANY_FORM) -> list[tuple[str, bool]]:
+        """Return what :meth:`verify` returns for each value that was signed in one of the ways.
+
+        Args:
+            values: the values, with their signatures.
+            form: what a value must match as a whole to count.
+        """
         ways = self._ways
         if not ways:
-            return [(value, False) for value in values]
+            return [(value, False) for value in values if form.fullmatch(value)]
         found = []
         for signed in filter(str.isascii, values):
             # What one hash has signed is no other one's signature and value, wherever it is cut: each way
@@ -139,7 +147,7 @@ class Signer:
             for way in ways:
                 length = way.length
                 value = signed[length:]
-                if value and hmac.compare_digest(way.signature(value), signed[:length]):
+                if form.fullmatch(value) and hmac.compare_digest(way.signature(value), signed[:length]):
                     found.append((value, way is not ways[0]))
                     break
         return found

@@ -167,18 +167,25 @@ class JSONSerializer:
         # What is in a block as it is can be no bomb, and needs no decompressor, which takes long to set up.
         json_bytes = _unstored(plain) if plain.startswith(_STORED) else _decompress(plain)
         text = json_bytes.decode("utf-8")
-        if TAG not in text:
-            return _decoded(text, _DECODER)
-        return self._unsealed(text) if WORD in text else _decoded(text, _TAG_DECODER)
+        if TAG in text and WORD in text:
+            return self._unsealed(text)
+        decoder = _TAG_DECODER if TAG in text else _DECODER
+        # As its decode() does, without the steps between.
+        try:
+            record, end = decoder.scan_once(text, 0)
+        except StopIteration:
+            end = None
+        # Others may put white space around; whatever else stands there, this refuses.
+        return record if end == len(text) else decoder.decode(text)
 
     def _unsealed(self, text: str) -> Any:
         """Return the record of a text that may have HTML in it, if it names the word for that."""
-        record = _decoded(text, _DECODER)
+        record = _DECODER.decode(text)
         word = record.get(WORD) if isinstance(record, dict) else None
         if not isinstance(word, str):
-            return _decoded(text, _TAG_DECODER)
+            return _TAG_DECODER.decode(text)
         hook = partial(untagged, seals=Seals(word, self._keys))
-        record = _decoded(text, json.JSONDecoder(object_hook=hook))
+        record = json.JSONDecoder(object_hook=hook).decode(text)
         del record[WORD]
         return record
 
@@ -205,16 +212,6 @@ class JSONSerializer:
         if tagging.converted:
             _warn_of(tagging.converted)
         return tagged
-
-
-def _decoded(text: str, decoder: Any) -> Any:
-    # As its decode() does, without the steps between.
-    try:
-        value, end = decoder.scan_once(text, 0)
-    except StopIteration:
-        return decoder.decode(text)
-    # White space may be padding; whatever else stands there, this refuses.
-    return value if end == len(text) or not text[end:].strip(_BLANK) else decoder.decode(text)
 
 
 _told: set[tuple[str, str]] = set()

@@ -351,7 +351,12 @@ class Session(SafeSession):
         self._record = self._plain = None
 
     def _leave_behind(self) -> None:
-        left = self._left or {}
+        if self._left:
+            self._end_left(self._left)
+        if self.was_invalidated and self._record is None:
+            self._forget_cookie()
+
+    def _end_left(self, left: dict[str, tuple[Record | None, bool]]) -> None:
         if any(deleted and record is not None for record, deleted in left.values()):
             self._drop_tombstones()
         for session_id, (record, deleted) in list(left.items()):
@@ -360,8 +365,6 @@ class Session(SafeSession):
             else:
                 self._mark_moved(session_id, record)
             del left[session_id]
-        if self.was_invalidated and self._record is None:
-            self._forget_cookie()
 
     def _drop_tombstones(self) -> None:
         """Delete what ``regenerate_id()`` left under ids that the browser still sends: it would hide a new login."""

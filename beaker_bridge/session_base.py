@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import logging
 import pickle
-import re
 import secrets
 from contextlib import AbstractContextManager, suppress
 from operator import attrgetter
@@ -19,7 +18,7 @@ from beaker.session import Session as BeakerSession
 
 from beaker_bridge.attributes import BeakerAttributes, ReadOnly
 from beaker_bridge.codec import is_attribute, is_time
-from beaker_bridge.cookies import BLANK, HOST_ONLY, CookieWriter, cookie_values, joined_values
+from beaker_bridge.cookies import ANY_FORM, BLANK, HOST_ONLY, CookieWriter, cookie_values, joined_values
 from beaker_bridge.events import SessionEvent
 from beaker_bridge.exceptions import (
     BeakerBridgeError,
@@ -133,8 +132,8 @@ class SafeSession(BeakerAttributes, BeakerSession):
     _handed_out: dict[str, bytes | None] | None = None
     #: What this request leaves, in the form of each kind of session.
     _left: Any = None
-    #: The form that a value of our cookie has, if it has one.
-    _form: re.Pattern[str] | None = None
+    #: The form that a value of our cookie has.
+    _form = ANY_FORM
     #: How many cookies of ours the browser has sent: one for each domain and path that ever set one.
     _ours = 0
     _own: dict[str, Any] = {}  # noqa: RUF012 -- never changed: each session takes its own
@@ -559,14 +558,12 @@ class SafeSession(BeakerAttributes, BeakerSession):
     def _our_cookies(self) -> list[tuple[str, bool]]:
         """Return the values of our cookie that are ours, and whether each was signed in a retired way."""
         header = self.request.get("cookie")
-        options, form = self._profile.options, self._form
+        options = self._profile.options
         if not header or not options.use_cookies:
             return []
         ours: list[tuple[str, bool]] = []
         for find in (cookie_values, joined_values):
-            ours = self._profile.signer.verified(find(header, options.key))
-            if form is not None:
-                ours = [cookie for cookie in ours if form.fullmatch(cookie[0])]
+            ours = self._profile.signer.verified(find(header, options.key), self._form)
             # A browser lets a neighbour set "a=b, __Host-sid=…": what a comma parts may be anybody's.
             if ours or "," not in header or options.key.lower().startswith(COOKIE_PREFIXES):
                 break

@@ -737,8 +737,8 @@ def test_no_character_but_space_and_tab_is_white_space(tmp_path, store, form):
 
 #: What reads options, answers of servers and files of our own, and nothing that a request sends.
 NO_REQUEST = (
-    *("kinds", "settings", "option_rules", "region_backends", "region_locks", "region_options", "region_settings"),
-    *("regions", "stores", "testing"),
+    *("kinds", "masking", "option_reader", "option_rules", "settings", "stores", "testing"),
+    *("region_backends", "region_locks", "region_options", "region_settings", "regions"),
 )
 _PACKAGE = Path(beaker_bridge.__file__).parent
 READERS = [
