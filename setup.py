@@ -23,6 +23,7 @@ COMPILED = [
     "cookies",
     "environ",
     "factory",
+    "headers",
     "middleware",
     "profile",
     "pyramid_session",
@@ -31,6 +32,7 @@ COMPILED = [
     "session_base",
     "stores/base",
     "stores/memory",
+    "streaming",
     "tween",
 ]
 #: Annotations are for the type checker: a subclass of ``int`` stays what it is.
@@ -118,6 +120,7 @@ TESTING = [
     "PyMySQL",
     "SQLAlchemy>=2",
     "WebTest",
+    "asgiref",
     "coverage>=7.10",
     "docutils",
     "gunicorn>=25",

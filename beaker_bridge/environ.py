@@ -7,17 +7,17 @@ commits it or discards it here.
 from __future__ import annotations
 
 import logging
+import math
 import threading
-from collections.abc import Callable, Iterable, Iterator, Mapping, MutableMapping
+from collections.abc import Callable, Mapping, MutableMapping
 from functools import partial
-from io import IOBase
 from typing import Any
 
 from beaker.session import SessionObject as BeakerSessionObject
 
 from beaker_bridge.cookie_session import CookieSession
-from beaker_bridge.cookies import BLANK
 from beaker_bridge.exceptions import BeakerBridgeError, SettingsError
+from beaker_bridge.headers import Headers, guarded, varied
 from beaker_bridge.merge import merge
 from beaker_bridge.once import log_once
 from beaker_bridge.option_reader import given, read_options
@@ -31,7 +31,8 @@ log = logging.getLogger(__name__)
 #: Where the session is in the environ, as Beaker has it.
 ENVIRON_KEY = "beaker.session"
 
-Headers = list[tuple[str, str]]
+#: In the state of a session: the route of its request, where Pyramid has found one.
+ROUTE = "route"
 
 #: The types whose sessions are of a class of their own.
 _CLASSES: dict[str | None, type[SafeSession]] = {COOKIE: CookieSession, "memory": MemorySession}
@@ -351,57 +352,21 @@ def let_go(session_object: BeakerSessionObject) -> None:
         binding.environ = environ
 
 
-class StreamedBody:
-    """A response's body that is made while it is sent: what it changes in the session is saved when it is closed.
-
-    Args:
-        body: the body.
-        session_object: the environ's session.
-        environ: the request's WSGI environ.
-    """
-
-    def __init__(self, body: Iterable[bytes], session_object: BeakerSessionObject, environ: Mapping[str, Any]) -> None:
-        self._body = body
-        self._object = session_object
-        self._environ = environ
-
-    def __iter__(self) -> Iterator[bytes]:
-        return iter(self._body)
-
-    def close(self) -> None:
-        """Close the body, and commit the session; a failure is logged."""
-        try:
-            close = getattr(self._body, "close", None)
-            if close is not None:
-                close()
-        finally:
-            if needs_commit(self._object):
-                commit_late(self._object, self._environ)
-            let_go(self._object)
-
-
-def is_streamed(body: Iterable[bytes], environ: Mapping[str, Any]) -> bool:
-    """Say whether a response's body may be made while it is sent."""
-    # A file is what uWSGI's own file wrapper returns.
-    if isinstance(body, (list, tuple, IOBase)):
-        return False
-    # A server has its own fast way for what its file wrapper has made.
-    wrapper = environ.get("wsgi.file_wrapper")
-    return not (isinstance(wrapper, type) and isinstance(body, wrapper))
-
-
-def with_session_headers(session_object: BeakerSessionObject, headers: Headers, *, cookie: bool = True) -> Headers:
+def with_session_headers(
+    session_object: BeakerSessionObject, headers: Headers, *, cookie: bool = True, streamed: bool = False
+) -> Headers:
     """Return a response's headers with those that its session needs.
 
     Args:
         session_object: the environ's session.
         headers: the response's headers, which are not changed.
         cookie: whether to add the cookie; Beaker's own middleware adds it itself.
+        streamed: whether the body is made while it is sent, and may be the first to read the session.
     """
     state = session_object.__dict__
     if state["_sess"] is None:
-        return headers
-    headers = _varied(headers)
+        return varied(headers) if streamed else headers
+    headers = varied(headers)
     request = state["_headers"]
     if request.get("set_cookie") and request.get("cookie_out"):
         if request.get("dropped_out"):
@@ -409,29 +374,28 @@ def with_session_headers(session_object: BeakerSessionObject, headers: Headers, 
             headers.append(("Set-Cookie", request["dropped_out"]))
         if cookie:
             headers.append(("Set-Cookie", request["cookie_out"]))
-        _guard_caches(headers)
+        headers = _guarded(session_object, headers)
     return headers
 
 
-def _varied(headers: Headers) -> Headers:
-    """Return headers that tell shared caches that the page depends on the cookie."""
-    for name, _ in headers:
-        if name.lower() == "vary":
-            break
-    else:
-        return [*headers, ("Vary", "Cookie")]
-    varied = [value for name, value in headers if name.lower() == "vary"]
-    names = {name.strip(BLANK).lower() for value in varied for name in value.split(",")}
-    if names & {"cookie", "*"}:
-        return list(headers)
-    others = [header for header in headers if header[0].lower() != "vary"]
-    return [*others, ("Vary", ", ".join([*filter(None, varied), "Cookie"]))]
+def _guarded(session_object: BeakerSessionObject, headers: Headers) -> Headers:
+    """Return headers under which no cache hands out the cookie; what asked for that is logged once a route."""
+    state = session_object.__dict__
+    now = state["_sess"]._now
+    headers, shared = guarded(headers, now)
+    route = state.get(ROUTE)
+    # A path may be anything: of those without a route the first one stands for all.
+    if shared and state["profile"].log_lines.is_due(("shared", route and route.name), math.inf, now):
+        log.warning(
+            "%s sets the session's cookie, and lets caches keep the page (%s): it is sent with Cache-Control: private."
+            " Do without the session there, or without http_cache",
+            f"route {route.name!r} ({route.pattern})" if route else f"a page at {_shown_path(state['_environ'])}",
+            ", ".join(shared),
+        )
+    return headers
 
 
-def _guard_caches(headers: Headers) -> None:
-    """Keep a cookie out of shared caches, unless the application has its own rule."""
-    rules = [value for name, value in headers if name.lower() == "cache-control"]
-    if not rules:
-        headers.append(("Cache-Control", 'no-cache="Set-Cookie"'))
-    elif any("public" in rule.lower() for rule in rules):
-        _tell_once("a response that is publicly cacheable carries a session cookie: a cache may give it to others")
+def _shown_path(environ: Mapping[str, Any]) -> str:
+    """Return the beginning of a path: the rest may hold an id, or a user's name."""
+    segments = environ.get("PATH_INFO", "").split("/", 2)[1:]
+    return "/".join([environ.get("SCRIPT_NAME", ""), *segments[:1], *("…" for _ in segments[1:])])

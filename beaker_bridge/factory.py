@@ -16,14 +16,13 @@ from zope.interface import directlyProvides
 
 from beaker_bridge.environ import (
     ENVIRON_KEY,
+    ROUTE,
     SessionObject,
-    StreamedBody,
     binding_of,
     commit_or_discard,
     discard,
     headers_left,
     is_carried,
-    is_streamed,
     let_go,
     loses_changes,
     make_ready,
@@ -37,6 +36,7 @@ from beaker_bridge.profile import Binding, SessionProfile
 from beaker_bridge.pyramid_session import PyramidSession
 from beaker_bridge.recorded_filter import recorded_profile
 from beaker_bridge.settings import SessionOptions
+from beaker_bridge.streaming import LENGTH, StreamedBody, is_streamed
 
 log = logging.getLogger(__name__)
 
@@ -204,6 +204,11 @@ def remember_response(request: Any, response: Any) -> None:
     request.environ[RESPONSE] = response
 
 
+def note_route(session_object: BeakerSessionObject, request: Any) -> None:
+    """Note the route of a request, for what the log says of its response."""
+    session_object.__dict__[ROUTE] = getattr(request, "matched_route", None)
+
+
 class _StreamedResponse(StreamedBody):
     """The same for a response whose headers have left when it is iterated over."""
 
@@ -251,6 +256,7 @@ class _Completion:
             request.add_finished_callback(self._complete)
             return
         environ = request.environ
+        note_route(self._object, request)
         response = environ.pop(RESPONSE, None)
         failed = sys.exc_info()[1] is not None and _is_failing()
         kept = False
@@ -261,8 +267,11 @@ class _Completion:
                 discard(self._object, environ)
         if response is not None and self._adds_headers:
             commit_or_discard(self._object, environ)
-            response.headerlist = with_session_headers(self._object, response.headerlist, cookie=self._adds_cookie)
-            self._end(response, environ)
+            streamed = is_streamed(response.app_iter, environ)
+            response.headerlist = with_session_headers(
+                self._object, response.headerlist, cookie=self._adds_cookie, streamed=streamed
+            )
+            self._end(response, environ, streamed=streamed)
         elif self._adds_cookie and not failed:
             if loses_changes(self._object):
                 log.warning(
@@ -280,11 +289,11 @@ class _Completion:
             headers = with_session_headers(self._object, [], cookie=self._adds_cookie)
             response.headerlist.extend(header for header in headers if header[0] == "Set-Cookie")
 
-    def _end(self, response: Any, environ: Mapping[str, Any]) -> None:
+    def _end(self, response: Any, environ: Mapping[str, Any], *, streamed: bool) -> None:
         """Have saved what a body changes that is made while it is sent; otherwise nothing more happens."""
-        if is_streamed(response.app_iter, environ):
+        if streamed:
             # WebOb takes a new body for one of another length.
-            length = response.content_length
+            length = self._object.__dict__[LENGTH] = response.content_length
             response.app_iter = _StreamedResponse(response.app_iter, self._object, environ)
             response.content_length = length
         elif self._adds_cookie:

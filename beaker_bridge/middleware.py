@@ -11,27 +11,91 @@ from beaker.middleware import SessionMiddleware as BeakerSessionMiddleware
 from beaker_bridge.environ import (
     ENVIRON_KEY,
     SessionObject,
-    StreamedBody,
     commit_before_error,
     commit_or_discard,
     headers_left,
     is_asked_to_commit,
-    is_streamed,
     let_go,
     needs_commit,
     show_to_test,
     standalone_session,
     with_session_headers,
 )
+from beaker_bridge.headers import Headers
 from beaker_bridge.option_reader import given, prefixed, read_options
 from beaker_bridge.profile import SessionProfile
 from beaker_bridge.recorded_filter import record_filter
 from beaker_bridge.session import StandaloneSession
 from beaker_bridge.settings import PREFIXES, TABLE
+from beaker_bridge.streaming import LENGTH, StreamedBody, is_streamed, length_of
 
 WSGIApplication = Callable[[MutableMapping[str, Any], Callable[..., Any]], Iterable[bytes]]
 
 _ABSENT: Any = object()
+
+
+class _Answer:
+    """``start_response``, as the application gets it.
+
+    The headers are held back until the application has returned its body: that may be the first to read the session.
+
+    Args:
+        session_object: the environ's session.
+        environ: the request's WSGI environ.
+        start_response: the server's.
+    """
+
+    __slots__ = ("_environ", "_held", "_is_going_on", "_object", "_start_response", "_write")
+
+    def __init__(
+        self, session_object: SessionObject, environ: MutableMapping[str, Any], start_response: Callable[..., Any]
+    ) -> None:
+        self._object = session_object
+        self._environ = environ
+        self._start_response = start_response
+        self._held: tuple[str, Headers, Any] | None = None
+        #: Whether the application works while its response is sent.
+        self._is_going_on = False
+        self._write: Callable[[bytes], Any]
+
+    def __call__(self, status: str, headers: Headers, exc_info: Any = None) -> Callable[[bytes], Any]:
+        """Take the application's answer; what changed in the session is committed."""
+        session_object = self._object
+        if self._held is not None:
+            # It replaces the first one, or is a mistake: that is the server's to see.
+            self._hand_on(streamed=True)
+        if session_object.__dict__["_sess"] is not None and needs_commit(session_object):
+            commit_session = commit_before_error if exc_info else commit_or_discard
+            commit_session(session_object, self._environ)
+        headers_left(session_object)
+        self._held = status, headers, exc_info
+        if self._is_going_on:
+            self._hand_on(streamed=True)
+            return self._write
+        return self._write_at_once
+
+    def _write_at_once(self, data: bytes) -> None:
+        """Send a part of the body, as applications of old do, and go on with the next."""
+        self.returned(streamed=True)
+        self._write(data)
+
+    def returned(self, *, streamed: bool) -> None:
+        """Hand the headers on, or let them through when they come: the application has returned its body.
+
+        Args:
+            streamed: whether it goes on all the same, and may be about to read the session.
+        """
+        self._is_going_on = True
+        if self._held is not None:
+            self._hand_on(streamed=streamed)
+
+    def _hand_on(self, *, streamed: bool) -> None:
+        assert self._held is not None
+        (status, headers, exc_info), self._held = self._held, None
+        if streamed:
+            self._object.__dict__[LENGTH] = length_of(headers)
+        headers = with_session_headers(self._object, headers, streamed=streamed)
+        self._write = self._start_response(status, headers, exc_info)
 
 
 class SessionMiddleware:
@@ -85,23 +149,15 @@ class SessionMiddleware:
         if self._webtest_varname:
             show_to_test(session_object, environ, self._webtest_varname)
 
-        state = session_object.__dict__
-
-        def session_start_response(status: str, headers: list[tuple[str, str]], exc_info: Any = None) -> Any:
-            if state["_sess"] is not None:
-                if needs_commit(session_object):
-                    commit_session = commit_before_error if exc_info else commit_or_discard
-                    commit_session(session_object, environ)
-                headers = with_session_headers(session_object, headers)
-            headers_left(session_object)
-            return start_response(status, headers, exc_info)
-
-        body = self.app(environ, session_start_response)
+        answer = _Answer(session_object, environ, start_response)
+        body = self.app(environ, answer)
         if is_streamed(body, environ):
+            answer.returned(streamed=True)
             return StreamedBody(body, session_object, environ)
-        if state["_sess"] is not None and is_asked_to_commit(session_object):
+        if session_object.__dict__["_sess"] is not None and is_asked_to_commit(session_object):
             # By an application that has called start_response before; the server has sent nothing yet.
             commit_or_discard(session_object, environ)
+        answer.returned(streamed=False)
         let_go(session_object)
         return body
 

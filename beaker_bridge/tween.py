@@ -15,13 +15,13 @@ from beaker_bridge.environ import (
     discard,
     is_carried,
     is_settled,
-    is_streamed,
     make_ready,
     needs_commit,
 )
 from beaker_bridge.exceptions import BeakerBridgeError, SettingsError
-from beaker_bridge.factory import TWEEN, can_make_session, is_kept, remember_response
+from beaker_bridge.factory import TWEEN, can_make_session, is_kept, note_route, remember_response
 from beaker_bridge.option_reader import prefixed, read_options
+from beaker_bridge.streaming import is_streamed
 
 #: The tween's name in ``pyramid.tweens``.
 NAME = "beaker_bridge.session_tween_factory"
@@ -67,30 +67,32 @@ def session_tween_factory(handler: Callable[[Any], Any], registry: Any) -> Calla
         finally:
             if not kept and ENVIRON_KEY in environ:
                 discard(environ[ENVIRON_KEY], environ)
-        if not kept or is_settled(session_object):
+        if is_settled(session_object):
             return response
-        # Ours that is carried, and not settled, is one to commit.
-        return _committed(request, response) if is_carried(session_object) else _ended(request, response)
+        if not is_carried(session_object):
+            _have_completed(request, response)
+            if not needs_commit(session_object):
+                return response
+        return _committed(request, response) if kept else response
 
     return session_tween
 
 
-def _ended(request: Any, response: Any) -> Any:
-    """End a request whose session no middleware carries."""
+def _have_completed(request: Any, response: Any) -> None:
+    """Have the response completed whose session no middleware carries, and nobody may have asked Pyramid for.
+
+    A streamed body may be the first to touch it; other WSGI code uses Beaker's own in the environ.
+    """
     session_object = request.environ.get(ENVIRON_KEY)
-    _follow_streamed(request, response)
-    return _committed(request, response) if needs_commit(session_object) else response
-
-
-def _follow_streamed(request: Any, response: Any) -> None:
-    """Have saved what a streamed body does to a session that it is the first to touch."""
-    if is_streamed(response.app_iter, request.environ) and can_make_session(request):
+    touched = session_object is not None and session_object.__dict__["_sess"] is not None
+    if (touched or is_streamed(response.app_iter, request.environ)) and can_make_session(request):
         # Made, not loaded; what makes it completes the response.
         _ = request.session
 
 
 def _committed(request: Any, response: Any) -> Any:
     session_object = request.environ[ENVIRON_KEY]
+    note_route(session_object, request)
     try:
         commit(session_object)
     except BeakerBridgeError:

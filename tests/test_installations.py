@@ -453,21 +453,49 @@ def test_headers_of_an_untouched_session(site):
         assert not {"Vary", "Set-Cookie", "Cache-Control"} & set(app.get(path).headers)
 
 
-def test_a_public_page_with_a_session_cookie_is_logged_once(site, caplog):
-    """A response that caches may share, and that carries a session cookie, is told once."""
+@pytest.mark.parametrize("store", ["memory", "cookie_encrypted"])
+def test_a_page_for_caches_that_begins_a_session_is_the_users_own(installation, tmp_path, caplog, store):
+    """``http_cache`` beside our cookie is for the user's browser alone; the log names the route once, and no id."""
+
+    def configure(config):
+        for name in ("one", "other"):
+            config.add_route(f"{installation}_{store}_{name}", f"/{name}/{{id}}")
+            config.add_view(
+                lambda request: Response(str(count(request))),
+                route_name=f"{installation}_{store}_{name}",
+                http_cache=(600, {"public": name == "other"}),
+            )
+
+    app = TestApp(install(installation, store_options(store, tmp_path), configure))
+    pages = []
+    for path in ("/one/4711?q=4711", "/one/4712", "/other/4711", "/one/4711"):
+        pages.append(app.get(path))
+        app.reset()
+
+    assert [page.headers.getall("Cache-Control") for page in pages] == [["max-age=600, private"]] * 4
+    assert {len(page.headers.getall("Set-Cookie")) for page in pages} == {1}
+    told = [record.getMessage() for record in caplog.records if record.name == "beaker_bridge.environ"]
+    assert [message.split(" sets")[0] for message in told] == [
+        f"route '{installation}_{store}_one' (/one/{{id}})",
+        f"route '{installation}_{store}_other' (/other/{{id}})",
+    ]
+    assert ["lets caches keep the page (max-age)" in told[0], "(max-age, public)" in told[1]] == [True, True]
+    assert "4711" not in caplog.text
+
+
+def test_a_page_for_caches_that_only_reads_stays_one(site):
+    """A page that sends no cookie may be kept by caches for as long as the application says: it varies."""
 
     def public(request):
-        request.session.save()
+        request.session.get("count")
         return _headed(("Cache-Control", "public, max-age=60"))
 
     app = site({"public": public})
-    for _ in range(2):
-        app.get("/public")
-        app.reset()
+    app.get("/count")
+    page = app.get("/public")
 
-    assert [record.message for record in caplog.records if "publicly cacheable" in record.message] == [
-        "a response that is publicly cacheable carries a session cookie: a cache may give it to others"
-    ]
+    assert page.headers.getall("Cache-Control") == ["public, max-age=60"]
+    assert page.headers["Vary"] == "Cookie"
 
 
 def test_secure_follows_the_scheme(site):

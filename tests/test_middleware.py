@@ -524,3 +524,90 @@ def test_get_session_refuses_a_cookie_session(key):
         return []
 
     assert _responses(SessionMiddleware(make, {key: "cookie"}, validate_key=SECRET)) == [("200 OK", [], None)]
+
+
+# -- What caches are told ----------------------------------------------------------------------------
+
+
+def _headers_of(app, path="/"):
+    """Return the headers that the server gets, when it has sent the whole body."""
+    calls = []
+
+    def server(*call):
+        calls.append(call)
+        return lambda data: None
+
+    list(SessionMiddleware(app, type="memory")({"REQUEST_METHOD": "GET", "PATH_INFO": path}, server))
+    (call,) = calls
+    return dict(call[1])
+
+
+def test_a_page_without_a_route_is_told_of_by_the_beginning_of_its_path(caplog):
+    """Other WSGI code has no routes: what comes later in a path may be an id."""
+
+    def keeping(environ, start_response):
+        environ[ENVIRON_KEY].save()
+        assert environ[ENVIRON_KEY].id
+        start_response("200 OK", [("Cache-Control", "max-age=60")])
+        return []
+
+    assert _headers_of(keeping, "/users/ada/4711")["Cache-Control"] == "max-age=60, private"
+    assert "a page at /users/… sets the session's cookie" in caplog.text
+    assert "ada" not in caplog.text
+
+
+def _as_list(environ, start_response):
+    start_response("200 OK", [])
+    return [str(environ[ENVIRON_KEY].get("count")).encode()]
+
+
+def _as_generator(environ, start_response):
+    start_response("200 OK", [])
+    yield str(environ[ENVIRON_KEY].get("count")).encode()
+
+
+def _as_iterator(environ, start_response):
+    start_response("200 OK", [])
+    return map(str.encode, map(environ[ENVIRON_KEY].get, ["count"], ["none"]))
+
+
+def _as_written(environ, start_response):
+    write = start_response("200 OK", [])
+    write(b"a")
+    write(str(environ[ENVIRON_KEY].get("count")).encode())
+    return []
+
+
+def _as_late_writing(environ, start_response):
+    write = start_response("200 OK", [])
+    write(b"a")
+    yield str(environ[ENVIRON_KEY].get("count")).encode()
+
+
+@pytest.mark.parametrize("app", [_as_list, _as_generator, _as_iterator, _as_written, _as_late_writing])
+def test_what_reads_the_session_after_start_response_varies(app):
+    """An application may begin its answer before it reads the session, while its body is sent or before that."""
+    assert _headers_of(app) == {"Vary": "Cookie"}
+
+
+def test_an_answer_that_is_replaced_while_it_is_written():
+    """When the headers have been sent, the server is asked at once, and has the error raised."""
+    calls = []
+
+    def server(status, headers, exc_info=None):
+        calls.append(status)
+        if exc_info:
+            raise exc_info[1]
+        return lambda data: None
+
+    def failing(environ, start_response):
+        start_response("200 OK", [])(b"begun")
+        try:
+            [].pop()
+        except IndexError:
+            start_response("500 Internal Server Error", [], sys.exc_info())
+        return []
+
+    with pytest.raises(IndexError):
+        SessionMiddleware(failing, type="memory")({}, server)
+    assert calls == ["200 OK", "500 Internal Server Error"]

@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import logging
 from io import BytesIO
+from itertools import product
 from wsgiref.util import FileWrapper
 
 import pytest
 from pyramid.request import Request
-from pyramid.response import FileIter, Response
+from pyramid.response import FileIter, FileResponse, Response
+from webob.static import FileIter as WebObFileIter
 from webtest import TestApp
 
 from beaker_bridge import SessionMiddleware, SessionTooLateError
+from tests import machine
 from tests.installations import INSTALLATIONS, WITH_TWEEN, Views, count, data, install, store_options
 
 pytestmark = pytest.mark.filterwarnings("ignore::beaker.exceptions.BeakerWarning")
@@ -25,12 +29,13 @@ def installation(request):
     return request.param
 
 
-def streaming(change, *, touched=True):
+def streaming(change, *, touched=True, more=False):
     """Return a view whose body touches the session; it tells what the change has raised.
 
     Args:
         change: what the body does to the session.
         touched: whether the view itself reads the session, before it answers.
+        more: whether the body goes on after the change.
     """
 
     def view(request):
@@ -43,6 +48,8 @@ def streaming(change, *, touched=True):
                 change(request.session)
             except SessionTooLateError as error:
                 yield str(error).encode()
+            if more:
+                yield b"more"
 
         return Response(app_iter=body())
 
@@ -55,7 +62,7 @@ def put(session):
 
 def site(installation, tmp_path, view, store="memory", **options):
     """Return an application with a streaming view, where ``/count`` begins a session."""
-    configure = Views(count=count, data=data, stream=view)
+    configure = Views(count=count, data=data, stream=view, login=login)
     return TestApp(install(installation, {**store_options(store, tmp_path), **options}, configure))
 
 
@@ -434,3 +441,209 @@ def test_an_id_without_a_cookie_is_the_applications_matter(tmp_path):
     app.get("/stream")
 
     assert len(list((tmp_path / "sessions").rglob("*.cache"))) == 1
+
+
+# -- What caches are told ----------------------------------------------------------------------------
+
+
+def reading(request):
+    """Stream a page that is the first to read the session."""
+
+    def body():
+        yield b"you are "
+        yield request.session.get("user", "nobody").encode()
+
+    return Response(app_iter=body())
+
+
+def made(request):
+    """Make the session, and stream a page that is the first to read it."""
+    _ = request.session
+    return reading(request)
+
+
+def elsewhere(request):
+    """Stream a page in which other WSGI code is the first to read the session."""
+
+    def body():
+        yield b"you are "
+        yield request.environ["beaker.session"].get("user", "nobody").encode()
+
+    return Response(app_iter=body())
+
+
+def login(request):
+    """Log in."""
+    request.session["user"] = request.params["name"]
+
+
+@pytest.mark.parametrize(
+    ("installation", "view"),
+    [
+        *product([*WITH_TWEEN, "filter_alone"], [reading]),
+        *product(INSTALLATIONS, [made]),
+        *product(["filter", "beaker_filter", "filter_alone"], [elsewhere]),
+    ],
+    indirect=["installation"],
+)
+def test_a_body_that_is_the_first_to_read_the_session_varies(installation, view, tmp_path):
+    """A shared cache keeps the page of each user apart from the others', though the headers leave first."""
+    app = site(installation, tmp_path, view)
+    app.app = SharedCache(app.app)
+    pages = []
+    for name in ("ada", "bob", "ada"):
+        app.reset()
+        app.post("/login", {"name": name})
+        pages.append(app.get("/stream").text)
+
+    assert pages == ["you are ada", "you are bob", "you are ada"]
+    assert app.get("/stream").headers["Vary"] == "Cookie"
+    assert app.head("/stream").headers["Vary"] == "Cookie"
+
+
+class SharedCache:
+    """A cache that keeps each page for all users, as far as ``Vary`` lets it."""
+
+    def __init__(self, app):
+        self._app = app
+        self._kept = []
+
+    def __call__(self, environ, start_response):
+        for path, varied, answer in self._kept:
+            if path == environ["PATH_INFO"] and all(environ.get(name) == value for name, value in varied.items()):
+                return answer(environ, start_response)
+        request = Request(environ)
+        answer = request.get_response(self._app)
+        # All of it, as a cache has it.
+        _ = answer.body
+        if request.method == "GET":
+            varied = {f"HTTP_{name.upper()}": environ.get(f"HTTP_{name.upper()}") for name in answer.vary or ()}
+            self._kept.append((request.path_info, varied, answer))
+        return answer(environ, start_response)
+
+
+def failing_page(request):
+    """Fail, for an error page that is streamed."""
+    raise LookupError
+
+
+@pytest.mark.parametrize("policy", [True, False])
+@pytest.mark.parametrize("installation", WITH_TWEEN, indirect=True)
+def test_an_error_page_that_is_streamed_varies(installation, tmp_path, policy):
+    """So does an error page that reads the session, whatever becomes of its changes."""
+    configure = Views(stream=failing_page)
+    configure.exception_views = {LookupError: reading}
+    app = TestApp(install(installation, store_options("memory", tmp_path) | {"cookie_on_exception": policy}, configure))
+
+    assert app.get("/stream").headers["Vary"] == "Cookie"
+
+
+def _file(request, tmp_path):
+    (tmp_path / "page").write_bytes(b"0123456789")
+    return FileResponse(tmp_path / "page", request)
+
+
+STATIC = {
+    "a list": lambda request, _: Response(b"0123456789", conditional_response=True),
+    "an iterator of a list": lambda request, _: Response(app_iter=iter([b"0123456789"])),
+    "a file": _file,
+    "WebOb's file without a wrapper": lambda request, _: Response(app_iter=WebObFileIter(BytesIO(b"0123456789"))),
+    "a file without a wrapper": lambda request, _: Response(app_iter=FileIter(BytesIO(b"0123456789"))),
+    "an open file": lambda request, _: Response(app_iter=BytesIO(b"0123456789")),
+    "Python's own wrapper": lambda request, _: Response(app_iter=FileWrapper(BytesIO(b"0123456789"))),
+}
+
+
+@pytest.mark.parametrize("view", STATIC.values(), ids=STATIC)
+@pytest.mark.parametrize("headers", [{}, {"Range": "bytes=2-4"}])
+def test_what_is_there_before_it_is_sent_does_not_vary(installation, view, headers, tmp_path):
+    """A file, or a body that is made already, reads no session: caches may keep it for all, in parts or by HEAD."""
+    app = site(installation, tmp_path, lambda request: view(request, tmp_path))
+    app.get("/count")
+    page, head = app.get("/stream", headers=headers), app.head("/stream", headers=headers)
+
+    assert page.text in ("0123456789", "234")
+    assert "Vary" not in page.headers
+    assert "Vary" not in head.headers
+
+
+# -- Servers that never close ------------------------------------------------------------------------
+
+
+def asgi_answer(app, path, cookie):
+    """Return the headers and the body of a request through asgiref, whose adapter never calls ``close()``."""
+    machine.package("asgiref")
+    from asgiref.wsgi import WsgiToAsgi
+
+    messages = []
+
+    async def receive():
+        return {"type": "http.request", "body": b"", "more_body": False}
+
+    async def send(message):
+        messages.append(message)
+
+    scope = {
+        "type": "http",
+        "http_version": "1.1",
+        "method": "GET",
+        "path": path,
+        "query_string": b"name=ada",
+        "headers": [(b"cookie", cookie.encode("ascii")), (b"host", b"localhost")],
+    }
+    asyncio.run(WsgiToAsgi(app)(scope, receive, send))
+    return messages[0]["headers"], b"".join(message.get("body", b"") for message in messages[1:])
+
+
+def asgi_site(installation, tmp_path, view):
+    """Return a function that asks a site through asgiref, with the cookie of a session that counts."""
+    options = store_options("file", tmp_path)
+    app = install(installation, options, Views(count=count, data=data, stream=view))
+    set_cookie = dict(asgi_answer(app, "/count", "")[0])[b"set-cookie"].decode("ascii")
+    return lambda path: asgi_answer(app, path, set_cookie.partition(";")[0])[1].decode("ascii")
+
+
+@pytest.mark.parametrize("length", [None, 10, 99])
+def test_a_server_that_never_closes_the_body(installation, tmp_path, length):
+    """What the body changes is saved when it has come to its end, or a server that counts has all of it."""
+
+    def view(request):
+        answer = streaming(put, more=True)(request)
+        answer.content_length = length
+        return answer
+
+    ask = asgi_site(installation, tmp_path, view)
+
+    assert ask("/stream") == "begun more"
+    assert ask("/data") == "[('count', 1), ('put', 1)]"
+
+
+def test_a_body_that_fails_under_a_server_that_never_closes_it(installation, tmp_path):
+    """An error in the middle of the body is the server's matter; what was changed before it stands."""
+
+    def change(session):
+        put(session)
+        raise RuntimeError("the body fails")
+
+    ask = asgi_site(installation, tmp_path, streaming(change))
+    with pytest.raises(RuntimeError, match="the body fails"):
+        ask("/stream")
+
+    assert ask("/data") == "[('count', 1), ('put', 1)]"
+
+
+def test_a_body_that_is_dropped_saves_nothing_until_it_is_closed(installation, tmp_path):
+    """A generator that is dropped may go at any moment, also within a store's own work: only ``close()`` counts."""
+    app = site(installation, tmp_path, streaming(put, more=True))
+    app.get("/count")
+    cookie = "; ".join(f"{name}={value}" for name, value in app.cookies.items())
+    environ = {**Request.blank("/stream").environ, "HTTP_COOKIE": cookie}
+    body = app.app(environ, lambda *_: None)
+    chunks = iter(body)
+    assert [next(chunks), next(chunks)] == [b"begun ", b"more"]
+    del chunks
+    before = app.get("/data").text
+    body.close()
+
+    assert before == "[('count', 1)]"
+    assert app.get("/data").text == "[('count', 1), ('put', 1)]"

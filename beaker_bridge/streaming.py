@@ -1,0 +1,98 @@
+"""Bodies that are made while they are sent, when the headers of the response have left."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping
+from io import IOBase
+from typing import Any
+from wsgiref.util import FileWrapper
+
+import webob.static
+from beaker.session import SessionObject as BeakerSessionObject
+from pyramid.response import FileIter
+from webob.response import AppIterRange, EmptyResponse
+
+from beaker_bridge.environ import commit_late, let_go, needs_commit
+
+#: In the state of a session: the length of the response's body, in bytes, where its headers have it.
+LENGTH = "length"
+
+#: What is there before it is sent. A file is what uWSGI's own file wrapper returns.
+_MADE: tuple[type, ...] = (
+    list,
+    tuple,
+    IOBase,
+    FileWrapper,
+    FileIter,
+    webob.static.FileIter,
+    type(iter([])),
+    type(iter(())),
+)
+
+
+class StreamedBody:
+    """A response's body that is made while it is sent: what it changes in the session is saved.
+
+    That is done when the body has come to its end, for servers that never close it, and again when it is closed, for
+    what it does then. A server that counts the bytes may ask for no more when it has them all.
+
+    Args:
+        body: the body.
+        session_object: the environ's session.
+        environ: the request's WSGI environ.
+    """
+
+    def __init__(self, body: Iterable[bytes], session_object: BeakerSessionObject, environ: Mapping[str, Any]) -> None:
+        self._body = body
+        self._object = session_object
+        self._environ = environ
+
+    def __iter__(self) -> Iterator[bytes]:
+        state = self._object.__dict__
+        sent = 0
+        try:
+            for chunk in self._body:
+                sent += len(chunk)
+                if sent == state.get(LENGTH):
+                    self._commit()
+                yield chunk
+        except Exception:
+            # The server's matter; what was changed before it stands, as when it is closed.
+            self._commit()
+            raise
+        # Not where the generator is dropped: that may happen anywhere, also in the middle of a store's own work.
+        self._commit()
+
+    def close(self) -> None:
+        """Close the body, and commit the session; a failure is logged."""
+        try:
+            close = getattr(self._body, "close", None)
+            if close is not None:
+                close()
+        finally:
+            self._commit()
+            let_go(self._object)
+
+    def _commit(self) -> None:
+        if needs_commit(self._object):
+            commit_late(self._object, self._environ)
+
+
+def is_streamed(body: Iterable[bytes], environ: Mapping[str, Any]) -> bool:
+    """Say whether a response's body may be made while it is sent."""
+    if isinstance(body, _MADE):
+        return False
+    if isinstance(body, AppIterRange):
+        return is_streamed(body.app_iter, environ)
+    if isinstance(body, EmptyResponse):
+        # The answer to HEAD, or a 304: it has the headers of what it stands for, of which it knows how to close it.
+        return is_streamed(getattr(getattr(body, "close", None), "__self__", ()), environ)
+    # A server has its own fast way for what its file wrapper has made.
+    wrapper = environ.get("wsgi.file_wrapper")
+    return not (isinstance(wrapper, type) and isinstance(body, wrapper))
+
+
+def length_of(headers: Iterable[tuple[str, str]]) -> int | None:
+    """Return the length of a body in bytes, as its headers have it; None where they have none."""
+    lengths = [value for name, value in headers if name.lower() == "content-length"]
+    return int(lengths[0]) if lengths and lengths[0].isdecimal() else None
