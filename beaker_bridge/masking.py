@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import re
+import sys
 from collections.abc import Iterable, Iterator, Mapping
+from contextlib import suppress
 from datetime import datetime, timedelta
 from typing import Any
 from urllib.parse import unquote, urlsplit
@@ -32,6 +34,9 @@ _NO_ADDRESS = re.compile(r"[\w.,;:/\[\] ~-]+", re.ASCII)
 _URLLIB = frozenset(
     {"http", "https", "memcache", "memcached", "mongodb", "mongodb+srv", "redis", "redis+sentinel", "rediss", "unix"}
 )
+
+
+# -- What is shown of an option ----------------------------------------------------------------------
 
 
 def masked(name: str, value: Any, known: Iterable[str] = ()) -> Any:
@@ -127,3 +132,86 @@ def _masked_query(query: str) -> Iterator[str]:
             yield pair
         else:
             yield f"{found['name']}={HIDDEN}"
+
+
+# -- What others' errors quote of it -----------------------------------------------------------------
+
+#: What is looked for in an error's text: a part of a password that is as long as this.
+_PART = 4
+#: The passwords of all stores of this process.
+_passwords: set[str] = set()
+_NEXT_ADDRESS = re.compile(r"[,;]\s*(?=[a-z][\w.+-]*://)", re.ASCII | re.IGNORECASE)
+
+
+def learn_passwords(options: Mapping[str, Any]) -> None:
+    """Remember the passwords among the options of a store, to be left out of what its client says of them.
+
+    Args:
+        options: the options, by name.
+    """
+    _passwords.update(_passwords_in(options.items()))
+
+
+def _passwords_in(options: Iterable[tuple[Any, Any]]) -> Iterator[str]:
+    for name, value in options:
+        if isinstance(value, Mapping):
+            yield from _passwords_in(value.items())
+        elif isinstance(value, (list, tuple)):
+            yield from _passwords_in((name, inner) for inner in value)
+        elif isinstance(value, str) and ("://" in value or "@" in value):
+            for address in _NEXT_ADDRESS.split(value):
+                yield from _passwords_of(address)
+        elif isinstance(value, str) and _SECRET_NAME.search(str(name)):
+            yield value
+
+
+def _passwords_of(address: str) -> Iterator[str]:
+    """Yield all that could be a password in an address, however its library cuts it."""
+    login = (address.partition("://")[2] or address).rpartition("@")[0]
+    username, colon, password = login.partition(":")
+    yield from (password if colon else username, unquote(password if colon else username))
+    for pair in re.split("[?&;]", address):
+        name, _, value = pair.partition("=")
+        if _SECRET_NAME.search(name):
+            yield from (value, unquote(value))
+
+
+def clean(error: BaseException | None = None) -> None:
+    """Leave passwords out of what errors say: one, the one that is being handled, and those before them.
+
+    Args:
+        error: the error of a store's client.
+    """
+    for step in (*chain(error), *chain(sys.exc_info()[1])):
+        # An exception may have attributes that cannot be set; its text is made of those that can.
+        with suppress(Exception):
+            step.args = tuple(map(_cleaned, step.args))
+        for name in ("strerror", *vars(step)):
+            with suppress(Exception):
+                setattr(step, name, _cleaned(getattr(step, name)))
+
+
+def chain(error: BaseException | None) -> Iterator[BaseException]:
+    """Yield an error, and those before it that a traceback shows."""
+    seen: list[BaseException] = []
+    while error is not None and error not in seen:
+        seen.append(error)
+        yield error
+        error = error.__cause__ or error.__context__
+
+
+def _cleaned(value: Any) -> Any:
+    """Return a text without each part of a password; anything else as it is."""
+    if not isinstance(value, str):
+        return value
+    parts = {password[at : at + _PART] for password in _passwords for at in range(len(password) - _PART + 1)}
+    covered = {at + place for part in parts for at in _places(part, value) for place in range(_PART)}
+    kept = ("\0" if at in covered else character for at, character in enumerate(value))
+    return re.sub("\0+", HIDDEN, "".join(kept)) if covered else value
+
+
+def _places(part: str, text: str) -> Iterator[int]:
+    at = text.find(part)
+    while at >= 0:
+        yield at
+        at = text.find(part, at + 1)

@@ -39,6 +39,7 @@ from beaker_bridge.exceptions import (
     SessionTooLargeError,
 )
 from beaker_bridge.log_limits import QUIET, LogLimiter
+from beaker_bridge.masking import clean
 from beaker_bridge.option_rules import MEMCACHED
 from beaker_bridge.region_locks import AWAY, CreationLock, FileLease
 from beaker_bridge.settings import SessionOptions
@@ -115,6 +116,7 @@ class Troubles:
         Raises:
             CacheStoreError: the store cannot be used, and the region's ``store_error`` is ``raise``.
         """
+        clean(error)
         message = f"{self._region}: {trouble}: {_reason(error)}"
         if self._terms.store_error == "raise" and trouble != DAMAGED:
             raise CacheStoreError(message, name=self._terms.name, original=error) from error
@@ -285,6 +287,7 @@ class BeakerBackend(Backend):
         try:
             return clsmap[self._kind](self._name, **self._arguments)
         except _MISCONFIGURED as error:
+            clean(error)
             raise _MisconfiguredError(error) from error
 
     def read(self, key: str) -> Any:

@@ -11,6 +11,7 @@ import beaker.cache
 from beaker.exceptions import InvalidCacheBackendError
 
 from beaker_bridge.exceptions import SettingsError
+from beaker_bridge.masking import clean, learn_passwords
 from beaker_bridge.region_backends import RegionNamespace, Troubles, close_servers, empty_memory
 from beaker_bridge.region_options import TABLE, RegionOptions
 from beaker_bridge.region_options import masked as _masked
@@ -35,6 +36,7 @@ class Region:
     def __init__(self, name: str, options: RegionOptions, lack: Lack | None, defined_by: str) -> None:
         self.name = name
         self.options = options
+        learn_passwords(options.arguments)
         self.lack = lack
         self.defined_by = defined_by
         self.terms = options.terms(name)
@@ -62,6 +64,8 @@ class Region:
             MissingCacheParameter: as with Beaker, an option that the type needs was not given.
             SettingsError: an option is wrong, or a client is not installed.
         """
+        # Beaker handles an error of its own meanwhile, which quotes all options.
+        clean()
         if self.lack is not None:
             raise self.lack.error_class(f"cache region {self.name}: {self.lack.message}")
         try:

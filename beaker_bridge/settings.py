@@ -107,7 +107,7 @@ def _option(
 # -- The table ---------------------------------------------------------------------------------------
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True, repr=False)
 class SessionOptions:
     """The options of a session, converted and checked. A default of nothing means: not set."""
 
@@ -336,6 +336,9 @@ class SessionOptions:
             ("labels", MappingProxyType(dict(self.labels))),
         ):
             object.__setattr__(self, name, value)
+
+    def __repr__(self) -> str:
+        return f"SessionOptions({', '.join(f'{name}={value!r}' for name, value in self.shown().items())})"
 
     def shown(self) -> dict[str, Any]:
         """Return the options that were given, without the secrets."""

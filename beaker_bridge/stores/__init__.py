@@ -5,6 +5,7 @@ from __future__ import annotations
 from importlib import import_module
 
 from beaker_bridge.exceptions import SettingsError
+from beaker_bridge.masking import learn_passwords
 from beaker_bridge.settings import SessionOptions
 from beaker_bridge.stores.base import Store
 
@@ -20,6 +21,8 @@ _STORES = {
     "ext:database": "sql:DatabaseStore",
     "ext:sqla": "sql:SqlaStore",
 }
+#: The options of a store that may hold a password.
+_WITH_PASSWORDS = ("url", "urls", "password", "sa_opts")
 
 
 def open_store(options: SessionOptions) -> Store:
@@ -31,6 +34,7 @@ def open_store(options: SessionOptions) -> Store:
     Raises:
         SettingsError: the store's client is not installed, or refuses the options.
     """
+    learn_passwords({name: getattr(options, name) for name in _WITH_PASSWORDS} | dict(options.backend_arguments))
     # An application's own namespace manager goes through Beaker's interface, whatever the type.
     kind = "" if options.namespace_class else str(options.type)
     module, _, name = _STORES.get(kind, "beaker:BeakerStore").partition(":")

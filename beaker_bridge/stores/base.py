@@ -10,6 +10,7 @@ from typing import Any, ClassVar, NamedTuple, TypeVar
 
 from beaker_bridge.codec import Envelope
 from beaker_bridge.exceptions import SessionConflictError, SessionStoreError
+from beaker_bridge.masking import chain, clean
 
 E = TypeVar("E", bound=SessionStoreError)
 
@@ -126,18 +127,12 @@ class LockingStore(Store):
 def unreachable(kind: str, error: BaseException, error_class: type[E] = SessionStoreError) -> E:
     """Return the error for a store that cannot be reached."""
     # A file is named by the session's id, which would open it: the log, and its traceback, have none.
-    for step in _chain(error):
+    for step in chain(error):
         if isinstance(step, OSError):
             del step.filename, step.filename2
+    clean(error)
     reason = f"{type(error).__name__}: {error}" if str(error) else type(error).__name__
     return error_class(f"the session store {kind} cannot be reached: {reason}", name=kind, original=error)
-
-
-def _chain(error: BaseException | None) -> Iterator[BaseException]:
-    """Yield an error, and those before it that a traceback shows."""
-    while error is not None:
-        yield error
-        error = error.__cause__ or error.__context__
 
 
 def lock_timed_out(kind: str, timeout: float) -> SessionConflictError:

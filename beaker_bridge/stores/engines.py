@@ -18,6 +18,7 @@ from sqlalchemy.pool import Pool, QueuePool, SingletonThreadPool
 
 from beaker_bridge.exceptions import SettingsError
 from beaker_bridge.kinds import DOTTED, Kind
+from beaker_bridge.masking import clean
 from beaker_bridge.settings import SessionOptions
 
 _PREFIX = "sa."
@@ -68,6 +69,7 @@ def own_engine(options: SessionOptions) -> Engine:
     except ImportError as error:
         raise SettingsError(f"{label} {_missing_driver(url, error)}", name="url") from error
     except (ArgumentError, TypeError, ValueError) as error:
+        clean(error)
         labels = ", ".join(dict.fromkeys(_label(options, name) for name in _blamed(settings, str(error)))) or label
         # SQLAlchemy's text names the option, and the URL without its password.
         raise SettingsError(f"{labels} must be what SQLAlchemy makes an engine of: {error}", name="url") from error
@@ -118,6 +120,12 @@ _KINDS = {
 }
 
 
+def _is_cut(url: URL) -> bool:
+    """Say whether a password was ended at an "@" within it: the rest of it would stand in each error."""
+    rest = (url.host or "") + ((url.database or "") if url.host and url.password is not None else "")
+    return "@" in rest
+
+
 def _url(choice: Any, label: str) -> URL:
     reason = ""
     try:
@@ -130,7 +138,9 @@ def _url(choice: Any, label: str) -> URL:
         # The text itself may hold a password.
         reason = " (dialect://user:password@host:port/database)"
     else:
-        return url
+        if not _is_cut(url):
+            return url
+        reason = ": in a name or password, @ is written as %40"
     raise SettingsError(f"{label} must be a database URL of a kind that SQLAlchemy knows{reason}", name="url")
 
 

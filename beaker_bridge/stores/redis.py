@@ -383,11 +383,23 @@ def _bounded(timeout: float) -> dict[str, float]:
 
 def _parsed(address: str, label: str, name: str) -> dict[str, Any]:
     found: dict[str, Any] = _looked_at(lambda: _redis.connection.parse_url(address), address, label, name)
+    if _is_cut(address):
+        raise _no_address(label, _UNREADABLE, name)
     if found.get("db", 0) < 0:
         raise _no_address(label, "a database's number is 0 or more", name)
     if address.startswith("unix:") and "path" not in found:
         raise _no_address(label, "a socket has a path, as in unix:///run/redis.sock", name)
     return found
+
+
+def _is_cut(address: str) -> bool:
+    """Say whether redis-py takes a part of a password for the host, and what is left of it for nothing."""
+    parts = urlsplit(address)
+    is_unix = parts.scheme == "unix"
+    unread = [parts.fragment, *(pair for pair in parts.query.split("&") if "=" not in pair)]
+    if not is_unix:
+        unread.append(parts.path)
+    return any("@" in part for part in unread) or bool(is_unix and parts.netloc.rpartition("@")[2])
 
 
 def _looked_at(step: Callable[[], T], address: str, label: str, name: str) -> T:
