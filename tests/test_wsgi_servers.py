@@ -64,6 +64,8 @@ class Visitor:
         self._site = site
         self._name = name
         self._cookie = ""
+        #: The headers of the last answer.
+        self.headers = {}
         self.get("begin")
 
     def get(self, view, **parameters):
@@ -73,6 +75,7 @@ class Visitor:
             query = urlencode({"name": self._name, **parameters})
             connection.request("GET", f"/{view}?{query}", headers={"Cookie": self._cookie})
             response = connection.getresponse()
+            self.headers = response.headers
             body = response.read().decode()
             assert response.status == 200, f"{body}\n{self._site.log_tail()}"
             if cookie := response.headers["Set-Cookie"]:
@@ -130,6 +133,19 @@ def test_sessions_in_memory_under_a_server(server, tmp_path):
         warnings = site.log_tail().count("type = memory gives each process sessions of its own")
 
     assert (1 <= warnings <= server.processes) if server.processes > 1 else warnings == 0
+
+
+@pytest.mark.parametrize("server", [Waitress, Gunicorn, UWSGI])
+def test_a_streamed_body_under_a_server(server, tmp_path):
+    """Its headers say that it varies, though they leave before it touches the session; what it changes is saved."""
+    options = {"type": "file", "data_dir": str(tmp_path / "sessions")}
+    with server(tmp_path, options) as site:
+        browser = Visitor(site, "browser")
+        answer = browser.get("stream")
+        shown = browser.get("show")
+
+    assert (answer, browser.headers["Vary"]) == ({}, "Cookie")
+    assert shown == {"name": "browser", "streamed": True}
 
 
 # -- A fork by itself --------------------------------------------------------------------------------

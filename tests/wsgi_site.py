@@ -41,6 +41,17 @@ def show(request):
     """Change nothing."""
 
 
+def stream(request):
+    """Stream an answer that is the first to touch the session, and changes it when its headers have left."""
+
+    def body():
+        yield b"{"
+        request.session["streamed"] = True
+        yield b"}"
+
+    return Response(app_iter=body(), content_type="application/json", charset="utf-8")
+
+
 def meet(request):
     """Wait until so many processes answer this, each of which has used the store; tell of this one."""
     folder = Path(PROCESSES)
@@ -74,7 +85,7 @@ def make_application() -> SessionMiddleware:
     config = Configurator()
     config.include("beaker_bridge")
     views = {view.__name__: answering(view) for view in (begin, count, write, show, meet)}
-    for name, view in (views | {"pid": pid}).items():
+    for name, view in (views | {"pid": pid, "stream": stream}).items():
         config.add_route(name, f"/{name}")
         config.add_view(view, route_name=name)
     options = json.loads(Path(OPTIONS).read_text(encoding="utf-8"))
