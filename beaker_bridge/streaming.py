@@ -86,7 +86,8 @@ def is_streamed(body: Iterable[bytes], environ: Mapping[str, Any]) -> bool:
         return is_streamed(body.app_iter, environ)
     if isinstance(body, EmptyResponse):
         # The answer to HEAD, or a 304: it has the headers of what it stands for, of which it knows how to close it.
-        return is_streamed(getattr(getattr(body, "close", None), "__self__", ()), environ)
+        close = getattr(body, "close", ())
+        return is_streamed(getattr(close, "__self__", close), environ)
     # A server has its own fast way for what its file wrapper has made.
     wrapper = environ.get("wsgi.file_wrapper")
     return not (isinstance(wrapper, type) and isinstance(body, wrapper))

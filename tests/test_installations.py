@@ -483,6 +483,27 @@ def test_a_page_for_caches_that_begins_a_session_is_the_users_own(installation, 
     assert "4711" not in caplog.text
 
 
+@pytest.mark.parametrize("installation", ["filter", "beaker_filter", "filter_alone"], indirect=True)
+def test_what_other_code_does_to_the_session_is_told_to_caches(site):
+    """A view may use Beaker's own session in the environ, and never ask Pyramid for one: the headers are the same."""
+
+    def reads(request):
+        request.environ["beaker.session"].get("count")
+
+    def writes(request):
+        request.environ["beaker.session"]["count"] = 1
+        request.environ["beaker.session"].save()
+        return _headed(("Cache-Control", "max-age=60"))
+
+    app = site({"reads": reads, "writes": writes})
+    written, read = app.get("/writes"), app.get("/reads")
+
+    assert read.headers["Vary"] == written.headers["Vary"] == "Cookie"
+    assert written.headers.getall("Cache-Control") == ["max-age=60, private"]
+    assert len(written.headers.getall("Set-Cookie")) == 1
+    assert app.get("/data").text == "[('count', 1)]"
+
+
 def test_a_page_for_caches_that_only_reads_stays_one(site):
     """A page that sends no cookie may be kept by caches for as long as the application says: it varies."""
 

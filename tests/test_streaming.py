@@ -567,6 +567,25 @@ def test_what_is_there_before_it_is_sent_does_not_vary(installation, view, heade
     assert "Vary" not in head.headers
 
 
+def test_the_answer_to_head_has_the_headers_of_the_page(installation, tmp_path):
+    """A body that nobody sends is known by how it is closed: with a way of its own it may have read the session."""
+
+    class Body:
+        def __init__(self):
+            self.close = lambda: None
+
+        def __iter__(self):
+            return iter([b"page"])
+
+    def view(request):
+        _ = request.session
+        return Response(app_iter=Body())
+
+    app = site(installation, tmp_path, view)
+
+    assert app.get("/stream").headers["Vary"] == app.head("/stream").headers["Vary"] == "Cookie"
+
+
 # -- Servers that never close ------------------------------------------------------------------------
 
 
