@@ -62,35 +62,36 @@ class _Answer:
         """Take the application's answer; what changed in the session is committed."""
         session_object = self._object
         if self._held is not None:
-            # It replaces the first one, or is a mistake: that is the server's to see.
-            self._hand_on(streamed=True)
+            # Another answer replaces the first one, or is a mistake: that is the server's to see.
+            self.hand_on(streamed=True)
         if session_object.__dict__["_sess"] is not None and needs_commit(session_object):
             commit_session = commit_before_error if exc_info else commit_or_discard
             commit_session(session_object, self._environ)
         headers_left(session_object)
         self._held = status, headers, exc_info
         if self._is_going_on:
-            self._hand_on(streamed=True)
+            self.hand_on(streamed=True)
             return self._write
         return self._write_at_once
 
     def _write_at_once(self, data: bytes) -> None:
         """Send a part of the body, as applications of old do, and go on with the next."""
-        self.returned(streamed=True)
+        self.go_on()
         self._write(data)
 
-    def returned(self, *, streamed: bool) -> None:
-        """Hand the headers on, or let them through when they come: the application has returned its body.
+    def go_on(self) -> None:
+        """Hand the headers on, or as soon as they come: the body is made while it is sent."""
+        self._is_going_on = True
+        self.hand_on(streamed=True)
+
+    def hand_on(self, *, streamed: bool) -> None:
+        """Hand the headers on to the server, if they are there.
 
         Args:
-            streamed: whether it goes on all the same, and may be about to read the session.
+            streamed: whether the application goes on all the same, and may be about to read the session.
         """
-        self._is_going_on = True
-        if self._held is not None:
-            self._hand_on(streamed=streamed)
-
-    def _hand_on(self, *, streamed: bool) -> None:
-        assert self._held is not None
+        if self._held is None:
+            return
         (status, headers, exc_info), self._held = self._held, None
         if streamed:
             self._object.__dict__[LENGTH] = length_of(headers)
@@ -152,12 +153,12 @@ class SessionMiddleware:
         answer = _Answer(session_object, environ, start_response)
         body = self.app(environ, answer)
         if is_streamed(body, environ):
-            answer.returned(streamed=True)
+            answer.go_on()
             return StreamedBody(body, session_object, environ)
         if session_object.__dict__["_sess"] is not None and is_asked_to_commit(session_object):
             # By an application that has called start_response before; the server has sent nothing yet.
             commit_or_discard(session_object, environ)
-        answer.returned(streamed=False)
+        answer.hand_on(streamed=False)
         let_go(session_object)
         return body
 
