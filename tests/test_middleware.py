@@ -537,7 +537,9 @@ def _headers_of(app, path="/"):
         calls.append(call)
         return lambda data: None
 
-    list(SessionMiddleware(app, type="memory")({"REQUEST_METHOD": "GET", "PATH_INFO": path}, server))
+    body = SessionMiddleware(app, type="memory")({"REQUEST_METHOD": "GET", "PATH_INFO": path}, server)
+    _ = list(body)
+    getattr(body, "close", list)()
     (call,) = calls
     return dict(call[1])
 
