@@ -35,6 +35,10 @@ NEEDED = {
 KNOWN_TYPES = frozenset(NEEDED) - {MONGODB} | {MEMORY, COOKIE}
 
 
+#: What is said of a user or a password for memcached.
+NO_SASL = ", which is asked without a login (SASL): run it where only the application reaches it, or take ext:redis"
+
+
 class Fault(NamedTuple):
     """An option that breaks a rule, and the other options that the rule is about."""
 
@@ -53,6 +57,10 @@ def _type_faults(options: SessionOptions) -> Iterator[Fault]:
     kind, label = options.type, options.label
     if kind != COOKIE and not backend_exists(kind):
         yield Fault("type", f"one of {', '.join(sorted(_all_types()))} or another backend of Beaker's{_meant(kind)}")
+    logins = [name for name in ("username", "password") if getattr(options, name) is not None]
+    if kind == MEMCACHED and logins:
+        also = "".join(f" (and {label(name)})" for name in logins[1:])
+        yield Fault(logins[0], f"absent{also} where {label('type')} = {kind}{NO_SASL}", ("type",))
     engine = options.sa_opts or {}
     missing: set[str] = set()
     for names in NEEDED.get(kind, ()):

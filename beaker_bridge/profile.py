@@ -35,6 +35,8 @@ class SessionProfile:
     def __init__(self, options: SessionOptions) -> None:
         self.options = options
         _warn_of_short_secrets(options)
+        if options.use_cookies and options.given.isdisjoint(("key", "cookie_path")):
+            log_once(log, logging.WARNING, default_key_warning(options.label("key", "type")))
         self.clock: Callable[[], float] = options.clock or time.time
         self.store = None if options.type == COOKIE else open_store(options)
         self.codec = _codec(options, BareEnvelope if self.store is None else self.store.envelope)
@@ -52,6 +54,18 @@ class SessionProfile:
         self.log_lines = LogLimiter()
         #: Who gets this warns that each process has sessions of its own.
         self.may_warn_of_processes = threading.Lock()
+
+
+def default_key_warning(label: str) -> str:
+    """Return what is logged where the cookie has Beaker's own name, as it may have on other sites of the host.
+
+    Args:
+        label: how the option that names the cookie is written.
+    """
+    return (
+        f"{label} is not set: another application on this host that has Beaker's own cookie name and path too logs"
+        f" this one's users out, as this one logs out its; set {label} to a name of its own"
+    )
 
 
 def _warn_of_short_secrets(options: SessionOptions) -> None:

@@ -19,7 +19,7 @@ from beaker.exceptions import InvalidCacheBackendError, MissingCacheParameter
 from beaker_bridge.exceptions import SettingsError
 from beaker_bridge.kinds import is_empty
 from beaker_bridge.once import forget, log_once
-from beaker_bridge.option_rules import MEMORY, NEEDED, backend_exists, type_of_address
+from beaker_bridge.option_rules import MEMCACHED, MEMORY, NEEDED, NO_SASL, backend_exists, type_of_address
 from beaker_bridge.region_backends import SERVER_KINDS, open_servers
 from beaker_bridge.region_options import (
     CHECKED_AT_START,
@@ -247,6 +247,11 @@ class _Reader:
         own, shared = read[region], read[""]
         wrong = {name: error for name, error in shared.wrong.items() if name not in own.values} | own.wrong
         lacks = [Lack(str(error)) for name, error in wrong.items() if counts(name, options.type)]
+        logins = [name for name in ("username", "password") if options.type == MEMCACHED and own.values.pop(name, None)]
+        if logins:
+            labels = " and ".join(self._label(_full(region, name)) for name in logins)
+            type_label = self._label(self._given_name(region, "type"))
+            lacks.append(Lack(f"{labels} must be absent where {type_label} = {options.type}{NO_SASL}"))
         for lack in lacks:
             self._note_lack(region, lack.message)
         lacks = lacks or [*self._missing(region, options)]

@@ -496,3 +496,18 @@ def test_expire_is_for_ever(kind, request, told):
     compute = counting("one", request.node.nodeid)
 
     assert [compute(), compute()] == [1, 1]
+
+
+@pytest.mark.parametrize("options", [{"username": "u"}, {"password": "private"}])
+def test_memcached_takes_no_login(told, options):
+    """A user or a password for memcached is one sentence at the start, and an error at the region's first use."""
+    settings = {
+        f"one__{name}": value for name, value in {"type": "ext:memcached", "url": "127.0.0.1:1", **options}.items()
+    }
+    (warning,) = told(regions="one", **settings)
+    label = f"cache.one.{next(iter(options))}"
+    with pytest.raises(SettingsError, match=f"{label} must be absent where cache.one.type = ext:memcached"):
+        cache_region("one")(lambda: 1)()
+
+    assert warning.startswith(f"{label} must be absent where cache.one.type = ext:memcached, which is asked without")
+    assert "private" not in warning

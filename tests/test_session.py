@@ -23,7 +23,9 @@ from beaker_bridge.exceptions import (
     SessionValueError,
 )
 from beaker_bridge.merge import ACCESSED
-from beaker_bridge.profile import Binding
+from beaker_bridge.once import forget
+from beaker_bridge.option_reader import given, prefixed, read_options
+from beaker_bridge.profile import Binding, SessionProfile
 from beaker_bridge.pyramid_session import PyramidSession
 from beaker_bridge.serializers import PickleSerializer
 from beaker_bridge.session import GRACE, MOVED_FOR, Session
@@ -2424,6 +2426,26 @@ def test_beakers_keys_are_in_the_cookie(cookies):
 
 
 # -- The profile and the binding ---------------------------------------------------------------------
+
+
+def test_beakers_own_cookie_name_is_warned_about_once(caplog):
+    """Two applications under one host with Beaker's own name and path log each other out: one warning says so."""
+    forget(logging.getLogger("beaker_bridge.profile"))
+    for _ in range(2):
+        SessionProfile(read_options(prefixed({"session.type": "memory", "session.timeout": "60"})))
+    warnings = [record.getMessage() for record in caplog.records]
+
+    assert len(warnings) == 1
+    assert warnings[0].startswith("session.key is not set: another application on this host")
+
+
+@pytest.mark.parametrize("options", [{"key": "sid"}, {"cookie_path": "/shop"}, {"use_cookies": False}])
+def test_a_cookie_of_ones_own_is_not_warned_about(options, caplog):
+    """Where the cookie has a name or a path of its own, or none is sent, nothing is said of other applications."""
+    forget(logging.getLogger("beaker_bridge.profile"))
+    SessionProfile(read_options(given(options)))
+
+    assert "another application" not in caplog.text
 
 
 @pytest.mark.parametrize(

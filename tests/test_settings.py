@@ -755,7 +755,7 @@ def test_what_a_wrong_secret_is(value, got):
 @pytest.mark.parametrize(
     ("settings", "unused", "kind"),
     [
-        ({"type": "ext:memcached", "url": "h:1", "username": "u", "password": "p"}, ["username", "password"], None),
+        ({"type": "file", "data_dir": "/d", "username": "u", "password": "p"}, ["username", "password"], None),
         ({"type": "file", "data_dir": "/d", "table_name": "t"}, ["table_name"], None),
         ({"data_dir": "/d", "table_name": "t"}, ["table_name"], "file"),
         ({"type": "file", "data_dir": "/d", "url": "redis://h"}, ["url"], None),
@@ -1236,6 +1236,20 @@ def test_what_is_allowed(values):
         (
             {"key": "__Host-sid", "secure": True, "cookie_path": "/a"},
             "cookie_path must be / for a cookie named __Host-sid, got '/a'",
+        ),
+        *(
+            (
+                {"type": "ext:memcached", "url": "h:1", **login},
+                (
+                    f"{told} where type = ext:memcached, which is asked without a login (SASL): run it where only the"
+                    f" application reaches it, or take ext:redis, got {got}"
+                ),
+            )
+            for login, told, got in (
+                ({"username": "u"}, "username must be absent", "'u'"),
+                ({"password": "p"}, "password must be absent", "a value that is not shown"),
+                ({"username": "u", "password": "p"}, "username must be absent (and password)", "'u'"),
+            )
         ),
         ({"type": "cookie"}, "validate_key must be given where type = cookie, which it signs, got nothing"),
         ({"encrypt_key": "e"}, "validate_key must be given where encrypt_key is, got nothing"),
