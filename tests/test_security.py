@@ -47,7 +47,7 @@ from beaker_bridge.option_reader import read_options
 from beaker_bridge.profile import SECRET_SIZE, STEP, Binding
 from beaker_bridge.serializers import MAX_PLAIN_SIZE
 from beaker_bridge.session import MOVED_FOR, Session
-from beaker_bridge.session_base import MAX_COOKIES
+from beaker_bridge.session_base import MAX_COOKIES, new_id
 from beaker_bridge.stores.base import Store
 from tests import machine
 from tests.fuzzing.memory import peak_of
@@ -1191,6 +1191,40 @@ def test_the_document_tells_the_true_limits():
         f"For {MOVED_FOR} seconds the old id opens an empty session",
     ):
         assert sentence in told
+
+
+#: The requirements of OWASP's ASVS 5.0, by section.
+REQUIREMENTS = {"7.1": 3, "7.2": 4, "7.3": 2, "7.4": 5, "7.5": 3, "7.6": 2, "3.3": 5}
+ASVS = DOCUMENT.partition("   :name: asvs\n")[2].partition("\nLimits\n")[0]
+
+
+def test_each_requirement_of_asvs_is_answered():
+    """Each requirement of V7 and V3.3 has its row, which says whose it is; what is ours names a test."""
+    rows = [re.split(r"\n     - ", row) for row in ASVS.split("\n   * - ")[2:]]
+    whose = {row[0]: row[2].strip() for row in rows}
+    untested = [row[0] for row in rows if row[2].startswith("Ours") and "``test_" not in row[3]]
+
+    assert list(whose) == [f"{part}.{number}" for part, last in REQUIREMENTS.items() for number in range(1, last + 1)]
+    assert set(whose.values()) == {"Ours by default", "Ours by an option", "The application's"}
+    assert untested == []
+
+
+def test_the_tests_that_the_document_names_exist():
+    """Each test that SECURITY.rst names is one."""
+    sources = [path.read_text(encoding="utf-8") for path in Path(__file__).parent.glob("test_*.py")]
+    named = set(re.findall(r"``(test_\w+)``", DOCUMENT))
+
+    assert named
+    assert {name for name in named if not any(f"def {name}(" in source for source in sources)} == set()
+
+
+def test_an_id_is_128_bits_of_a_secure_source(monkeypatch):
+    """An id is 16 bytes of ``secrets``, and nothing else goes into it."""
+    drawn = []
+    monkeypatch.setattr("secrets.token_hex", lambda size: drawn.append(size) or f"{len(drawn):0{2 * size}x}")
+
+    assert [new_id(), new_id()] == [f"{number:032x}" for number in (1, 2)]
+    assert drawn == [16, 16]
 
 
 def cooked(name, folder):
