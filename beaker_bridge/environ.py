@@ -195,7 +195,11 @@ def _take_over(session_object: BeakerSessionObject, theirs: Any) -> None:
     session_object.__dict__["_sess"] = None
     ours: SafeSession = session_object._session()
     if getattr(theirs, "was_invalidated", False):
-        ours.invalidate()
+        if _reads_as(theirs, ours.data_serializer):
+            ours.invalidate()
+        else:
+            # Beaker itself has invalidated what it could not read.
+            log_once(log, logging.ERROR, _UNREAD.format(theirs.data_serializer, ours.data_serializer))
     before, now = (
         {key: value for key, value in content.items() if key not in OWN_KEYS}
         for content in (getattr(theirs, "accessed_dict", {}), theirs)
@@ -203,6 +207,18 @@ def _take_over(session_object: BeakerSessionObject, theirs: Any) -> None:
     merged = merge(before, now, dict(ours))
     ours.clear()
     ours.update(merged)
+
+
+#: Beaker's own filter knows no other default than pickle.
+_UNREAD = (
+    "Beaker's own filter reads sessions with data_serializer = {}, and beaker_bridge with {}: other middleware finds"
+    " them empty; set data_serializer in the filter's options, or put beaker_bridge's filter in its place"
+)
+
+
+def _reads_as(theirs: Any, serializer: Any) -> bool:
+    """Say whether a session of Beaker's own reads what a serializer of ours writes."""
+    return bool(getattr(theirs, "data_serializer", serializer) == serializer)
 
 
 def _tell_once(message: str) -> None:

@@ -103,14 +103,15 @@ class RequestSession(PyramidSession):
 
     def __init__(self, request: Any) -> None:
         environ, source = request.environ, self._source
-        registry = getattr(request, "registry", None)
+        registry: Any = getattr(request, "registry", None)
         session_object = environ.get(ENVIRON_KEY)
         if session_object is None:
             profile = recorded_profile(registry, source.profile) or source.in_memory(environ)
             session_object = environ[ENVIRON_KEY] = SessionObject(environ, profile, carried=False)
             if profile.options.webtest_varname:
                 show_to_test(session_object, environ, profile.options.webtest_varname)
-        if registry is not None and registry.has_listeners:
+        # A test's own registry need not be one of Pyramid's.
+        if getattr(registry, "has_listeners", False):
             binding_of(session_object, environ).notify = registry.notify
         elif TWEEN not in environ or type(session_object) is not SessionObject:
             # What the tween has done for ours.

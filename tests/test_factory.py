@@ -387,10 +387,17 @@ class Double:
 
 
 @pytest.mark.parametrize(
-    "request_", [SimpleNamespace(environ={}), Double(), DummyRequest()], ids=lambda r: type(r).__name__
+    "request_",
+    [
+        SimpleNamespace(environ={}),
+        SimpleNamespace(environ={}, registry=None),
+        SimpleNamespace(environ={}, registry=SimpleNamespace(settings={})),
+        Double(),
+        DummyRequest(),
+    ],
 )
 def test_a_request_needs_an_environ(request_):
-    """A request with nothing but an ``environ`` gets a session, with all that a session can do."""
+    """A request with nothing but an ``environ``, and any registry, gets a session, with all that a session can do."""
     session = BeakerSessionFactoryConfig(type="memory")(request_)
     session["a"] = [1]
     session.flash("message")

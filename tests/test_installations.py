@@ -922,6 +922,24 @@ def test_a_session_that_other_middleware_has_loaded(tmp_path, caplog):
     assert sum("loaded by other middleware" in record.message for record in caplog.records) == 1
 
 
+@pytest.mark.parametrize("store", ["memory", "file"])
+def test_a_session_that_beakers_filter_cannot_read(tmp_path, caplog, store):
+    """Beaker's filter reads pickles where its options name no serializer: whoever shows the environ ends no session."""
+    import beaker.middleware
+
+    inner = install("settings", {}, _views())
+
+    def shows_environ(environ, start_response):
+        assert repr(environ)
+        return inner(environ, start_response)
+
+    app = TestApp(beaker.middleware.SessionMiddleware(shows_environ, **store_options(store, tmp_path)))
+    texts = [app.get("/count").text for _ in range(3)]
+
+    assert texts == ["1", "2", "3"]
+    assert sum("set data_serializer in the filter's options" in record.message for record in caplog.records) == 1
+
+
 def test_something_else_in_the_environ(tmp_path):
     """What is no Beaker session in the environ is told, not used."""
     inner = install("settings", {}, _views())
