@@ -520,6 +520,9 @@ class SafeSession(BeakerAttributes, BeakerSession):
     def _refuse_late_cookie(self) -> None:
         """Refuse what only a cookie can tell the browser, where none can be sent any more."""
         if self._binding.sent and not self._binding.discarded and not self._unsaved:
+            if self.was_invalidated:
+                # A logout holds, though nothing new can begin.
+                self._leave_behind()
             error = SessionTooLateError(
                 "the session is changed when the response's headers have left, and the browser would have to be"
                 " told by a cookie: change it before the body is streamed"

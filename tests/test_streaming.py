@@ -150,6 +150,27 @@ def test_a_session_can_end_in_the_body(installation, tmp_path):
     assert app.get("/data").text == "[]"
 
 
+def _begin_anew(session):
+    session.invalidate()
+    session["put"] = 1
+    session.save()
+
+
+@pytest.mark.parametrize("change", [_begin_anew, lambda session: (session.delete(), session.save())])
+@pytest.mark.parametrize("face", ["request.session", "environ['beaker.session']"])
+def test_a_logout_holds_though_nothing_can_begin(installation, tmp_path, face, change):
+    """A session that is to begin after ``invalidate()`` is refused; the one before ends all the same."""
+
+    def end(session):
+        change(session if face == "request.session" else session._object)
+
+    app = site(installation, tmp_path, streaming(end))
+    app.get("/count")
+    app.get("/stream")
+
+    assert app.get("/data").text == "[]"
+
+
 def test_the_body_is_closed_first(installation, tmp_path):
     """What a body changes in its ``close()`` is saved, too."""
 
