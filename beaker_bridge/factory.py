@@ -126,15 +126,15 @@ class RequestSession(PyramidSession):
 
 
 def _session_factory(options: SessionOptions | None) -> type[RequestSession]:
-    """Return the class of one configuration's sessions."""
+    """Return the class of one configuration's sessions; what it shows itself as, pyramid_beaker's do, too."""
     members = {
         "__slots__": (),
-        "__module__": __name__,
+        "__module__": "beaker_bridge",
         "__doc__": RequestSession.__doc__,
         "options": options,
         "_source": SessionSource(options),
     }
-    factory: type[RequestSession] = type("BeakerSession", (RequestSession,), members)
+    factory: type[RequestSession] = type("PyramidBeakerSessionObject", (RequestSession,), members)
     directlyProvides(factory, ISessionFactory)
     return factory
 

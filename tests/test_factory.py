@@ -239,6 +239,8 @@ def test_a_factory_is_a_class(base):
     assert verifyObject(ISession, session)
     assert ISessionFactory.providedBy(base)
     assert base.options.key == "sid"
+    # As in pyramid_beaker, but for the package.
+    assert str(base) == "<class 'beaker_bridge.PyramidBeakerSessionObject'>"
     assert not isinstance(session, FACTORIES["python"]())
 
 
