@@ -33,6 +33,7 @@ PROGRAMS = {
     "mariadbd": "mariadb-server",
     "memcached": "memcached",
     "mount": "mount",
+    "pgbouncer": "pgbouncer",
     "postgres": "postgresql",
     "redis-cli": "redis-tools",
     "redis-server": "redis-server",

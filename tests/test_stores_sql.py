@@ -820,7 +820,7 @@ def test_the_address_counts_before_the_engines_options(tmp_path):
     [
         ("sqlite:////tmp/x", {"timeout": 1.5}),
         ("sqlite:////tmp/x?timeout=9", {}),
-        ("postgresql+psycopg://host/name", {"connect_timeout": 2}),
+        ("postgresql+psycopg://host/name", {"connect_timeout": 2, "prepare_threshold": None}),
         ("mysql+pymysql://host/name?read_timeout=9", {"connect_timeout": 1.5, "write_timeout": 1.5}),
         ("oracle://host/name", {}),
     ],
@@ -829,6 +829,74 @@ def test_the_drivers_are_told_the_timeout(url, expected):
     """Each driver is told ``store_timeout`` in its own words, save what the address says itself."""
     assert engines._defaults(sa.make_url(url), {}, 1.5)["connect_args"] == expected
     assert engines._defaults(sa.make_url(url), {"sa.connect_args": {"timeout": 3}}, 1.5)["connect_args"]["timeout"] == 3
+
+
+@pytest.mark.parametrize(
+    ("query", "arguments", "expected"),
+    [
+        ("", None, None),
+        ("?prepare_threshold=None", None, None),
+        ("?prepare_threshold=7", None, 7),
+        ("?prepare_threshold=7", '{"prepare_threshold": null}', None),
+        ("?prepare_threshold=7", {"prepare_threshold": 0}, 0),
+        ("", '{"prepare_threshold": "3"}', 3),
+        ("?prepare_threshold=7", '{"application_name": "x"}', 7),
+    ],
+)
+def test_when_psycopg_prepares_statements(postgresql_server, query, arguments, expected):
+    """By default never; the address may say otherwise, and ``connect_args`` win."""
+    store = opened(postgresql_server.url + query, sa_opts={"sa.connect_args": arguments or {}})
+    with store._prepared().connect() as connection:
+        assert connection.connection.driver_connection.prepare_threshold == expected
+
+    store.close()
+
+
+# -- Behind a pooler ---------------------------------------------------------------------------------
+
+
+def test_two_applications_behind_a_pooler(postgresql_server, start_server):
+    """Where several applications are lent one connection of PostgreSQL's, statement by statement, each answer is the
+    right one: none leaves anything on it.
+    """
+    pooler = start_server("pgbouncer", "PgBouncer", postgresql_server.port)
+    stores = [opened(pooler.url, table_name=f"pooled_{secrets.token_hex(4)}") for _ in range(2)]
+    ids = [secrets.token_hex(16) for _ in range(8)]
+    wrong = []
+
+    def expect(answer, right):
+        if answer != right:
+            wrong.append(answer)
+
+    # Both ids are in both tables, with other records: another one's statement finds another one's session.
+    for session_id in ids:
+        for number, store in enumerate(stores):
+            one, two = Record(b"one %d" % number), Record(b"two %d" % number)
+            expect(store.swap(session_id, None, one.raw), Swap(True, one))
+            expect(store.read(session_id), one)
+            with store.lock(session_id, PATIENCE):
+                expect(store.swap(session_id, one, two.raw), Swap(True, two))
+    for session_id in ids:
+        for number, store in enumerate(stores):
+            expect(store.read(session_id), Record(b"two %d" % number))
+            expect(store.swap(session_id, Record(b"two %d" % number), None), Swap(True, None))
+
+    assert wrong == []
+
+    for store in stores:
+        store.close()
+
+
+def test_an_address_that_asks_for_prepared_statements_behind_a_pooler(postgresql_server, start_server):
+    """What the default is for: with prepared statements the second application is refused on the same connection."""
+    pooler = start_server("pgbouncer", "PgBouncer", postgresql_server.port)
+    stores = [opened(f"{pooler.url}?prepare_threshold=0", table_name="pooled") for _ in range(2)]
+    stores[0].read(ID)
+
+    assert refused(lambda: stores[1].read(ID))
+
+    for store in stores:
+        store.close()
 
 
 def test_a_pool_that_does_not_wait_is_told_no_timeout(tmp_path):
@@ -922,6 +990,22 @@ NO_JSON = 'must be a JSON object, such as {"sslmode": "require"}'
         (
             {"url": "postgresql+psycopg://h/d?sslmode=require&timeout=1"},
             "session.url has options that psycopg does not know: timeout",
+        ),
+        (
+            {"url": "postgresql+psycopg://h/d?row_factory=x&autocommit=true"},
+            "session.url has options that psycopg does not know: row_factory",
+        ),
+        (
+            {"url": "postgresql+psycopg://h/d?prepare_threshold=-1"},
+            "session.url: prepare_threshold must be a whole number or none, got '-1'",
+        ),
+        (
+            {"sa.url": "postgresql+psycopg://h/d?prepare_threshold=1&prepare_threshold=2"},
+            "session.sa.url: prepare_threshold must be a whole number or none, got ('1', '2')",
+        ),
+        (
+            {"url": "postgresql+psycopg://h/d", "sa.connect_args": '{"prepare_threshold": true}'},
+            "session.sa.connect_args: prepare_threshold must be a whole number or none, got True",
         ),
         (
             {"url": "mysql+pymysql://h/d?charset=utf8&read_timeout=9&foo=1&bar=2"},

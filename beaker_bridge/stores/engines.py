@@ -26,14 +26,17 @@ _PREFIX = "sa."
 _NAME = re.compile(r"[\w.]+(:[\w.]+)?")
 
 
-def _no_timeouts(_seconds: float) -> dict[str, Any]:
+def _no_arguments(_seconds: float) -> dict[str, Any]:
     return {}
 
 
-#: The arguments by which a driver is told how long it may connect, and wait, in seconds.
-_TIMEOUTS: dict[str, Callable[[float], dict[str, Any]]] = {
+#: The argument by which psycopg is told when it may prepare a statement on the server.
+_THRESHOLD = "prepare_threshold"
+#: The arguments of a driver: how long it may connect, and wait, in seconds, and what a pooler forbids.
+_ARGUMENTS: dict[str, Callable[[float], dict[str, Any]]] = {
     "pysqlite": lambda seconds: {"timeout": seconds},
-    "psycopg": lambda seconds: {"connect_timeout": math.ceil(seconds)},
+    # Behind a pooler the server's connection is another client's next: a prepared statement would be run by that one.
+    "psycopg": lambda seconds: {"connect_timeout": math.ceil(seconds), _THRESHOLD: None},
     "pymysql": lambda seconds: dict.fromkeys(("connect_timeout", "read_timeout", "write_timeout"), seconds),
 }
 
@@ -62,6 +65,8 @@ def own_engine(options: SessionOptions) -> Engine:
     label = options.label("url") if options.url is not None else _label(options, "sa.url")
     settings["sa.url"] = url = _url(options.url or settings.get("sa.url"), label)
     _convert(settings, options)
+    if url.get_dialect().driver == "psycopg":
+        _convert_threshold(settings, url, options, label)
     if "sa.poolclass" not in settings and issubclass(_pool_class(url), SingletonThreadPool):
         raise SettingsError(f"{label} must name a file: each thread has another SQLite database in memory", name="url")
     try:
@@ -105,6 +110,25 @@ def _convert(settings: dict[str, Any], options: SessionOptions) -> None:
                 pass
             # The text stays untold: there may be a password in it. So does the cause, which may quote it.
             raise SettingsError(f"{_label(options, name)} must be {kind.rule}", name=name)
+
+
+def _convert_threshold(settings: dict[str, Any], url: URL, options: SessionOptions, label: str) -> None:
+    """Convert the threshold for prepared statements, which psycopg would take as it is.
+
+    Raises:
+        SettingsError: it is none.
+    """
+    arguments = dict(settings.get("sa.connect_args", {}))
+    if _THRESHOLD in arguments:
+        label = _label(options, "sa.connect_args")
+    elif _THRESHOLD not in url.query:
+        return
+    choice = arguments.get(_THRESHOLD, url.query.get(_THRESHOLD))
+    if isinstance(choice, str):
+        choice = None if choice.lower() == "none" else int(choice) if re.fullmatch("[0-9]{1,9}", choice) else choice
+    if choice is not None and (type(choice) is not int or choice < 0):
+        raise SettingsError(f"{label}: {_THRESHOLD} must be a whole number or none, got {choice!r}", name="url")
+    settings["sa.connect_args"] = {**arguments, _THRESHOLD: choice}
 
 
 def _json_object(text: str) -> dict[str, Any]:
@@ -178,7 +202,8 @@ def _arguments_of(dialect: Any) -> set[str]:
     if dialect.driver == "pymysql":
         return set(signature(driver.connections.Connection.__init__).parameters)
     if dialect.driver == "psycopg":
-        own = set(signature(driver.Connection.connect).parameters)
+        # Its other ones are objects of Python's; SQLAlchemy gives the context.
+        own = {"autocommit", "context", _THRESHOLD}
         return own | {option.keyword.decode("ascii") for option in driver.pq.Conninfo.get_defaults()}
     return set()
 
@@ -203,7 +228,7 @@ def _defaults(url: URL, settings: Mapping[str, Any], timeout: float) -> dict[str
         if "sa.pool_size" not in settings:
             defaults.update(_POOL)
     open_options = {name: value for name, value in defaults.items() if _PREFIX + name not in settings}
-    bounds = _TIMEOUTS.get(url.get_dialect().driver, _no_timeouts)(timeout)
+    bounds = _ARGUMENTS.get(url.get_dialect().driver, _no_arguments)(timeout)
     bounds = {name: value for name, value in bounds.items() if name not in url.query}
     arguments = {**bounds, **settings.get("sa.connect_args", {})}
     # Nobody commits: each statement is a transaction of its own.
