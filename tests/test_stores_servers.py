@@ -10,13 +10,14 @@ import time
 import weakref
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
+from functools import partial
 from types import SimpleNamespace
 
 import pytest
 import redis
 import sqlalchemy as sa
 
-from beaker_bridge.exceptions import SessionStoreError
+from beaker_bridge.exceptions import SessionStoreError, SessionTooLargeError
 from beaker_bridge.option_reader import given, read_options
 from beaker_bridge.stores import open_store, servers
 from beaker_bridge.stores.servers import PAUSE, AwayError, BrokenError, Pause, urgently
@@ -80,7 +81,7 @@ def refused(step):
 
 def test_a_server_that_is_well_is_asked(clock):
     """Without a failure every call asks, and has the answer."""
-    pause, step = Pause(), Asked()
+    pause, step = Pause(0.3), Asked()
 
     assert [pause.ask(step.probe, step, 1, 2), pause.ask(step.probe, step)] == [(1, 2), ()]
     assert step.count == 2
@@ -88,7 +89,7 @@ def test_a_server_that_is_well_is_asked(clock):
 
 def test_a_server_that_is_away_is_left_alone(clock):
     """After a failure nobody asks until the pause is over; the error says so, and has the original one."""
-    pause, step = Pause(), Asked(away())
+    pause, step = Pause(0.3), Asked(away())
     first = refused(lambda: pause.ask(step.probe, step))
     clock.now += 0.99 * PAUSE
     second = refused(lambda: pause.ask(step.probe, step))
@@ -101,7 +102,7 @@ def test_a_server_that_is_away_is_left_alone(clock):
 
 def test_after_the_pause_the_server_is_asked_again(clock):
     """When the pause is over the next call asks; with its answer the pause has ended for all."""
-    pause, step = Pause(), Asked(away())
+    pause, step = Pause(0.3), Asked(away())
     refused(lambda: pause.ask(step.probe, step))
     step.failure = None
     clock.now += PAUSE
@@ -111,7 +112,7 @@ def test_after_the_pause_the_server_is_asked_again(clock):
 
 def test_a_failure_after_the_pause_begins_another(clock):
     """Who finds the server still away begins a new pause."""
-    pause, step = Pause(), Asked(away())
+    pause, step = Pause(0.3), Asked(away())
     for _ in range(3):
         refused(lambda: pause.ask(step.probe, step))
         refused(lambda: pause.ask(step.probe, step))
@@ -122,7 +123,7 @@ def test_a_failure_after_the_pause_begins_another(clock):
 
 def test_one_finds_out(clock):
     """While one call finds out whether the server is back, the others do not ask, and do not wait."""
-    pause, step = Pause(), Asked(away())
+    pause, step = Pause(0.3), Asked(away())
     refused(lambda: pause.ask(step.probe, step))
     clock.now += PAUSE
     asking, answered = threading.Event(), threading.Event()
@@ -145,7 +146,7 @@ def test_one_finds_out(clock):
 
 def test_those_who_find_out_at_once_are_one(clock):
     """Of many calls at the end of a pause one asks, in each round."""
-    pause, step = Pause(), Asked(away())
+    pause, step = Pause(0.3), Asked(away())
     refused(lambda: pause.ask(step.probe, step))
     counts = []
     for _ in range(50):
@@ -159,7 +160,7 @@ def test_those_who_find_out_at_once_are_one(clock):
 @pytest.mark.parametrize("error", [SessionStoreError("read only"), ValueError(), KeyboardInterrupt()])
 def test_what_is_no_failure_to_reach_it_begins_no_pause(clock, error):
     """An answer that refuses, and an error of another kind, leave the server asked; also after a pause."""
-    pause, step = Pause(), Asked(error)
+    pause, step = Pause(0.3), Asked(error)
     for _ in range(2):
         with pytest.raises(type(error)):
             pause.ask(well, step)
@@ -174,7 +175,7 @@ def test_what_is_no_failure_to_reach_it_begins_no_pause(clock, error):
 
 def test_a_probe_that_is_refused_is_an_answer(clock):
     """A server that refuses our own statement, for a missing right say, is there: the pause has ended."""
-    pause, step = Pause(), Asked()
+    pause, step = Pause(0.3), Asked()
     refused(lambda: pause.ask(well, Asked(away())))
     clock.now += PAUSE
 
@@ -183,7 +184,7 @@ def test_a_probe_that_is_refused_is_an_answer(clock):
 
 def test_a_statement_that_broke_is_nobody_elses_matter(clock):
     """After a statement that broke the next call finds out by a probe, and goes on; however often one breaks."""
-    pause, probe, step, hostile = Pause(), Asked(), Asked(), Asked(away(BrokenError))
+    pause, probe, step, hostile = Pause(0.3), Asked(), Asked(), Asked(away(BrokenError))
     for _ in range(3):
         refused(lambda: pause.ask(probe, hostile))
         pause.ask(probe, step)
@@ -194,7 +195,7 @@ def test_a_statement_that_broke_is_nobody_elses_matter(clock):
 
 def test_a_statement_that_broke_and_a_server_that_is_away(clock):
     """Where the probe fails as well, the pause begins, for those too who have waited for its outcome."""
-    pause, step, hostile = Pause(), Asked(), Asked(away(BrokenError))
+    pause, step, hostile = Pause(0.3), Asked(), Asked(away(BrokenError))
     refused(lambda: pause.ask(well, hostile))
     probe = Asked(away())
     errors = together(*[lambda: refused(lambda: pause.ask(probe, step))] * 4)
@@ -205,7 +206,7 @@ def test_a_statement_that_broke_and_a_server_that_is_away(clock):
 
 def test_who_waits_for_the_outcome_of_a_probe(clock):
     """In doubt the others wait for the one who finds out, and go on; not for long, where there is no answer."""
-    pause, step = Pause(), Asked()
+    pause, step = Pause(0.3), Asked()
     refused(lambda: pause.ask(well, Asked(away(BrokenError))))
     asking, over = threading.Event(), threading.Event()
 
@@ -226,7 +227,7 @@ def test_who_waits_for_the_outcome_of_a_probe(clock):
 
 def test_a_late_failure_says_nothing_about_a_server_that_is_back(clock):
     """A call that began before the server was back, and fails after it, begins no pause."""
-    pause, step = Pause(), Asked(away())
+    pause, step = Pause(0.3), Asked(away())
     asking, over = threading.Event(), threading.Event()
 
     def hang():
@@ -250,7 +251,7 @@ def test_a_late_failure_says_nothing_about_a_server_that_is_back(clock):
 
 def test_a_second_failure_does_not_prolong_the_pause(clock):
     """Of calls that fail one after the other the first one begins the pause, and it ends for all at its time."""
-    pause, step = Pause(), Asked(away())
+    pause, step = Pause(0.3), Asked(away())
 
     def fail_later():
         refused(lambda: pause.ask(step.probe, step))
@@ -266,7 +267,7 @@ def test_a_second_failure_does_not_prolong_the_pause(clock):
 
 def test_what_is_urgent_asks_in_any_case(clock):
     """During a pause an urgent call asks, in its own thread only, and ends the pause for all if it is answered."""
-    pause, probe, step = Pause(), Asked(away()), Asked()
+    pause, probe, step = Pause(0.3), Asked(away()), Asked()
     refused(lambda: pause.ask(well, Asked(away())))
     with urgently():
         refused(lambda: pause.ask(probe, step))
@@ -333,9 +334,141 @@ def test_a_store_whose_server_is_down(start_server, clock, name):
     getattr(options["url"], "close", getattr(options["url"], "dispose", str))()
 
 
+# -- One user's session, and ten others --------------------------------------------------------------
+
+MEBIBYTE = 1 << 20
+
+
+def refused_by_redis(_request, start_server):
+    """Have a Redis refuse what is large."""
+    server = start_server("redis", "Redis", "--proto-max-bulk-len", str(MEBIBYTE))
+    return {**REDIS, "url": server.url}, b"x" * 2 * MEBIBYTE
+
+
+def refused_by_memcached(request, _start_server):
+    """Have a memcached refuse what is large."""
+    return {"type": "ext:memcached", "url": request.getfixturevalue("memcached_server").url}, b"x" * 2 * MEBIBYTE
+
+
+def refused_by_mariadb(request, _start_server, *, told=True):
+    """Have a MariaDB refuse a statement for its size, in which the record alone would have room."""
+    server, name = request.getfixturevalue("mariadb_server"), f"large_{secrets.token_hex(4)}"
+    options = {"type": "ext:database", "url": server.url, "table_name": name, "store_timeout": 1}
+    store = opened(**options)
+    store.read(ID)
+    with server.client() as client, client.cursor() as cursor:
+        cursor.execute(f"ALTER TABLE {name} MODIFY data LONGBLOB NOT NULL")
+        cursor.execute("SELECT @@global.max_allowed_packet")
+        before = cursor.fetchone()[0]
+        request.addfinalizer(lambda: execute(server, f"SET GLOBAL max_allowed_packet = {before}"))
+    store.close()
+    store = opened(**options)
+    if told:
+        execute(server, f"SET GLOBAL max_allowed_packet = {MEBIBYTE}")
+    store.read(ID)
+    if not told:
+        # Lowered while the site runs: it counts for new connections.
+        execute(server, f"SET GLOBAL max_allowed_packet = {MEBIBYTE}")
+        store.close()
+    return store, b"'" * (MEBIBYTE * 6 // 10)
+
+
+def refused_by_mariadb_by_surprise(request, start_server):
+    """Have a MariaDB whose limit was lowered since we have read it."""
+    return refused_by_mariadb(request, start_server, told=False)
+
+
+def execute(server, statement):
+    """Execute a statement on a connection of the test's own."""
+    with server.client() as client, client.cursor() as cursor:
+        cursor.execute(statement)
+
+
+def behind_a_slow_link(name, url):
+    """Return what has a server at the end of a link that does not carry what is large in time."""
+
+    def begin(request, _start_server):
+        server = request.getfixturevalue(f"{name}_server")
+        proxy = Proxy(server.address[1] if isinstance(server.address, tuple) else server.address)
+        proxy.__enter__()
+        request.addfinalizer(proxy.__exit__)
+        proxy.swallow_large(8192)
+        kind = name if name in ("redis", "memcached") else "database"
+        return {"type": f"ext:{kind}", "url": url.format(proxy.port)}, secrets.token_bytes(60_000)
+
+    return begin
+
+
+def locked(name):
+    """Return what holds the row of one session in a database."""
+
+    def begin(request, _start_server):
+        server = request.getfixturevalue(f"{name}_server")
+        store = opened(type="ext:database", url=server.url, store_timeout=1)
+        store.swap(HOSTILE, None, b"x")
+        client = server.client()
+        request.addfinalizer(client.close)
+        cursor = client.cursor()
+        # MariaDB would lock the places of new rows as well.
+        cursor.execute("SET TRANSACTION ISOLATION LEVEL READ COMMITTED")
+        cursor.execute("BEGIN")
+        cursor.execute(f"UPDATE beaker_cache SET accessed = created WHERE namespace = '{HOSTILE}'")
+        cursor.execute(f"UPDATE beaker_cache SET data = 'y' WHERE namespace = '{HOSTILE}'")
+        return store, b"z"
+
+    return begin
+
+
+HOSTILE = "e" * 32
+HOW = {
+    "redis, too large": refused_by_redis,
+    "memcached, too large": refused_by_memcached,
+    "mariadb, too large": refused_by_mariadb,
+    "mariadb, too large since": refused_by_mariadb_by_surprise,
+    "redis, a slow link": behind_a_slow_link("redis", "redis://127.0.0.1:{}/0"),
+    "memcached, a slow link": behind_a_slow_link("memcached", "127.0.0.1:{}"),
+    "postgresql, a slow link": behind_a_slow_link("postgresql", "postgresql+psycopg://postgres@127.0.0.1:{}/postgres"),
+    "mariadb, a slow link": behind_a_slow_link("mariadb", "mysql+pymysql://root@127.0.0.1:{}/test"),
+    "postgresql, a locked row": locked("postgresql"),
+    "mariadb, a locked row": locked("mariadb"),
+}
+
+
+@pytest.mark.parametrize("how", HOW)
+def test_one_users_session_is_no_other_users_matter(how, request, start_server):
+    """Whatever becomes of one session's record, of ten other users none notices: no read and no write fails."""
+    store, large = HOW[how](request, start_server)
+    if isinstance(store, dict):
+        store = opened(**store, store_timeout=1)
+    ids = [secrets.token_hex(16) for _ in range(10)]
+    for session_id in ids:
+        store.swap(session_id, None, b"0")
+    stands = store.read(HOSTILE)
+    errors = []
+
+    def hostile():
+        with pytest.raises((SessionStoreError, SessionTooLargeError)) as raised:
+            store.swap(HOSTILE, stands, large)
+        errors.append(raised.type)
+
+    def serve(session_id):
+        record = store.read(session_id)
+        return store.swap(session_id, record, b"%d" % (int(record.raw) + 1)).made
+
+    others = [partial(serve, session_id) for session_id in ids]
+    meanwhile = together(hostile, *others)[1:]
+    # These are the first after the failure.
+    after = together(*others)
+
+    assert meanwhile + after == [True] * 20
+    assert [error is SessionTooLargeError for error in errors] == ["too large" in how]
+
+    store.close()
+
+
 def test_what_is_remembered_of_a_failure_keeps_nothing_alive(clock):
     """Of a call that failed no frame is kept, nor what its client adds to the error: sockets, and requests."""
-    pause, kept = Pause(), []
+    pause, kept = Pause(0.3), []
 
     def fail():
         in_frame, added = Asked(), Asked()
@@ -359,7 +492,7 @@ class PeculiarError(Exception):
 
 def test_an_error_that_cannot_be_remembered(clock):
     """A client's error of a peculiar kind does no harm: during a pause its text is there."""
-    pause, step = Pause(), Asked(away(original=PeculiarError("refused", code=1)))
+    pause, step = Pause(0.3), Asked(away(original=PeculiarError("refused", code=1)))
     first = refused(lambda: pause.ask(well, step))
     second = refused(lambda: pause.ask(well, step))
 

@@ -20,7 +20,7 @@ from beaker_bridge.stores.memcached_client import (
     expiry,
     server_of,
 )
-from beaker_bridge.stores.servers import BrokenError, Pause, ServerStore, outcome, too_large
+from beaker_bridge.stores.servers import BrokenError, ServerStore, outcome, too_large
 
 T = TypeVar("T")
 
@@ -40,7 +40,7 @@ class MemcachedStore(ServerStore):
 
     def __init__(self, options: SessionOptions) -> None:
         self._servers = _servers(options)
-        super().__init__()
+        super().__init__(options.store_timeout)
 
     def read(self, session_id: str) -> Record | None:
         key, server = self._place(session_id)
@@ -61,7 +61,7 @@ class MemcachedStore(ServerStore):
     def _start(self) -> None:
         super()._start()
         # Each by itself: where one of them is down, the others still have their sessions.
-        self._pauses = {server: Pause() for server in self._servers}
+        self._pauses = {server: self._new_pause() for server in self._servers}
 
     def _place(self, session_id: str) -> tuple[str, MemcachedServer]:
         self._notice_fork()

@@ -104,8 +104,7 @@ class RedisStore(ServerStore):
     envelope = PickledEnvelope
 
     def __init__(self, options: SessionOptions) -> None:
-        super().__init__()
-        self._timeout = options.store_timeout
+        super().__init__(options.store_timeout)
         self._client: Any = None
         #: The connections of a client of our own, where nobody watches what goes through the client itself.
         self._pool: Any = None
@@ -318,7 +317,7 @@ class RedisClusterStore(RedisStore):
         if not nodes:
             return self._pause
         name = nodes[0].name
-        return self._pauses.get(name) or self._pauses.setdefault(name, Pause())
+        return self._pauses.get(name) or self._pauses.setdefault(name, self._new_pause())
 
     def _drop_idle(self) -> None:
         # The client itself does this for the node that failed.

@@ -22,8 +22,6 @@ T = TypeVar("T")
 
 #: Seconds for which a server that could not be reached is left alone.
 PAUSE = 1
-#: Seconds for which a request waits while another one finds out whether a server is away.
-DOUBT = 0.3
 #: Seconds after which a lock ends by itself, whose holder has died; more where waits are long.
 LEASE = 30
 #: The shortest and the longest pause between two tries for a lock that somebody holds, in seconds.
@@ -47,9 +45,13 @@ class Pause:
 
     Whether it is back, and whether it is away when a statement was not answered, is found out by a statement of
     our own, never by a user's: what one user's record does to a connection is nobody else's matter.
+
+    Args:
+        patience: the longest wait of a call while another one finds out whether a server is away, in seconds.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, patience: float) -> None:
+        self._patience = patience
         #: One object as long as the server is up, None in doubt and in a pause: the one thing that a call
         #: looks at. A call that began before the server was back says nothing about it as it is now.
         self._up: object | None = object()
@@ -88,7 +90,7 @@ class Pause:
         if getattr(_urgent, "asks", False):
             return self._probed(probe)
         # In doubt the others wait a moment for the one who finds out; after a pause they do not.
-        if not self._turn.acquire(timeout=0 if self._until else DOUBT):
+        if not self._turn.acquire(timeout=0 if self._until else self._patience):
             raise self._left_alone()
         try:
             up = self._up
@@ -148,16 +150,25 @@ def urgently() -> Iterator[None]:
 
 
 class ServerStore(Store):
-    """A store whose lock is a lease: an entry on the server, in words of its holder's own, that ends by itself."""
+    """A store whose lock is a lease: an entry on the server, in words of its holder's own, that ends by itself.
 
-    def __init__(self) -> None:
+    Args:
+        timeout: the option ``store_timeout``, in seconds.
+    """
+
+    def __init__(self, timeout: float) -> None:
+        self._timeout = timeout
         self._process = os.getpid()
         self._start()
         _stores.add(self)
 
     def _start(self) -> None:
         self._queues = ThreadQueues()
-        self._pause = Pause()
+        self._pause = self._new_pause()
+
+    def _new_pause(self) -> Pause:
+        # Who has waited for another one's outcome waits for an answer of its own then.
+        return Pause(self._timeout / 2)
 
     @contextmanager
     def lock(self, session_id: str, timeout: float) -> Iterator[None]:

@@ -61,9 +61,8 @@ class SQLStore(ServerStore):
     envelope = NamespaceEnvelope
 
     def __init__(self, options: SessionOptions, table: sa.Table, engine: Any, name: str = "url") -> None:
-        super().__init__()
+        super().__init__(options.store_timeout)
         self._clock: Callable[[], float] = options.clock or time.time
-        self._timeout = options.store_timeout
         self._table = table
         self._statements = _Statements(table)
         #: The largest record that the column holds, and the largest statement, in bytes, where we must know that.
@@ -189,18 +188,22 @@ class SQLStore(ServerStore):
         return answer
 
     def _probe(self) -> object:
-        return self._tried(lambda connection: connection.scalar(_PROBE))
+        return self._tried(lambda connection: connection.scalar(_PROBE), self._engine)
 
-    def _tried(self, work: Callable[[sa.Connection], T]) -> T:
+    def _tried(self, work: Callable[[sa.Connection], T], engine: Callable[[], sa.Engine] | None = None) -> T:
         """Do something with a connection; again where the server refuses it for what others do at once.
 
         Where the server has closed the connection, once more on a new one.
+
+        Args:
+            work: what is done.
+            engine: what returns the engine; by default that of a database that is prepared.
         """
         refusals = self._refusals()
         is_first = True
         while True:
             try:
-                with _connected(self._prepared()) as connection:
+                with _connected((engine or self._prepared)()) as connection:
                     return work(connection)
             except DBAPIError as error:
                 if not _REFUSED.isdisjoint(_codes(error)):

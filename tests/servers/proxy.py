@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import socket
 import threading
 from contextlib import suppress
@@ -29,6 +30,8 @@ class Proxy:
         #: How many times somebody asked.
         self.asked = 0
         self._silent = False
+        #: The largest piece of a request that is passed on, in bytes.
+        self._largest: float = math.inf
 
     def __enter__(self):
         self._threads[0].start()
@@ -57,6 +60,10 @@ class Proxy:
     def fall_silent(self) -> None:
         """Accept connections and requests from now on, and never answer."""
         self._silent = True
+
+    def swallow_large(self, size: int) -> None:
+        """Be as a link that does not carry what is large in time: from a piece over ``size`` bytes on, pass nothing."""
+        self._largest = size
 
     def speak(self) -> None:
         """Serve new connections again; those from before hear nothing any more."""
@@ -90,7 +97,7 @@ class Proxy:
         with suppress(OSError):
             while request := client.recv(65536):
                 self.asked += 1
-                deaf = deaf or self._silent
+                deaf = deaf or self._silent or len(request) > self._largest
                 if not deaf:
                     server.sendall(request)
         _end(client, server)
