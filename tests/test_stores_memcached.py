@@ -288,7 +288,7 @@ def test_an_answer_that_breaks_off_is_an_error(proxy, distant, monkeypatch):
         with pytest.raises(SessionStoreError):
             distant.read(ID)
 
-    assert distant.read(ID).raw == b"whole"
+        assert distant.read(ID).raw == b"whole"
 
 
 @contextmanager
