@@ -232,6 +232,23 @@ def test_a_record_over_the_columns_size_is_refused(mariadb_server, mode):
     assert large.read(ID).raw == new
 
 
+def test_a_statement_that_mariadb_refuses_for_its_size(mariadb_server):
+    """Whatever we have read of its limits: error 1153 is a session that is too large."""
+    name = f"packet_{secrets.token_hex(4)}"
+    store = opened(mariadb_server.url, table_name=name)
+    store.read(ID)
+    execute(
+        mariadb_server,
+        f"CREATE TRIGGER {name} BEFORE INSERT ON {name} FOR EACH ROW"
+        " SIGNAL SQLSTATE '08S01' SET MYSQL_ERRNO = 1153, MESSAGE_TEXT = 'Got a packet bigger than that'",
+    )
+    with pytest.raises(SessionTooLargeError, match="Got a packet bigger") as refused:
+        store.swap(ID, None, b"large")
+
+    assert refused.value.value == 5
+    assert store.read(ID) is None
+
+
 def test_a_schema(postgresql_server):
     """The table is made, and found, in the schema that the options name."""
     schema = f"schema_{secrets.token_hex(4)}"
@@ -848,6 +865,75 @@ def test_when_psycopg_prepares_statements(postgresql_server, query, arguments, e
     store = opened(postgresql_server.url + query, sa_opts={"sa.connect_args": arguments or {}})
     with store._prepared().connect() as connection:
         assert connection.connection.driver_connection.prepare_threshold == expected
+
+    store.close()
+
+
+# -- What the database must grant ------------------------------------------------------------------
+
+
+@pytest.fixture
+def closed(database):
+    """Return a database in which nobody has a right, a new user of it, as a grant names him, and his address."""
+    server, *_ = database
+    user = f"clerk_{secrets.token_hex(4)}"
+    if "postgresql" in server.url:
+        execute(server, f"CREATE ROLE {user} LOGIN")
+        return server.url, user, server.url.replace("postgres@", f"{user}@")
+    # Everybody may do everything in the one that is named test.
+    execute(server, f"CREATE DATABASE {user}")
+    execute(server, f"CREATE USER {user}@localhost")
+    url = server.url.replace("/test?", f"/{user}?")
+    return url, f"{user}@localhost", url.replace("root@", f"{user}@")
+
+
+def use_all(store):
+    """Use everything that a store can do."""
+    session_id = secrets.token_hex(16)
+    record = store.swap(session_id, None, b"one").found
+    record = store.swap(session_id, record, b"two").found
+    with store.lock(session_id, PATIENCE):
+        assert store.read(session_id) == record
+    assert session_id in set(store.ids())
+    store.sweep(2**40)
+    return store.swap(session_id, record, None).made
+
+
+def test_the_rights_that_a_database_must_grant(database, closed, caplog):
+    """A user with the rights that ``docs/reliability.rst`` names can do everything; without one of them he cannot."""
+    server, url, user, users_url = database[0], *closed
+    opened(url, table_name="granted").read(ID)
+    table = "granted" if "postgresql" in url else f"{user.partition('@')[0]}.granted"
+    rights = [f"{right} ON {table}" for right in ("SELECT", "INSERT", "UPDATE", "DELETE")]
+    if "postgresql" in url:
+        rights.append("USAGE ON SEQUENCE granted_id_seq")
+    for right in rights:
+        execute(server, f"GRANT {right} TO {user}")
+    store = opened(users_url, table_name="granted")
+
+    assert use_all(store)
+    # Not even a warning.
+    assert caplog.text == ""
+
+    for right in rights:
+        execute(server, f"REVOKE {right} FROM {user}")
+        assert "denied" in str(refused(lambda: use_all(store)))
+        execute(server, f"GRANT {right} TO {user}")
+
+    store.close()
+
+
+def test_the_rights_to_make_the_table(database, closed):
+    """Who may also create a table makes his own at the first use."""
+    server, url, user, users_url = database[0], *closed
+    if "postgresql" in url:
+        execute(server, f"GRANT CREATE, USAGE ON SCHEMA public TO {user}")
+    else:
+        table = f"{user.partition('@')[0]}.made"
+        execute(server, f"GRANT CREATE, SELECT, INSERT, UPDATE, DELETE ON {table} TO {user}")
+    store = opened(users_url, table_name="made")
+
+    assert use_all(store)
 
     store.close()
 
