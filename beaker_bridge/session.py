@@ -35,8 +35,9 @@ from beaker_bridge.stores.base import ID_FORM, Record, Store, Swap
 
 log = logging.getLogger(__name__)
 
-#: Seconds for which the id from before a login is remembered, for requests that were under way.
-MOVED_FOR = 60
+#: Seconds for which the id from before a login is remembered, for requests that were under way. So far the clocks of
+#: two machines may be apart.
+MOVED_FOR = 300
 #: Seconds that a server keeps a record beyond the session's timeout, as Beaker has it.
 GRACE = 120
 #: A swap that was lost this often queues on the store's lock.
@@ -371,23 +372,27 @@ class Session(SafeSession):
         for session_id in self._sent_ids:
             record = self._store.read(session_id)
             with suppress(DamagedRecordError):
-                if record is not None and MOVED in self._decode_for(session_id, record)[0]:
-                    self._store.swap(session_id, record, None)
+                while record is not None and MOVED in self._decode_for(session_id, record)[0]:
+                    record = self._store.swap(session_id, record, None).found
 
     def _delete(self, session_id: str, record: Record | None) -> None:
-        """Delete a record, whatever others have made of it meanwhile."""
-        with closing(self._tries(session_id)) as tries:
-            while True:
-                next(tries)
-                swap = self._store.swap(session_id, record, None)
-                if swap.made:
-                    break
-                record = swap.found
+        """Delete a record, whatever others have made of it meanwhile, and notify of it."""
+        record = self._remove(session_id, record)
         # What cannot be read is deleted as well, and not told of.
         with suppress(DamagedRecordError):
             content = self._readable_content(session_id, record)
             if content is not None:
                 self._tell(SessionInvalidated, session_id, content)
+
+    def _remove(self, session_id: str, record: Record | None) -> Record | None:
+        """Delete a record, whatever others have made of it meanwhile; return what that was."""
+        with closing(self._tries(session_id)) as tries:
+            while True:
+                next(tries)
+                swap = self._store.swap(session_id, record, None)
+                if swap.made:
+                    return record
+                record = swap.found
 
     def _mark_moved(self, session_id: str, record: Record) -> None:
         """Put a marker without data where the session was.
@@ -412,7 +417,7 @@ class Session(SafeSession):
                 record = swap.found
         if not swap.made and swap.found is None:
             # A logout came first: the session must not live on under its new id, which nobody knows yet.
-            self._store.swap(self.id, self._record, None)
+            self._remove(self.id, self._record)
             self._end()
 
     # -- One step ------------------------------------------------------------------------------------

@@ -1690,6 +1690,45 @@ def test_a_logout_before_the_marker_takes_the_new_id_along(browser):
     assert login.set_cookie is None
 
 
+def test_a_logout_before_the_marker_and_a_change_under_the_new_id(browser):
+    """Whatever stands under the new id before it is known, a logout between the two swaps ends that as well."""
+    login, logout = browser.begin(), browser.begin()
+    login.session.regenerate_id()
+    logout.session.invalidate()
+    store = watched(browser.profile)
+    new = login.session.id
+    store.before_swap[2] = logout.commit
+
+    def write():
+        # Not by the session: nobody knows its id.
+        store._store.swap(new, store._store.read(new), b"another")
+
+    store.before_swap[4] = write
+    login.commit()
+
+    assert stored(browser.profile, new) is None
+    assert login.set_cookie is None
+
+
+@pytest.mark.parametrize("apart", [240, -240])
+def test_a_marker_on_two_machines(browser, profile, clock, apart):
+    """Where the clocks of two machines are apart by minutes, a request with the old id is still no new visitor: it gets
+    an empty session, which is not saved, and no cookie.
+    """
+    cookie, old = browser.cookie, browser.id
+    request = browser.begin()
+    request.session.regenerate_id()
+    browser.end(request)
+    # The other machine's.
+    clock.now += apart
+    late = Request(profile, cookie)
+    late.session["a"] = 1
+    late.commit()
+
+    assert content(stored(profile, old)) == {}
+    assert late.set_cookie is None
+
+
 def test_a_marker_is_not_saved_into(browser, profile):
     """A request that finds a marker has an empty session; what it changes goes nowhere, also by exclusive()."""
     cookie, old = browser.cookie, browser.id

@@ -11,7 +11,7 @@ from webtest.http import StopableWSGIServer
 
 from beaker_bridge.cookies import LONGEST, Signer
 from beaker_bridge.merge import ACCESSED
-from beaker_bridge.session_base import CREATED, FORM
+from beaker_bridge.session_base import CREATED, FORM, MOVED
 from tests.installations import ALONE, WITH_TWEEN, Views, install, store_options
 from tests.jar import Jar
 from tests.live_site import browsing
@@ -296,6 +296,25 @@ def test_a_logout_drops_the_tombstones_that_the_browser_still_sends():
     assert request.told == [("SessionInvalidated", {"number": 0})]
     assert [stored(profile, session_id) for session_id in (one, moved)] == [None, None]
     assert content(stored(profile, other)) == {"number": 1}
+
+
+def test_a_tombstone_that_changes_under_a_logout_is_dropped():
+    """Where the tombstone is another one when it is to be dropped, that one is dropped."""
+    profile, one, _, moved = three_sessions()
+    request = Request(profile, cookies_of(profile, one, moved))
+    request.session.invalidate()
+    store = watched(profile)
+
+    def change():
+        record = store.read(moved)
+        tombstone, _ = profile.codec.decode(record.raw)
+        other = profile.codec.serialize({**tombstone, MOVED: tombstone[MOVED] + 1})
+        store._store.swap(moved, record, profile.codec.seal(other))
+
+    store.before_swap[1] = change
+    request.commit()
+
+    assert [stored(profile, session_id) for session_id in (one, moved)] == [None, None]
 
 
 def test_a_damaged_record_beside_a_tombstone_is_no_obstacle_for_a_logout():
