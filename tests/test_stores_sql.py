@@ -523,9 +523,17 @@ def test_a_refused_insert_is_tried_again(postgresql_server, times, is_made):
         assert "refused it for 0.1 s" in str(refused(lambda: store.swap(ID, None, b"x")))
 
 
-@pytest.mark.parametrize(("state", "number"), [("40001", 1213), ("HY000", 1020), ("HY000", 1205)])
-@pytest.mark.parametrize("event", ["INSERT", "UPDATE", "DELETE"])
-def test_a_write_that_mariadb_refuses_is_tried_again(mariadb_server, state, number, event):
+@pytest.mark.parametrize(
+    ("event", "state", "number"),
+    [
+        ("INSERT", "40001", 1213),
+        ("UPDATE", "40001", 1213),
+        ("DELETE", "40001", 1213),
+        ("UPDATE", "HY000", 1020),
+        ("UPDATE", "HY000", 1205),
+    ],
+)
+def test_a_write_that_mariadb_refuses_is_tried_again(mariadb_server, event, state, number):
     """Where MariaDB ends a statement for a deadlock, a changed or a locked row, the swap is made at a later try."""
     name = f"deadlock_{secrets.token_hex(4)}"
     store = opened(mariadb_server.url, table_name=name, store_timeout=PATIENCE)
