@@ -67,7 +67,6 @@ class _Answer:
         if session_object.__dict__["_sess"] is not None and needs_commit(session_object):
             commit_session = commit_before_error if exc_info else commit_or_discard
             commit_session(session_object, self._environ)
-        headers_left(session_object)
         self._held = status, headers, exc_info
         if self._is_going_on:
             self.hand_on(streamed=True)
@@ -93,6 +92,7 @@ class _Answer:
         if self._held is None:
             return
         (status, headers, exc_info), self._held = self._held, None
+        headers_left(self._object)
         if streamed:
             self._object.__dict__[LENGTH] = length_of(headers)
         headers = with_session_headers(self._object, headers, streamed=streamed)
@@ -156,7 +156,7 @@ class SessionMiddleware:
             answer.go_on()
             return StreamedBody(body, session_object, environ)
         if session_object.__dict__["_sess"] is not None and is_asked_to_commit(session_object):
-            # By an application that has called start_response before; the server has sent nothing yet.
+            # By an application that has called start_response before; its headers are still here.
             commit_or_discard(session_object, environ)
         answer.hand_on(streamed=False)
         let_go(session_object)

@@ -414,12 +414,49 @@ def test_auto_saves_a_change_after_start_response():
     assert _look(browser) == [{"count": 1, "put": 1}]
 
 
-@pytest.mark.parametrize("options", [{"type": "memory"}, {"type": "cookie", "validate_key": SECRET}])
-def test_what_needs_a_cookie_after_start_response_is_an_error(options):
-    """A session that begins when the answer has begun has no cookie: a server answers with a 500."""
-    app = SessionMiddleware(beginning(_put), **options)
+WITH_COOKIES = [{"type": "memory"}, {"type": "cookie", "validate_key": SECRET}]
+
+
+@pytest.mark.parametrize("options", WITH_COOKIES)
+def test_what_needs_a_cookie_after_start_response_is_saved(options):
+    """A session that begins, or is in its cookie, is saved, too: the headers wait for the application's body."""
+    browser = TestApp(SessionMiddleware(beginning(_put), **options))
+    browser.get("/")
+
+    assert _look(browser) == [{"put": 1}]
+
+
+@pytest.mark.parametrize("fault", FAILING)
+def test_what_cannot_be_saved_after_start_response_is_a_500(fault):
+    """What fails there raises, and nothing has been sent."""
+    options, error, value = FAILING[fault]
+    calls = []
+
+    def put(session):
+        session["value"] = value
+        session.save()
+
+    app = SessionMiddleware(beginning(put), **options)
+    with pytest.raises(error):
+        app({"REQUEST_METHOD": "GET", "PATH_INFO": "/"}, lambda *call: calls.append(call))
+
+    assert calls == []
+
+
+@pytest.mark.parametrize("options", WITH_COOKIES)
+def test_what_needs_a_cookie_after_a_part_is_sent_is_an_error(options):
+    """A session that begins when the application has sent a part of its body raises."""
+
+    def app(environ, start_response):
+        start_response("200 OK", [("Content-Type", "text/plain")])(b"begun ")
+        _put(environ[ENVIRON_KEY])
+        return [b"done"]
+
+    def start_response(*_):
+        return lambda _data: None
+
     with pytest.raises(SessionTooLateError):
-        _responses(app)
+        SessionMiddleware(app, **options)({"REQUEST_METHOD": "GET", "PATH_INFO": "/"}, start_response)
 
 
 @pytest.mark.parametrize("fault", FAILING)
