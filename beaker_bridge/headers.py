@@ -66,6 +66,11 @@ def guarded(headers: Headers, now: float) -> tuple[Headers, list[str]]:
         headers: the response's headers, which are not changed.
         now: the time, in seconds.
     """
+    for name, _ in headers:
+        if name.lower().endswith(("cache-control", "expires")):
+            break
+    else:
+        return [*headers, ("Cache-Control", _GUARD)], []
     lasting = ["Expires"] if any(name.lower() == "expires" and _is_later(value, now) for name, value in headers) else []
     shared: list[str] = []
     for field in _cache_fields(headers):
