@@ -301,7 +301,10 @@ class Tagging:
 
     def _html(self, value: Any) -> dict[str, Any]:
         self._has_sealed = True
-        text = str.__str__(value.__html__())
+        html = value.__html__()
+        if not isinstance(html, str):
+            raise TypeError(f"__html__() of a {type(value).__name__} returns a {type(html).__name__}, not a text")
+        text = str.__str__(html)
         return {TAG: [HTML, self._seals.seal(text), text]}
 
     def _translation(self, value: Any, depth: int) -> dict[str, Any]:

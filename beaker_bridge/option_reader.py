@@ -335,6 +335,15 @@ def _reread(options: Mapping[str, Given], checked: SessionOptions) -> Iterator[N
                 f"{option.label} = {number} is {word}, as it was for Beaker: the cookie {meaning};"
                 f" write {word}, or a number of seconds",
             )
+    option = options.get("use_cookies")
+    # For Beaker a text that is not empty is true, and a cookie session never asks.
+    seen = option is None or is_empty(option.value) or not (isinstance(option.value, str) or checked.type == COOKIE)
+    if option and not (seen or checked.use_cookies):
+        yield Notice(
+            logging.WARNING,
+            f"{option.label} is false, which Beaker did not see: no cookie is read or sent, so that each request has a"
+            " session of its own; remove it, unless the application carries the ids itself",
+        )
     for name in ("timeout", "cookie_expires"):
         option = options.get(name)
         if option and getattr(checked, name) == MAX_SECONDS and str(option.value).strip() != str(MAX_SECONDS):

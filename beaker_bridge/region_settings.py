@@ -226,7 +226,7 @@ class _Reader:
     def _check_unknown(self, owner: str, options: Mapping[str, _Given]) -> None:
         """Refuse options that are nearly known, or that stand where only ours do; warn of other unknown ones."""
         for name, option in options.items():
-            near = _nearest(name, [*TABLE, REGIONS], cutoff=0.8)
+            near = _nearest(name, TABLE if owner else [*TABLE, REGIONS], cutoff=0.8)
             meant = near or [ours for theirs, ours in ELSEWHERE.items() if theirs == name]
             hint = "".join(f"; did you mean {option.label.removesuffix(name)}{ours}?" for ours in meant)
             message = f"{option.label} is no option that beaker_bridge knows"
@@ -325,7 +325,9 @@ class _Reader:
             where = f"{self._label(self._given_name(owner, 'type'))} = {types[0]}"
             where = where if len(types) == 1 else f"the types are {', '.join(types)}"
             which = ("it", "it is") if len(unused) == 1 else ("them", "they are")
-            warn_once(f"{told}: not used where {where}; remove {which[0]}, or set the type that {which[1]} for")
+            useful = any(TABLE[row].metadata["types"] for row in unused.values())
+            remedy = f", or set the type that {which[1]} for" if useful else ""
+            warn_once(f"{told}: not used where {where}; remove {which[0]}{remedy}")
 
     def _tell_of_memory(self, owner: str, name: str) -> bool:
         """Log an error where an option is an address; say whether it is."""

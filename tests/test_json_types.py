@@ -132,6 +132,25 @@ def test_a_translation_whose_mapping_is_none_is_refused(text):
         RecordCodec(JSONSerializer()).serialize({"v": text})
 
 
+class Unrendered(str):
+    """A text whose HTML is not there yet."""
+
+    __slots__ = ()
+
+    def __html__(self):
+        return None
+
+
+def test_html_that_is_no_text_is_refused():
+    """A text whose ``__html__()`` returns no text is refused, and the error says so."""
+    with pytest.raises(SessionValueError) as caught:
+        RecordCodec(JSONSerializer()).serialize({"v": Unrendered("x")})
+
+    assert "session['v'] cannot be stored: __html__() of a Unrendered returns a NoneType, not a text" in str(
+        caught.value
+    )
+
+
 @pytest.mark.parametrize("options", [{}, KEYS, {**KEYS, "encrypt_key": "e" * 32}], ids=["stored", "cookie", "sealed"])
 @pytest.mark.parametrize("text", [ADDED, Markup("<b>x</b>")])
 def test_a_flash_message_keeps_its_type(options, text):

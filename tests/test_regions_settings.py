@@ -390,6 +390,23 @@ def test_options_that_the_type_does_not_use(told):
     assert [use("one"), use("two")] == [1, 1]
 
 
+def test_an_option_that_no_type_uses(told):
+    """Of an option that counts for no type the warning names none to set."""
+    assert told(regions="one", type="memory", timeout="5m") == [
+        (
+            "cache.timeout (accepted for Beaker's sake; expire is what counts): not used where cache.type = memory;"
+            " remove it"
+        )
+    ]
+
+
+def test_a_region_lists_no_regions(told):
+    """The list of the regions, said of one of them, is no option, and no typing error for itself."""
+    assert told(regions="one", type="memory", one__regions="two") == [
+        "cache.one.regions is no option that beaker_bridge knows; it is ignored"
+    ]
+
+
 def test_an_option_that_one_of_the_regions_uses(told, tmp_path):
     """An option for all regions needs no word where one of them uses it."""
     assert told(regions="one two", type="memory", data_dir=str(tmp_path), two__type="file", urls="x") == [

@@ -647,6 +647,22 @@ def test_an_empty_switch_is_false(name, caplog):
 
 
 @pytest.mark.parametrize(
+    ("kind", "value", "is_new"),
+    [
+        *(("memory", word, True) for word in ("false", "0", " Off ")),
+        *(("cookie", word, True) for word in ("false", False, 0)),
+        *(("memory", word, False) for word in (False, 0, True, "true")),
+        ("cookie", True, False),
+    ],
+)
+def test_no_cookies_where_beaker_sent_them(kind, value, is_new, caplog):
+    """``use_cookies = false`` is a warning where it had no effect: in an ``.ini``, and of a cookie session."""
+    _, told = logged(caplog, {"session.type": kind, "session.validate_key": "v" * 32, "session.use_cookies": value})
+
+    assert [text.partition(",")[0] for _, text in told] == ["session.use_cookies is false"] * is_new
+
+
+@pytest.mark.parametrize(
     ("number", "word", "meaning"), [("0", "false", "never expires"), ("1", "true", "ends with the browser")]
 )
 def test_cookie_expires_as_beaker_reads_it(number, word, meaning, caplog):
