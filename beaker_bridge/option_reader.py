@@ -93,7 +93,6 @@ def read_options(options: Mapping[str, Given], *, quiet: bool = False) -> Sessio
     unused = _unused(options, values)
     errors = [error for error in errors if error.name not in unused]
     rest = {name: option for name, option in options.items() if name not in TABLE}
-    errors.extend(_clashes(rest))
     errors.extend(_refused(rest))
     engine = {name: rest.pop(name).value for name in list(rest) if name.startswith(ENGINE)}
     engine = {name: value for name, value in engine.items() if not is_empty(value)}
@@ -107,7 +106,9 @@ def read_options(options: Mapping[str, Given], *, quiet: bool = False) -> Sessio
     if errors:
         raise SettingsError.of(errors)
     if not quiet:
-        notices = [*_empty(options), *_reread(options, checked), *_useless(unused, checked)]
+        told = {error.name for error, _ in unknown}
+        twice = _given_twice({name: option for name, option in options.items() if name not in told})
+        notices = [*twice, *_empty(options), *_reread(options, checked), *_useless(unused, checked)]
         notices.extend(Notice(logging.WARNING, f"{error}; it is ignored") for error, _ in unknown)
         _log(notices, options)
     return checked
@@ -176,11 +177,7 @@ def _converted(options: Mapping[str, Given]) -> tuple[dict[str, Any], list[Setti
 
 
 def _value(name: str, option: Given) -> Any:
-    value = _convert(name, option) if _is_given(name, option) else TABLE[name].default
-    # By what they mean: Beaker's own middleware hands over both, one of them converted.
-    if option.also is not None and _value(name, option.also) != value:
-        raise _clash(name, option, option.also)
-    return value
+    return _convert(name, option) if _is_given(name, option) else TABLE[name].default
 
 
 def _convert(name: str, option: Given) -> Any:
@@ -213,16 +210,6 @@ def _shown(value: object, *, hidden: bool) -> str:
         return repr(value)
     form = "" if isinstance(value, str) else f" of type {type(value).__name__}"
     return f"a value{form} that is not shown"
-
-
-def _clashes(rest: Mapping[str, Given]) -> Iterator[SettingsError]:
-    for name, option in rest.items():
-        if option.also is not None and option.also.value != option.value:
-            yield _clash(name, option, option.also)
-
-
-def _clash(name: str, option: Given, also: Given) -> SettingsError:
-    return SettingsError(f"{also.label} and {option.label} must not differ", name=name)
 
 
 def _refused(rest: dict[str, Given]) -> Iterator[SettingsError]:
@@ -314,6 +301,25 @@ def _log(notices: Iterable[Notice], options: Mapping[str, Given]) -> None:
 
 def _identity(value: object) -> object:
     return value if isinstance(value, (str, int, float)) else id(value)
+
+
+def _given_twice(options: Mapping[str, Given]) -> Iterator[Notice]:
+    """Yield the options that were given under several prefixes, differently: as for Beaker, the last one counts."""
+    for name, option in options.items():
+        other = option.also
+        while other is not None:
+            if not _mean_the_same(name, option, other):
+                counts = f"{option.label} counts, which comes later; remove one of them"
+                yield Notice(logging.WARNING, f"{other.label} and {option.label} differ: {counts}")
+            other = other.also
+
+
+def _mean_the_same(name: str, one: Given, other: Given) -> bool:
+    # Beaker's own middleware hands over both, one of them converted.
+    try:
+        return bool(_value(name, one) == _value(name, other) if name in TABLE else one.value == other.value)
+    except SettingsError:
+        return False
 
 
 def _empty(options: Mapping[str, Given]) -> Iterator[Notice]:
