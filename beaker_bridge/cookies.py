@@ -34,7 +34,7 @@ _QUOTED = r'"(?:[^"\\]|\\.?)*(?:"|\Z)'
 #: What stands between commas, save those in quotes. An open quote goes up to the end.
 _BETWEEN_COMMAS = re.compile(rf'(?:[^",]|{_QUOTED})+', re.DOTALL)
 #: How another pair begins; a comma before ``=`` at the end of base64 begins none.
-_NAME = r"[!#$%&'*+.^_`|~0-9A-Za-z-]+"
+_NAME = r"[!#$%&'*+.:^_`|~0-9A-Za-z-]+"
 _ANOTHER_PAIR = re.compile(rf"[{BLANK}]+{_NAME}=|{_NAME}=[^=]")
 
 #: The form of any value that is not empty.
@@ -208,7 +208,9 @@ class CookieWriter:
 
     def _morsel(self, value: str, https: bool, domain: str | None, path: str | None) -> Morsel:
         options = self._options
-        morsel = Morsel(options.key, value)
+        # WebOb refuses a name with a colon.
+        morsel = Morsel("_", value)
+        morsel.name = options.key.encode("ascii")
         morsel.path = (path or options.cookie_path).encode("utf-8")
         domain = options.cookie_domain if domain is None else domain
         if domain:

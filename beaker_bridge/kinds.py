@@ -211,7 +211,9 @@ def _token(value: Any) -> str | None:
 
 
 def _cookie_name(value: Any) -> str:
-    if not re.fullmatch(r"[!#%&'*+.^_`|~0-9A-Za-z-][!#$%&'*+.^_`|~0-9A-Za-z-]*", value) or value.lower() in ATTRIBUTES:
+    # Python's parser, and so Beaker, takes a colon, too; browsers keep it.
+    known = re.fullmatch(r"[!#%&'*+.:^_`|~0-9A-Za-z-][!#$%&'*+.:^_`|~0-9A-Za-z-]*", value)
+    if not known or value.lower() in ATTRIBUTES:
         raise ValueError
     return str(value)
 
@@ -254,7 +256,7 @@ SERIALIZER = Kind("json, pickle or an object with dumps and loads", _serializer)
 BACKEND = Kind(TEXT.rule, _backend)
 CLASS = Kind("a dotted name that can be imported, or a class", lambda value: _callable(_dotted(value)))
 MAPPING = Kind("a dict", _mapping)
-COOKIE_NAME = Kind("a cookie's name (RFC 6265), and none of its attributes'", _cookie_name)
+COOKIE_NAME = Kind("a cookie's name (RFC 6265, or with a colon), and none of its attributes'", _cookie_name)
 COOKIE_EXPIRES = Kind("true, false, a whole number of seconds, a timedelta or a datetime", _cookie_expires)
 COOKIE_ATTRIBUTE = Kind("ASCII text without white space or semicolons", _cookie_attribute)
 COOKIE_PATH = Kind("a path that begins with /, in ASCII without white space or semicolons", _cookie_path)

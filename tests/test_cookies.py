@@ -327,6 +327,17 @@ def test_partitioned(cookie_expires):
     assert "partitioned" not in written(secure=True)[1]
 
 
+@pytest.mark.parametrize("name", ["my:app", ":", "a$!#%&'*+-.^_`|~:"])
+def test_a_name_that_beaker_takes(name):
+    """A name that is no token, but that Beaker and browsers take, is sent, and found as Beaker finds it."""
+    pair, _ = written(key=name, value="1")
+
+    assert pair == written(key=name, value="1", cookie_expires=60)[0] == f"{name}=1"
+    assert deleted(key=name)[0] == f"{name}="
+    assert SimpleCookie(pair)[name].value == "1"
+    assert cookie_values(f"other=2; {pair}", name) == joined_values(f"other=2, {pair}", name) == ["1"]
+
+
 def test_domain_and_path():
     """Domain and path are the options', unless the session has its own."""
     options = {"cookie_domain": ".example.org", "cookie_path": "/app"}

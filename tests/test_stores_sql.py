@@ -1154,6 +1154,8 @@ def test_a_wrong_option_of_an_engine_is_named(monkeypatch):
     """Of SQLAlchemy's options the one is named that is wrong; where none is, the address."""
     with pytest.raises(SettingsError, match=r"^sa\.pool_sizes must be what SQLAlchemy makes an engine of: Invalid"):
         opened("sqlite:////x", **{"sa.pool_sizes": "5", "sa.echo": "false"})
+    with pytest.raises(SettingsError, match=r"^sa\.module must be what SQLAlchemy makes an engine of: 'str' object"):
+        opened("sqlite:////x", **{"sa.module": "str"})
 
     def fail(*_arguments, **_options):
         raise TypeError("of nobody's making")

@@ -73,7 +73,7 @@ def own_engine(options: SessionOptions) -> Engine:
         engine = engine_from_config(settings, _PREFIX, **_defaults(url, settings, options.store_timeout))
     except ImportError as error:
         raise SettingsError(f"{label} {_missing_driver(url, error)}", name="url") from error
-    except (ArgumentError, TypeError, ValueError) as error:
+    except (ArgumentError, TypeError, ValueError, AttributeError) as error:
         clean(error)
         labels = ", ".join(dict.fromkeys(_label(options, name) for name in _blamed(settings, str(error)))) or label
         # SQLAlchemy's text names the option, and the URL without its password.
