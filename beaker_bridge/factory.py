@@ -40,10 +40,11 @@ from beaker_bridge.streaming import LENGTH, StreamedBody, is_streamed
 
 log = logging.getLogger(__name__)
 
-#: Set in the environ by the tween: it decides whether the session is kept, and commits it.
+#: The registry whose tween decides whether the session is kept, and commits it; set in the environ by the tween.
 TWEEN = "beaker_bridge.tween"
 #: The response of this request, for a session that no middleware carries.
 RESPONSE = "beaker_bridge.response"
+_NO_REGISTRY: Any = object()
 
 _NOT_CONFIGURED = (
     "no session is configured: the settings have no session. option,"
@@ -120,7 +121,7 @@ class RequestSession(PyramidSession):
         if not (source.compared or profile is source.profile):
             source.compare(profile.options)
         # Where our middleware and our tween do it all, which is most often, there is nothing to complete.
-        if TWEEN not in environ or not is_carried(session_object):
+        if environ.get(TWEEN, _NO_REGISTRY) is not registry or not is_carried(session_object):
             _Completion(session_object, source.options).follow(request)
         PyramidSession.__init__(self, session_object, source.csrf_token)
 
@@ -218,6 +219,11 @@ class _StreamedResponse(StreamedBody):
         return super().__iter__()
 
 
+def _has_tween(request: Any) -> bool:
+    """Say whether the tween that decides is this application's own: another one may have it mounted."""
+    return request.environ.get(TWEEN, _NO_REGISTRY) is getattr(request, "registry", None)
+
+
 class _Completion:
     """Completes the response of a request, as late as Pyramid allows, where nobody else does.
 
@@ -249,6 +255,21 @@ class _Completion:
                 request.add_finished_callback(self._complete)
             elif hasattr(request, "add_response_callback"):
                 request.add_response_callback(self._add_cookie)
+        elif TWEEN in request.environ and not _has_tween(request):
+            # Mounted in an application that has the tween, and completes it all.
+            request.add_finished_callback(self._decide)
+
+    def _decide(self, request: Any) -> None:
+        """Discard the session where this application's own ``cookie_on_exception`` says so."""
+        own = self._options
+        exception = getattr(request, "exception", None)
+        if is_carried(self._object) or own is None or "cookie_on_exception" not in own.given:
+            # A filter's wins over both applications' settings.
+            kept = is_kept(request, self._object, own)
+        else:
+            kept = keeps_session(own.cookie_on_exception, request, exception)
+        if not kept:
+            discard(self._object, request.environ)
 
     def _complete(self, request: Any) -> None:
         """Complete the response: the last finished callback, since Pyramid calls none after one that raises."""
@@ -262,7 +283,7 @@ class _Completion:
         failed = sys.exc_info()[1] is not None and _is_failing()
         kept = False
         try:
-            kept = not failed and (TWEEN in environ or is_kept(request, self._object, self._options))
+            kept = not failed and (_has_tween(request) or is_kept(request, self._object, self._options))
         finally:
             if not kept:
                 discard(self._object, environ)
@@ -319,6 +340,20 @@ def _is_failing() -> bool:
 def _is_routers(frame: FrameType) -> bool:
     # Not by the router's method itself: what traces requests may have put a function of its own in its place.
     return frame.f_code.co_name == "invoke_request" and frame.f_globals is vars(pyramid.router)
+
+
+def discard_if_failing(request: Any, fallback: SessionOptions | None) -> None:
+    """Discard the session where an exception leaves the router after the tween has committed, unless that keeps it.
+
+    Args:
+        request: the Pyramid request, whose finished callbacks are being called.
+        fallback: the options of the settings, for what a filter leaves open.
+    """
+    exception, session_object = sys.exc_info()[1], request.environ.get(ENVIRON_KEY)
+    if exception is None or session_object is None or not _is_failing():
+        return
+    if not keeps_session(_policy(binding_of(session_object), fallback), request, exception):
+        discard(session_object, request.environ)
 
 
 def is_kept(request: Any, session_object: BeakerSessionObject, fallback: SessionOptions | None) -> bool:

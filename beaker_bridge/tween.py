@@ -19,7 +19,7 @@ from beaker_bridge.environ import (
     needs_commit,
 )
 from beaker_bridge.exceptions import BeakerBridgeError, SettingsError
-from beaker_bridge.factory import TWEEN, can_make_session, is_kept, note_route, remember_response
+from beaker_bridge.factory import TWEEN, can_make_session, discard_if_failing, is_kept, note_route, remember_response
 from beaker_bridge.option_reader import prefixed, read_options
 from beaker_bridge.streaming import is_streamed
 
@@ -46,9 +46,14 @@ def session_tween_factory(handler: Callable[[Any], Any], registry: Any) -> Calla
     is_shown = "webtest_varname" in settings
     fallback = read_options({"cookie_on_exception": policy}, quiet=True) if policy else None
 
+    may_discard = fallback is not None and fallback.cookie_on_exception is not True
+
+    def follow_failure(request: Any) -> None:
+        discard_if_failing(request, fallback)
+
     def session_tween(request: Any) -> Any:
         environ = request.environ
-        environ[TWEEN] = True
+        environ[TWEEN] = registry
         session_object = environ.get(ENVIRON_KEY)
         if session_object is not None:
             make_ready(session_object, environ)
@@ -67,6 +72,10 @@ def session_tween_factory(handler: Callable[[Any], Any], registry: Any) -> Calla
         finally:
             if not kept and ENVIRON_KEY in environ:
                 discard(environ[ENVIRON_KEY], environ)
+        profile = None if session_object is None else session_object.__dict__.get("profile")
+        if profile is not None and (may_discard or profile.options.cookie_on_exception is not True):
+            # A response callback, or a tween over this one, may raise when the session is committed.
+            request.add_finished_callback(follow_failure)
         if is_settled(session_object):
             return response
         if not is_carried(session_object):

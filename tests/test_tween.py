@@ -5,13 +5,15 @@ import re
 
 import pytest
 import transaction
+from pyramid.config import Configurator
 from pyramid.interfaces import ITweens
 from pyramid.response import Response
+from pyramid.wsgi import wsgiapp2
 from webtest import TestApp
 
-from beaker_bridge import SessionValueError, SettingsError
+from beaker_bridge import SessionValueError, SettingsError, session_factory_from_settings
 from beaker_bridge.environ import ENVIRON_KEY
-from tests.installations import INSTALLATIONS, WITH_TWEEN, Views, count, data, install, store_options
+from tests.installations import INSTALLATIONS, WITH_TWEEN, Views, count, data, fail, install, store_options
 
 OURS = "beaker_bridge.session_tween_factory"
 EXCVIEW = "pyramid.tweens.excview_tween_factory"
@@ -311,3 +313,142 @@ def test_a_subrequest_shares_the_session_of_its_request(tmp_path):
 
         assert len(answer.headers.getall("Set-Cookie")) == 1
         assert app.get("/data").text == "[('inner', 1), ('outer', 1)]"
+
+
+# -- What raises when the session is committed -------------------------------------------------------
+
+
+class Answering:
+    """WSGI code around the router, which answers what it raises, as an error reporter does."""
+
+    def __init__(self, app):
+        self.app = app
+
+    def __call__(self, environ, start_response):
+        try:
+            return self.app(environ, start_response)
+        except RuntimeError:
+            start_response("500 Error", [("Content-Type", "text/plain")])
+            return [b"reported"]
+
+
+def raising_tween_factory(handler, _registry):
+    """Return a tween that raises when the view has answered."""
+
+    def tween(request):
+        response = handler(request)
+        if request.path == "/tween":
+            raise RuntimeError("the tween fails")
+        return response
+
+    return tween
+
+
+def _raise(*_arguments):
+    raise RuntimeError("a callback fails")
+
+
+def _late(request):
+    request.add_response_callback(_raise)
+    request.session["late"] = 1
+    return ""
+
+
+def _late_change(request):
+    request.add_response_callback(lambda request, _response: request.session.__setitem__("later", 1))
+    request.add_response_callback(_raise)
+    return ""
+
+
+def _tween(request):
+    request.session["late"] = 1
+    return ""
+
+
+def _under_a_tween(config):
+    config.add_tween("tests.test_tween.raising_tween_factory", over=OURS)
+
+
+@pytest.mark.parametrize("where", ["filter", "settings"])
+@pytest.mark.parametrize("store", ["file", "cookie"])
+@pytest.mark.parametrize("path", ["/late", "/later", "/tween"])
+def test_what_raises_after_the_commit_sends_no_cookie(tmp_path, store, path, where):
+    """With ``cookie_on_exception = false`` what raises after the commit sends no cookie, and nothing more is saved."""
+    options = store_options(store, tmp_path)
+    settings = {"session.cookie_on_exception": "false"} if where == "settings" else {}
+    own = {"cookie_on_exception": False} if where == "filter" else {}
+    views = _views(late=_late, later=_late_change, tween=_tween)
+    views.includes = (_under_a_tween,)
+    app = install("filter", {**options, **own}, views, **settings)
+    app.app = Answering(app.app)
+    browser = TestApp(app)
+    fresh = browser.get(path, status=500)
+    browser.get("/count")
+    known = browser.get(path, status=500)
+    kept = browser.get("/data").text
+
+    assert (fresh.text, known.text) == ("reported", "reported")
+    assert "Set-Cookie" not in fresh.headers
+    assert "Set-Cookie" not in known.headers
+    # What the tween has committed to a store stays there: documented.
+    assert "later" not in kept
+    assert ("late" in kept) == (store == "file" and path != "/later")
+
+
+@pytest.mark.parametrize("policy", [{}, {"cookie_on_exception": lambda _request, error: type(error) is RuntimeError}])
+@pytest.mark.parametrize("path", ["/late", "/tween"])
+def test_by_default_the_session_is_kept_whatever_raises_late(tmp_path, path, policy):
+    """By default, or by a policy, what was committed is kept, with its cookie, though an upper tween raised."""
+    views = _views(late=_late, tween=_tween)
+    views.includes = (_under_a_tween,)
+    app = install("filter", {**store_options("file", tmp_path), **policy}, views)
+    app.app = Answering(app.app)
+    browser = TestApp(app)
+    fresh = browser.get(path, status=500)
+
+    assert "Set-Cookie" in fresh.headers
+    assert browser.get("/data").text == "[('late', 1)]"
+
+
+# -- An application that is mounted in another -------------------------------------------------------
+
+
+def _mounting(inner):
+    """Return the views of an application that has another one mounted, and looks at the session before that."""
+    mounted = wsgiapp2(inner)
+
+    def looking(context, request):
+        request.session.get("count")
+        return mounted(context, request)
+
+    def outer(config):
+        config.add_route("mounted", "/mounted*subpath")
+        config.add_view(looking, route_name="mounted")
+        _views()(config)
+
+    return outer
+
+
+@pytest.mark.parametrize("policies", [("false", "true"), ("true", "false"), ("false", None), ("true", None)])
+@pytest.mark.parametrize("installation", ["filter", "settings"])
+def test_a_mounted_application_has_its_own_policy(tmp_path, installation, policies):
+    """Mounted in an application with the tween, one without it discards as its own ``cookie_on_exception`` says."""
+    outer_policy, inner_policy = policies
+    options = {**store_options("file", tmp_path)}
+    own = {} if inner_policy is None else {"session.cookie_on_exception": inner_policy, "session.type": "memory"}
+    inner = Configurator(settings=own)
+    inner.set_session_factory(session_factory_from_settings(inner.get_settings()))
+    views = Views(failing=fail)
+    views.exception_views = {RuntimeError: lambda _request: Response("sorry", status=500)}
+    views(inner)
+    outer = install(
+        installation, options, _mounting(inner.make_wsgi_app()), **{"session.cookie_on_exception": outer_policy}
+    )
+    app = TestApp(outer)
+    app.get("/count")
+    app.get("/mounted/failing", status=500)
+
+    # Without one, that of who configures the session: a filter's default is to keep it.
+    without = outer_policy if installation == "settings" else "true"
+
+    assert ("failed" in app.get("/data").text) == ((inner_policy or without) == "true")
