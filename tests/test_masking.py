@@ -14,9 +14,9 @@ from beaker.cache import cache_region
 from beaker.container import MemoryNamespaceManager
 from pyramid.config import Configurator
 
-from beaker_bridge import BeakerBridgeError
-from beaker_bridge.masking import HIDDEN, masked, masked_address
-from beaker_bridge.option_reader import given, prefixed, read_options
+from beaker_bridge import BeakerBridgeError, region_settings
+from beaker_bridge.masking import HIDDEN, clean, masked, masked_address
+from beaker_bridge.option_reader import Given, given, prefixed, read_options
 from beaker_bridge.regions import define_regions, forget_regions
 from beaker_bridge.settings import SessionOptions
 from beaker_bridge.stores import open_store
@@ -258,10 +258,16 @@ def test_of_another_backends_options_no_text_is_shown(name, value, shown):
     assert masked(name, value) == shown
 
 
+def test_what_was_given_shows_no_value():
+    """What stands between the settings and their reading shows the option's name alone."""
+    shown = [repr(kind("cache.url", "redis://:private@host", True)) for kind in (Given, region_settings._Given)]
+
+    assert not any("private" in text for text in shown)
+    assert all("'cache.url'" in text for text in shown)
+
+
 def test_a_cycle_of_errors_ends():
     """A client's errors may name each other as their cause."""
-    from beaker_bridge.masking import clean
-
     first, second = OSError(5, "first"), ValueError("second")
     first.__cause__, second.__cause__ = second, first
     with suppress(OSError):
