@@ -400,6 +400,23 @@ def test_redis_with_a_password_and_a_prefix(start_server, calls):
     assert all(key.startswith(b"mine:region.") for key in keys)
 
 
+@pytest.mark.parametrize("kind", ["redis", "rediscluster"])
+def test_redis_without_scripts(kind, request, tmp_path, calls):
+    """A region whose user may run no scripts keeps values, clears them, and has one caller compute."""
+    options = options_for(kind, request, tmp_path)
+    cluster = kind == "rediscluster"
+    for server in (
+        request.getfixturevalue("redis_cluster").servers if cluster else [request.getfixturevalue("redis_server")]
+    ):
+        with server.client() as client:
+            client.acl_setuser("cache", enabled=True, passwords=["+p"], keys=["*"], commands=["+@all", "-@scripting"])
+    compute = cached(define({**options, "username": "cache", "password": "p", "store_error": "raise"}), calls)
+    answers = [compute(), compute()]
+    cache_of(compute).clear()
+
+    assert [*answers, compute(), compute()] == [1, 1, 2, 2]
+
+
 def test_redis_keeps_an_expired_value(redis_server, calls):
     """Redis forgets a value when it has been expired for as long as it was fresh, not at the moment it expires."""
     compute = cached(define({"type": "ext:redis", "url": redis_server.url, "expire": 1000}), calls)

@@ -5,17 +5,20 @@ from __future__ import annotations
 import logging
 import os
 import pickle
+import re
 import secrets
 import socket
 import sys
 import threading
+import traceback
 from contextlib import ExitStack, suppress
+from pathlib import Path
 from urllib.parse import quote
 
 import pytest
 import redis
 
-from beaker_bridge.exceptions import SessionStoreError, SettingsError
+from beaker_bridge.exceptions import SessionConflictError, SessionStoreError, SettingsError
 from beaker_bridge.option_reader import given, prefixed, read_options
 from beaker_bridge.stores import open_store, servers
 from beaker_bridge.stores import redis as redis_store
@@ -200,6 +203,32 @@ class TestRedisStore(RedisContract):
                     break
 
         assert sent == ["GET", "EVALSHA", "SET", "EVALSHA", "ECHO"]
+
+
+class TestRedisWithoutScripts(TestRedisStore):
+    """``type = ext:redis`` with a user who may run no scripts."""
+
+    @pytest.fixture
+    def options(self, redis_server):
+        with redis_server.client() as client:
+            client.execute_command("ACL", "SETUSER", "scriptless", "on", ">p", "~*", "&*", "+@all", "-@scripting")
+        return {"type": "ext:redis", "url": f"redis://scriptless:p@127.0.0.1:{redis_server.port}"}
+
+    def test_an_uncontended_write_is_two_round_trips(self, store, client, redis_server, session_id, raw):
+        """That there are no scripts is found out once; from then on a swap has two round trips."""
+        record = store.swap(session_id, None, raw()).found
+        with redis_server.client() as other_client, other_client.monitor() as monitor:
+            assert store.swap(session_id, record, raw(), 100).made
+            assert not store.swap(session_id, record, raw()).made
+
+            client.echo("the end")
+            sent = []
+            for command in monitor.listen():
+                sent.append(command["command"].split()[0])
+                if "the end" in command["command"]:
+                    break
+
+        assert sent == ["WATCH", "GET", "MULTI", "SET", "EXEC", "WATCH", "GET", "UNWATCH", "HELLO", "ECHO"]
 
 
 class TestRedisClusterStore(RedisContract):
@@ -446,6 +475,273 @@ def test_the_address_of_sentinels_says_who_and_where(tmp_path):
     ]
 
     store.close()
+
+
+# -- What Redis must grant -----------------------------------------------------------------------------
+
+
+GRANT = re.compile(r"^ *ACL SETUSER (sessions|cluster) on >a-password (.+)$", re.MULTILINE)
+RELIABILITY = (Path(__file__).parent.parent / "docs/reliability.rst").read_text(encoding="utf-8")
+#: What the documentation grants: to whom, and the keys and commands.
+GRANTS = [(user, rights.split()) for user, rights in GRANT.findall(RELIABILITY)]
+
+
+@pytest.fixture
+def granted(request):
+    """Return what makes a store, on a server or a cluster, whose user has some rights and no others."""
+    stores = []
+
+    def granted(user, rights, **options):
+        servers = [request.getfixturevalue("redis_server")] if user == "sessions" else []
+        servers = servers or request.getfixturevalue("redis_cluster").servers
+        for server in servers:
+            with server.client() as client:
+                client.execute_command("ACL", "SETUSER", user, "reset", "on", ">a-password", *rights)
+        address = f"redis://{user}:a-password@127.0.0.1:{servers[0].port}"
+        kind, name = ("ext:redis", "url") if user == "sessions" else ("ext:rediscluster", "urls")
+        stores.append(opened(**{"type": kind, name: address, **options}))
+        return stores[-1]
+
+    yield granted
+    for store in stores:
+        store.close()
+
+
+def use(store, session_id):
+    """Do all that a session, or a region, does with a store; a write that loses among it."""
+    assert store.read(session_id) is None
+
+    record = store.swap(session_id, None, b"one", 100).found
+
+    assert store.swap(session_id, record, b"two").made
+    assert store.swap(session_id, record, b"three").found.raw == b"two"
+
+    for _ in range(2):
+        with store.lock(session_id, 0.01):
+            pass
+
+    assert store.swap(session_id, store.read(session_id), None).made
+    assert store.read(session_id) is None
+
+
+def test_the_documentation_grants():
+    """There is one line with scripts, and one without, for a Redis, and for a Cluster."""
+    assert [(user, "+eval" in rights, "+watch" in rights) for user, rights in GRANTS] == [
+        ("sessions", True, False),
+        ("sessions", False, True),
+        ("cluster", True, False),
+        ("cluster", False, True),
+    ]
+
+
+@pytest.mark.parametrize(("user", "rights"), GRANTS)
+def test_the_rights_of_the_documentation_are_enough(granted, user, rights, session_id):
+    """A user who has what the documentation grants can do all that sessions do, with scripts and without."""
+    use(granted(user, rights), session_id)
+
+
+@pytest.mark.parametrize(("user", "rights"), GRANTS[:2])
+def test_the_rights_in_another_database(granted, redis_server, user, rights, session_id):
+    """A database that is not the first one takes the right to select it."""
+    granted(user, [*rights, "+select"])
+    store = opened(type="ext:redis", url=f"redis://{user}:a-password@127.0.0.1:{redis_server.port}/1")
+    use(store, session_id)
+    store.close()
+    granted(user, rights)
+    with pytest.raises(SessionStoreError, match="'select' command"):
+        store.read(session_id)
+
+    store.close()
+
+
+@pytest.mark.parametrize(("user", "rights"), GRANTS[:2])
+def test_the_rights_behind_sentinels(redis_sentinels, user, rights, session_id):
+    """Behind sentinels the user of the master needs no other right."""
+    with redis_sentinels.master.client() as client:
+        client.execute_command("ACL", "SETUSER", user, "reset", "on", ">a-password", *rights)
+    store = opened(type="ext:redis", url=redis_sentinels.url, username=user, password="a-password")
+    use(store, session_id)
+    store.close()
+
+
+@pytest.mark.parametrize(("user", "rights"), GRANTS)
+def test_the_rights_of_the_documentation_under_a_prefix(granted, user, rights, session_id):
+    """With a ``key_prefix`` one pattern of keys is enough."""
+    commands = [right for right in rights if not right.startswith("~")]
+    use(granted(user, ["~shop:*", *commands], key_prefix="shop:"), session_id)
+
+
+@pytest.mark.parametrize(
+    ("user", "rights", "missing"), [(*grant, right) for grant in GRANTS for right in grant[1] if right != "+eval"]
+)
+def test_a_right_that_is_missing_is_named(granted, user, rights, missing, session_id, caplog):
+    """Without one of them an error says which command is refused, or what is needed; never that Redis is away."""
+    store = granted(user, [right for right in rights if right != missing])
+    with pytest.raises((SessionStoreError, SessionConflictError)) as refused:
+        use(store, session_id)
+    # A lock that cannot be released does not fail a request, but keeps the next one waiting.
+    told = caplog.records[0].getMessage() if caplog.records else str(refused.value)
+    command = missing.lstrip("+~").replace("|", " ").upper()
+
+    assert told.startswith(f"the session store {store.kind} refuses ")
+    assert (command if missing.startswith("+") else missing.lstrip("~")) in told
+    assert "cannot be reached" not in told
+    assert session_id not in told
+
+
+@pytest.mark.parametrize("command", ["EVALSHA", "GET", "WATCH"])
+def test_a_command_that_a_server_does_not_have(start_server, session_id, raw, command):
+    """A command that was renamed is refused; without scripts a transaction does it. The error quotes no id."""
+    renamed = ["--rename-command", command, ""]
+    server = start_server("redis", "Redis", *renamed, "--rename-command", "EVAL", "")
+    store = opened(type="ext:redis", url=server.url)
+    if command == "EVALSHA":
+        assert store.swap(session_id, None, raw()).made
+        assert not store.swap(session_id, None, raw()).made
+    else:
+        with pytest.raises(SessionStoreError, match=f"refuses .*{command}.*: unknown command .*; a user") as refused:
+            store.read(session_id) if command == "GET" else store.swap(session_id, None, raw())
+
+        assert session_id not in "".join(traceback.format_exception(refused.value))
+
+    store.close()
+
+
+def test_scripts_are_tried_again_when_the_server_was_away(start_server, session_id, raw, monkeypatch):
+    """Once a server was away it may have other rights: the next write tries a script again, and then remembers."""
+    monkeypatch.setattr(servers, "PAUSE", 0)
+    server = start_server("redis", "Redis")
+    store = opened(type="ext:redis", url=server.url)
+    with server.client() as client:
+        client.execute_command("ACL", "SETUSER", "default", "-@scripting")
+    record = store.swap(session_id, None, raw()).found
+    record = store.swap(session_id, record, raw()).found
+    with server.client() as client:
+        refused = [entry["object"] for entry in client.acl_log()]
+    server.kill()
+    with pytest.raises(SessionStoreError):
+        store.read(session_id)
+    server.start()
+    for _ in range(2):
+        record = store.swap(session_id, store.read(session_id), raw()).found
+    with server.client() as client:
+        calls = client.info("commandstats")
+
+    assert refused == ["evalsha"]
+    assert calls["cmdstat_evalsha"]["calls"] == 2
+    assert "cmdstat_watch" not in calls
+
+    store.close()
+
+
+def test_other_rights_are_noticed(start_server, session_id, raw):
+    """Where a user loses the right to a transaction, and gets that to scripts, one request fails at most."""
+    server = start_server("redis", "Redis")
+    store = opened(type="ext:redis", url=server.url)
+    with server.client() as client:
+        client.execute_command("ACL", "SETUSER", "default", "-@scripting")
+        record = store.swap(session_id, None, raw()).found
+        client.execute_command("ACL", "SETUSER", "default", "+@scripting", "-watch")
+        with pytest.raises(SessionStoreError, match="'watch' command"):
+            store.swap(session_id, record, raw())
+
+    assert store.swap(session_id, record, raw()).made
+
+    store.close()
+
+
+def test_a_write_between_look_and_transaction_wins(granted, monkeypatch, session_id, raw):
+    """What somebody writes after the look, and before the transaction, is found, and not overwritten."""
+    user, rights = GRANTS[1]
+    store, other = granted(user, rights), granted(user, rights)
+    record = store.swap(session_id, None, raw()).found
+    theirs, answers = raw(), redis_store._answers
+
+    def answers_late(connection, *commands):
+        if commands[0] == ("MULTI",):
+            monkeypatch.undo()
+            assert other.swap(session_id, record, theirs).made
+        return answers(connection, *commands)
+
+    monkeypatch.setattr(redis_store, "_answers", answers_late)
+    swap = store.swap(session_id, record, raw())
+
+    assert not swap.made
+    assert swap.found.raw == theirs
+
+
+@pytest.mark.parametrize(("user", "rights"), GRANTS)
+def test_what_fails_within_a_transaction_is_an_error(granted, user, rights, session_id, raw):
+    """An expiry that Redis does not take fails the write, as in a script; what stood there stays."""
+    store = granted(user, rights)
+    record = store.swap(session_id, None, raw()).found
+    with pytest.raises(SessionStoreError, match=r"refuses .*(not an integer|invalid expire)"):
+        store.swap(session_id, record, raw(), 1e20)
+
+    assert store.read(session_id) == record
+
+
+@pytest.mark.parametrize("passing", [0, 3])
+def test_the_answer_of_a_transaction_that_was_lost(redis_server, granted, session_id, raw, passing):
+    """A transaction whose answer was lost is an error once; tried again it is made, and stands once."""
+    granted(*GRANTS[1])
+    with Proxy(redis_server.port) as proxy:
+        url = f"redis://sessions:a-password@127.0.0.1:{proxy.port}"
+        store = opened(type="ext:redis", url=url, store_timeout=PATIENCE)
+        record = store.swap(session_id, None, raw()).found
+        new, answers = raw(), redis_store._answers
+
+        def answers_lost(connection, *commands):
+            if commands[0] == ("MULTI",):
+                proxy.lose_next_answer(passing)
+            return answers(connection, *commands)
+
+        with pytest.MonkeyPatch.context() as patched:
+            patched.setattr(redis_store, "_answers", answers_lost)
+            with pytest.raises(SessionStoreError, match="cannot be reached"):
+                store.swap(session_id, record, new)
+
+        assert store.read(session_id).raw == new
+        assert store.swap(session_id, record, new).made
+
+        store.close()
+
+
+def test_a_slot_that_has_moved_is_followed_without_scripts(redis_cluster, granted, raw):
+    """A client that knows the old node of a session's slot finds the new one."""
+    user, rights = next(grant for grant in GRANTS if grant[0] == "cluster" and "+watch" in grant[1])
+    store = granted(user, rights)
+    first, second = secrets.token_hex(16), secrets.token_hex(16)
+    store.swap(first, None, raw())
+    nodes = store._client.nodes_manager
+    slot = store._client.keyslot(key_of(first))
+    right = nodes.slots_cache[slot]
+    wrong = next(found for found in nodes.slots_cache.values() if found[0].name != right[0].name)
+    nodes.slots_cache[slot] = wrong
+    # It is known of that node, too, that it runs no scripts.
+    while nodes.slots_cache[store._client.keyslot(key_of(second))][0].name != wrong[0].name:
+        second = secrets.token_hex(16)
+    store.swap(second, None, raw())
+
+    assert store.swap(first, store.read(second), raw()).found is not None
+    assert nodes.slots_cache[slot][0].name == right[0].name
+
+
+def test_a_client_of_the_applications_without_scripts(granted, redis_server, session_id):
+    """A client that the application has is used, whatever it decodes; its connections are left open."""
+    granted(*GRANTS[1])
+    url = f"redis://sessions:a-password@127.0.0.1:{redis_server.port}"
+    with redis.Redis.from_url(url, decode_responses=True) as client:
+        use(opened(type="ext:redis", url=client), session_id)
+
+
+def test_an_older_clients_connection_without_scripts(redis_server, monkeypatch):
+    """redis-py before 5.3 wants a command's name for a connection."""
+    get = redis.ConnectionPool.get_connection
+    with redis_server.client() as client:
+        monkeypatch.setattr(redis.ConnectionPool, "get_connection", lambda pool, command_name, *keys: get(pool))
+
+        assert redis_store._compare_and_set(client.connection_pool, f"beaker_cache:{ID}:x", b"", b"", "") == 1
 
 
 # -- What is wrong at the start ------------------------------------------------------------------------

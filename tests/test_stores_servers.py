@@ -578,7 +578,7 @@ def test_an_applications_client_keeps_its_connections(start_server, clock):
     [
         ("CONFIG", "SET", "maxmemory", "1"),
         ("REPLICAOF", "127.0.0.1", str(free_port())),
-        ("ACL", "SETUSER", "default", "-eval", "-evalsha"),
+        ("ACL", "SETUSER", "default", "-set"),
     ],
 )
 def test_a_redis_that_refuses_one_command_is_not_away(start_server, clock, command):

@@ -7,16 +7,25 @@ import logging
 import re
 import secrets
 import threading
-from collections.abc import Callable, Mapping
-from contextlib import suppress
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, suppress
 from inspect import getattr_static, signature
 from types import FunctionType
-from typing import Any, NamedTuple, TypeVar
+from typing import Any, TypeVar
 from urllib.parse import unquote, urlsplit
 
 import redis
 from redis.backoff import NoBackoff
-from redis.exceptions import ClusterDownError, NoScriptError, RedisClusterException, RedisError
+from redis.exceptions import (
+    ClusterDownError,
+    ExecAbortError,
+    MovedError,
+    NoPermissionError,
+    NoScriptError,
+    RedisClusterException,
+    RedisError,
+    ResponseError,
+)
 from redis.retry import Retry
 
 from beaker_bridge.codec import PickledEnvelope
@@ -40,19 +49,23 @@ _AWAY = (_redis.ConnectionError, _redis.TimeoutError, ClusterDownError, RedisClu
 _POOL_IS_FULL: Any = getattr(_redis.exceptions, "MaxConnectionsError", ())
 
 
+#: The errors for a right that is missing; for a command that is allowed, and not served, there are others (out of
+#: memory, a read-only replica).
+_REFUSALS = (NoPermissionError, ResponseError, ExecAbortError)
+#: How a right that is missing is told, also by what others serve as Redis.
+_NOT_ALLOWED = re.compile(
+    r"no permissions|not permitted|unknown (sub)?command|not allowed|not support|unsupported|script\w* \w+ disabled",
+    re.IGNORECASE,
+)
+#: What Redis says where it runs a script, and refuses a command in it.
+_IN_SCRIPT = re.compile("executing the script|failure in script")
+#: Where Redis begins to quote a command, with the id in it.
+_QUOTED = re.compile(",? with args beginning with:.*", re.DOTALL)
+_TRANSACTION = "WATCH, MULTI, EXEC"
+_RIGHTS = "GET, SET and DEL, and EVALSHA and EVAL or else WATCH, UNWATCH, MULTI and EXEC"
+
 #: The option of Redis's that bounds a value's size, and the smallest size that it may have.
 _LIMIT, _SMALLEST_LIMIT = "proto-max-bulk-len", 1 << 20
-
-
-class _Script(NamedTuple):
-    """A Lua script, and the digest by which Redis knows it once it was sent."""
-
-    text: bytes
-    digest: str
-
-    @classmethod
-    def of(cls, text: bytes) -> _Script:
-        return cls(text, hashlib.sha1(text, usedforsecurity=False).hexdigest())
 
 
 _SENTINEL_SCHEME = "redis+sentinel:"
@@ -71,20 +84,18 @@ _SENTINEL = re.compile(
     r"(?P<hosts>[^:@/,]+:[0-9]+(?:,[^:@/,]+:[0-9]+)*)/(?P<service>[^/?]+)(?:/(?P<db>[0-9]+))?"
 )
 
-# An empty text stands for no record: none is empty. To write again what stands there already does no
-# harm, and gives it the expiry that was asked for.
-_SWAP = _Script.of(b"""
+#: Replace a value that still is the one that was read. An empty text stands for no value: none is empty. To write again
+#: what stands there already does no harm, and gives it the expiry that was asked for.
+_SWAP = b"""
 local found = redis.call('GET', KEYS[1]) or ''
 if found ~= ARGV[1] and found ~= ARGV[2] then return found end
 if ARGV[2] == '' then redis.call('DEL', KEYS[1])
 elseif ARGV[3] == '' then redis.call('SET', KEYS[1], ARGV[2])
 else redis.call('SET', KEYS[1], ARGV[2], 'PX', ARGV[3]) end
 return 1
-""")
-_RELEASE = _Script.of(b"""
-if redis.call('GET', KEYS[1]) == ARGV[1] then return redis.call('DEL', KEYS[1]) end
-return 0
-""")
+"""
+#: The digest by which Redis knows the script once it was sent.
+_DIGEST = hashlib.sha1(_SWAP, usedforsecurity=False).hexdigest()
 
 
 class RedisStore(ServerStore):
@@ -102,6 +113,7 @@ class RedisStore(ServerStore):
 
     kind = "ext:redis"
     envelope = PickledEnvelope
+    _rights = _RIGHTS
 
     def __init__(self, options: SessionOptions) -> None:
         super().__init__(options.store_timeout)
@@ -127,7 +139,7 @@ class RedisStore(ServerStore):
 
     def swap(self, session_id: str, record: Record | None, new: bytes | None, expires_in: float | None = None) -> Swap:
         milliseconds = "" if expires_in is None else max(1, int(expires_in * 1000))
-        found = self._run(_SWAP, self._key(session_id), record.raw if record else b"", new or b"", milliseconds)
+        found = self._compare_and_set(self._key(session_id), record.raw if record else b"", new or b"", milliseconds)
         made = isinstance(found, int)
         stands = new if made else found
         return Swap(made, Record(stands) if stands else None)
@@ -136,6 +148,11 @@ class RedisStore(ServerStore):
         if isinstance(self._address, str) and self._client is not None:
             client, self._client, self._pool = self._client, None, None
             client.close()
+
+    def _start(self) -> None:
+        super()._start()
+        #: By the pause of a server that refused scripts: what its ``up`` was then. Once that changes it is asked again.
+        self._scriptless: dict[Pause, object] = {}
 
     def forget(self) -> None:
         super().forget()
@@ -151,17 +168,51 @@ class RedisStore(ServerStore):
         return lease if made else None
 
     def _end_lease(self, session_id: str, lease: bytes) -> None:
-        self._run(_RELEASE, self._lock_prefix + session_id, lease)
+        self._compare_and_set(self._lock_prefix + session_id, lease, b"", "")
 
     def _key(self, session_id: str) -> str:
         return f"{self._prefix}{session_id}:session"
 
-    def _run(self, script: _Script, key: str, *arguments: Any) -> Any:
+    def _compare_and_set(self, key: str, *arguments: Any) -> Any:
+        """Return 1, or what stands there instead: by a script, or where the server refuses scripts by a transaction.
+
+        Args:
+            key: the key.
+            arguments: those of the script.
+        """
+        pause = self._pause_of(key)
+        scriptless = self._scriptless.get(pause)
+        if scriptless is None or scriptless is not pause.up:
+            try:
+                return self._run_script(key, arguments)
+            except SessionStoreError as error:
+                if not _lacks_right(error.original) or _IN_SCRIPT.search(str(error)):
+                    raise
         try:
-            return self._call(key, "EVALSHA", script.digest, 1, key, *arguments)
+            found = pause.ask(lambda: self._execute(("EXISTS", key)), self._transact, key, arguments)
+        except SessionStoreError:
+            # What was refused may be another right, or the rights may be others now.
+            self._scriptless.pop(pause, None)
+            raise
+        self._scriptless[pause] = pause.up
+        return found
+
+    def _run_script(self, key: str, arguments: tuple[Any, ...]) -> Any:
+        try:
+            return self._call(key, "EVALSHA", _DIGEST, 1, key, *arguments)
         except NoScriptError:
             # A server that was restarted, or told to forget its scripts.
-            return self._call(key, "EVAL", script.text, 1, key, *arguments)
+            return self._call(key, "EVAL", _SWAP, 1, key, *arguments)
+
+    def _transact(self, key: str, arguments: tuple[Any, ...]) -> Any:
+        try:
+            return _compare_and_set(self._pool_of(key), key, *arguments)
+        except (RedisError, RedisClusterException, OSError) as error:
+            raise self._failed(_TRANSACTION, arguments, error) from error
+
+    def _pool_of(self, key: str) -> Any:
+        """Return the connections to the server that has a key."""
+        return self._connected().connection_pool
 
     def _call(self, key: str, *command: Any) -> Any:
         # The probe goes to the node that has the key, and is answered as shortly as it is asked.
@@ -181,11 +232,31 @@ class RedisStore(ServerStore):
         except NoScriptError:
             raise
         except (RedisError, RedisClusterException, OSError) as error:
-            self._refuse_too_large(command, error)
-            error_class = self._class_of(error)
-            if error_class is not SessionStoreError:
-                self._drop_idle()
-            raise unreachable(self.kind, error, error_class) from error
+            raise self._failed(command[0], command, error) from error
+
+    def _failed(self, name: str, arguments: tuple[Any, ...], error: Exception) -> SessionStoreError:
+        """Return the error for a command that failed."""
+        self._refuse_too_large(arguments, error)
+        error_class = self._class_of(error)
+        if error_class is not SessionStoreError:
+            self._drop_idle()
+        hidden = _refused_at_the_start(error)
+        if hidden is not None:
+            return self._refused("CLUSTER SLOTS", hidden, error_class)
+        if isinstance(error, ResponseError) and error_class is SessionStoreError:
+            return self._refused(name, error, error_class)
+        return unreachable(self.kind, error, error_class)
+
+    def _refused(self, name: str, error: ResponseError, error_class: type[SessionStoreError]) -> SessionStoreError:
+        """Return the error for a command that the server does not execute; it names the right that is missing."""
+        reason = _QUOTED.sub("", str(error))
+        # A traceback shows it, too.
+        error.args = (reason,)
+        message = f"the session store {self.kind} refuses {name}: {type(error).__name__}: {reason}"
+        if _lacks_right(error):
+            keys = " and ".join(dict.fromkeys((f"{self._prefix}*", f"{self._lock_prefix}*")))
+            message += f"; a user of it needs the rights to {self._rights}, for the keys {keys}"
+        return error_class(message, name=self.kind, original=error)
 
     def _refuse_too_large(self, command: tuple[Any, ...], error: Exception) -> None:
         """Raise where a connection broke because of the record's size: Redis ends it in the middle of the command."""
@@ -282,6 +353,7 @@ class RedisClusterStore(RedisStore):
     """
 
     kind = "ext:rediscluster"
+    _rights = f"CLUSTER SLOTS, COMMAND, {_RIGHTS}"
 
     def _checked_address(self, options: SessionOptions) -> Any:
         addresses = self._client_or_address(options, "urls")
@@ -318,6 +390,22 @@ class RedisClusterStore(RedisStore):
             return self._pause
         name = nodes[0].name
         return self._pauses.get(name) or self._pauses.setdefault(name, self._new_pause())
+
+    def _transact(self, key: str, arguments: tuple[Any, ...]) -> Any:
+        try:
+            return super()._transact(key, arguments)
+        except SessionStoreError as error:
+            if not isinstance(error.original, MovedError):
+                raise
+        # The client follows the slot, and remembers its node.
+        self._execute(("GET", key))
+        return super()._transact(key, arguments)
+
+    def _pool_of(self, key: str) -> Any:
+        # Of redis-py's own transactions in a cluster (since 6.1), one whose connection broke goes on without its WATCH.
+        client = self._connected()
+        node = client.nodes_manager.get_node_from_slot(client.keyslot(key))
+        return client.get_redis_connection(node).connection_pool
 
     def _drop_idle(self) -> None:
         # The client itself does this for the node that failed.
@@ -357,6 +445,19 @@ def _takes_nothing(function: Callable[..., Any]) -> bool:
     return True
 
 
+def _lacks_right(error: BaseException | None) -> bool:
+    """Say whether a command was refused because the user may not run it, or the server does not have it."""
+    text = str(error)
+    return type(error) in _REFUSALS and bool(_NOT_ALLOWED.search(text) or _IN_SCRIPT.search(text))
+
+
+def _refused_at_the_start(error: Exception) -> ResponseError | None:
+    """Return what a node of a cluster refused when redis-py looked for the others; it hides that behind two errors."""
+    other = error.__cause__ if isinstance(error, RedisClusterException) else None
+    refusal = other.__context__ if isinstance(other, RedisClusterException) else None
+    return refusal if isinstance(refusal, ResponseError) else None
+
+
 def _answer(pool: Any, command: tuple[Any, ...]) -> Any:
     """Send a command, and return its answer, undecoded: what the client does, which has no retries, without its steps.
 
@@ -368,6 +469,49 @@ def _answer(pool: Any, command: tuple[Any, ...]) -> Any:
         return connection.read_response(disable_decoding=True)
     finally:
         pool.release(connection)
+
+
+def _compare_and_set(pool: Any, key: str, old: bytes, new: bytes, milliseconds: Any) -> Any:
+    """Do what the script does, by WATCH, MULTI and EXEC."""
+    expiry = () if milliseconds == "" else ("PX", milliseconds)
+    write = ("SET", key, new, *expiry) if new else ("DEL", key)
+    with _connection_of(pool) as connection:
+        while True:
+            found = _answers(connection, ("WATCH", key), ("GET", key))[1] or b""
+            if found not in (old, new):
+                _answers(connection, ("UNWATCH",))
+                return found
+            outcome = _answers(connection, ("MULTI",), write, ("EXEC",))[2]
+            # None where somebody else has written meanwhile: look at that.
+            if outcome is not None:
+                _raise_if_failed(outcome[0])
+                return 1
+
+
+@contextmanager
+def _connection_of(pool: Any) -> Iterator[Any]:
+    """Lend a connection; closed after a failure: it may be watching a key, and have answers that nobody has read."""
+    # redis-py before 5.3 asks for the command's name there.
+    connection = pool.get_connection() if _takes_nothing(pool.get_connection) else pool.get_connection("WATCH")
+    try:
+        yield connection
+    except BaseException:
+        connection.disconnect()
+        raise
+    finally:
+        pool.release(connection)
+
+
+def _raise_if_failed(answer: Any) -> None:
+    """Raise the error that a transaction's command ended with: EXEC itself does not fail for it."""
+    if isinstance(answer, Exception):
+        raise answer
+
+
+def _answers(connection: Any, *commands: tuple[Any, ...]) -> list[Any]:
+    """Send some commands at once, and return their answers, undecoded."""
+    connection.send_packed_command(connection.pack_commands(commands))
+    return [connection.read_response(disable_decoding=True) for _ in commands]
 
 
 _DEFAULTS = {"host": "localhost", "port": 6379}

@@ -54,7 +54,7 @@ class Pause:
         self._patience = patience
         #: One object as long as the server is up, None in doubt and in a pause: the one thing that a call
         #: looks at. A call that began before the server was back says nothing about it as it is now.
-        self._up: object | None = object()
+        self.up: object | None = object()
         self._guard = threading.Lock()
         #: Held by who finds out.
         self._turn = threading.Lock()
@@ -73,15 +73,15 @@ class Pause:
         Raises:
             AwayError: it cannot be reached, or could not be a moment ago.
         """
-        up = self._up
+        up = self.up
         if up is None:
             up = self._find_out(probe)
         try:
             return step(*arguments)
         except AwayError as failure:
             with self._guard:
-                if self._up is up:
-                    self._up, self._failure = None, _bare(failure)
+                if self.up is up:
+                    self.up, self._failure = None, _bare(failure)
                     self._until = 0 if isinstance(failure, BrokenError) else time.monotonic() + PAUSE
             raise
 
@@ -93,7 +93,7 @@ class Pause:
         if not self._turn.acquire(timeout=0 if self._until else self._patience):
             raise self._left_alone()
         try:
-            up = self._up
+            up = self.up
             if up is not None:
                 return up
             if time.monotonic() < self._until:
@@ -114,7 +114,7 @@ class Pause:
             pass
         up = object()
         with self._guard:
-            self._up = up
+            self.up = up
         return up
 
     def _left_alone(self) -> AwayError:
