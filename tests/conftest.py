@@ -124,6 +124,13 @@ def redis_server(tmp_path_factory):
 
 
 @pytest.fixture(scope="session")
+def valkey_server(tmp_path_factory):
+    """Return a Valkey."""
+    with _started("redis", "Valkey", tmp_path_factory) as server:
+        yield server
+
+
+@pytest.fixture(scope="session")
 def redis_cluster(tmp_path_factory):
     """Return a Redis Cluster of three masters."""
     with _started("redis", "RedisCluster", tmp_path_factory) as cluster:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import glob
 import os
+import platform
 import pwd
 import shutil
 import subprocess
@@ -38,7 +39,12 @@ PROGRAMS = {
     "redis-cli": "redis-tools",
     "redis-server": "redis-server",
     "setpriv": "util-linux",
+    "valkey-server": "valkey-server",
 }
+#: The first Debian release that has a package, where not each one has that is in use.
+SINCE = {"valkey-server": 13}
+#: The number of a release that has none yet.
+UNNUMBERED = 99
 #: The users as whom servers run that refuse root, and the Debian package that makes each.
 USERS = {"postgres": "postgresql"}
 #: Where programs are beside PATH: Debian keeps some of them from ordinary users' PATH.
@@ -81,8 +87,25 @@ def program(name: str) -> str:
     folders = [folder for pattern in EXTRA_PATHS for folder in sorted(glob.glob(pattern), reverse=True)]
     found = shutil.which(name) or shutil.which(name, path=os.pathsep.join(folders))
     if found is None or Bare.wanted:
-        raise MissingError(name, f"{APT} {PROGRAMS[name]}")
+        package = PROGRAMS[name]
+        if not _is_packaged(package):
+            raise MissingError(name, f"a Debian that has {package}", everywhere=False)
+        raise MissingError(name, f"{APT} {package}")
     return found
+
+
+def _is_packaged(package: str) -> bool:
+    """Say whether this Debian release has a package."""
+    return _debian() >= SINCE.get(package, 0)
+
+
+def _debian() -> int:
+    """Return the number of the Debian release; 0 on another system."""
+    try:
+        system = platform.freedesktop_os_release()
+    except OSError:
+        return 0
+    return int(system.get("VERSION_ID", UNNUMBERED)) if system["ID"] == "debian" else 0
 
 
 def rights_of(user: str) -> list[str]:
@@ -167,7 +190,7 @@ def _when_idle(*command: str) -> None:
 
 def missing_packages() -> set[str]:
     """Return the Debian packages of what is not on this machine."""
-    found = {PROGRAMS[name] for name in PROGRAMS if not _has(name)}
+    found = {package for name, package in PROGRAMS.items() if _is_packaged(package) and not _has(name)}
     # With a compiler the package's modules are compiled, and the tests insist on it.
     if "gcc" in found:
         found.add("libc6-dev")

@@ -104,6 +104,38 @@ def test_it_is_asked_for_in_one_place():
     assert found == set()
 
 
+@pytest.mark.parametrize(
+    ("system", "has_it"),
+    [
+        ({"ID": "debian", "VERSION_ID": "12"}, False),
+        ({"ID": "debian", "VERSION_ID": "13"}, True),
+        ({"ID": "debian"}, True),
+        ({"ID": "ubuntu", "VERSION_ID": "24.04"}, False),
+        (None, False),
+    ],
+)
+def test_what_a_debian_release_does_not_have(monkeypatch, system, has_it):
+    """A program that this release does not package is not installed by CI, and is no failure there."""
+
+    def release():
+        if system is None:
+            raise FileNotFoundError
+        return system
+
+    monkeypatch.setattr(machine.platform, "freedesktop_os_release", release)
+    monkeypatch.setattr(machine.Bare, "wanted", True)
+    with pytest.raises(machine.MissingError) as missing:
+        machine.program("valkey-server")
+    with pytest.raises(machine.MissingError) as always:
+        machine.program("redis-server")
+
+    assert missing.value.everywhere == has_it
+    assert missing.value.remedy.startswith(machine.APT) == has_it
+    assert ("valkey-server" in machine.missing_packages()) == has_it
+    assert always.value.everywhere
+    assert "redis-server" in machine.missing_packages()
+
+
 def test_a_busy_mount_is_waited_for(tmp_path, monkeypatch):
     """A mount becomes read-only when the last file that is open for writing is closed."""
     refused = threading.Event()

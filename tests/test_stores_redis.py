@@ -216,6 +216,7 @@ class TestRedisWithoutScripts(TestRedisStore):
 
     def test_an_uncontended_write_is_two_round_trips(self, store, client, redis_server, session_id, raw):
         """That there are no scripts is found out once; from then on a swap has two round trips."""
+        client.ping()
         record = store.swap(session_id, None, raw()).found
         with redis_server.client() as other_client, other_client.monitor() as monitor:
             assert store.swap(session_id, record, raw(), 100).made
@@ -228,7 +229,25 @@ class TestRedisWithoutScripts(TestRedisStore):
                 if "the end" in command["command"]:
                     break
 
-        assert sent == ["WATCH", "GET", "MULTI", "SET", "EXEC", "WATCH", "GET", "UNWATCH", "HELLO", "ECHO"]
+        assert sent == ["WATCH", "GET", "MULTI", "SET", "EXEC", "WATCH", "GET", "UNWATCH", "ECHO"]
+
+
+class TestValkey(TestRedisStore):
+    """``type = ext:redis`` on Valkey."""
+
+    @pytest.fixture
+    def redis_server(self, valkey_server):
+        """Return a Valkey in the place of a Redis."""
+        return valkey_server
+
+
+class TestValkeyWithoutScripts(TestRedisWithoutScripts):
+    """``type = ext:redis`` on Valkey, with a user who may run no scripts."""
+
+    @pytest.fixture
+    def redis_server(self, valkey_server):
+        """Return a Valkey in the place of a Redis."""
+        return valkey_server
 
 
 class TestRedisClusterStore(RedisContract):
@@ -491,8 +510,8 @@ def granted(request):
     """Return what makes a store, on a server or a cluster, whose user has some rights and no others."""
     stores = []
 
-    def granted(user, rights, **options):
-        servers = [request.getfixturevalue("redis_server")] if user == "sessions" else []
+    def granted(user, rights, *, where="redis_server", **options):
+        servers = [request.getfixturevalue(where)] if user == "sessions" else []
         servers = servers or request.getfixturevalue("redis_cluster").servers
         for server in servers:
             with server.client() as client:
@@ -538,6 +557,16 @@ def test_the_documentation_grants():
 def test_the_rights_of_the_documentation_are_enough(granted, user, rights, session_id):
     """A user who has what the documentation grants can do all that sessions do, with scripts and without."""
     use(granted(user, rights), session_id)
+
+
+@pytest.mark.parametrize(("user", "rights"), GRANTS[:2])
+def test_the_rights_on_valkey(granted, user, rights, session_id):
+    """Valkey needs no other rights, and its errors name those that are missing, too."""
+    use(granted(user, rights, where="valkey_server"), session_id)
+    for missing in ("+set", "+watch" if "+watch" in rights else "+evalsha", "~beaker_cache:*"):
+        store = granted(user, [right for right in rights if right != missing], where="valkey_server")
+        with pytest.raises(SessionStoreError, match=r"refuses .*; a user of it needs the rights"):
+            store.swap(session_id, None, b"one")
 
 
 @pytest.mark.parametrize(("user", "rights"), GRANTS[:2])

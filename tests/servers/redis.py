@@ -61,6 +61,12 @@ class Redis(Server):
         return redis.Redis(port=self.port, socket_timeout=PATIENCE, retry=Retry(NoBackoff(), 0), **options)
 
 
+class Valkey(Redis):
+    """One Valkey, which is what Redis's free successor is called."""
+
+    program = "valkey-server"
+
+
 class RedisCluster(ServerGroup):
     """A Redis Cluster.
 
