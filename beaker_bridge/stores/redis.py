@@ -184,12 +184,12 @@ class RedisStore(ServerStore):
         scriptless = self._scriptless.get(pause)
         if scriptless is None or scriptless is not pause.up:
             try:
-                return self._run_script(key, arguments)
+                return self._run_script(pause, key, arguments)
             except SessionStoreError as error:
                 if not _lacks_right(error.original) or _IN_SCRIPT.search(str(error)):
                     raise
         try:
-            found = pause.ask(lambda: self._execute(("EXISTS", key)), self._transact, key, arguments)
+            found = self._ask(pause, key, self._transact, key, arguments)
         except SessionStoreError:
             # What was refused may be another right, or the rights may be others now.
             self._scriptless.pop(pause, None)
@@ -197,12 +197,12 @@ class RedisStore(ServerStore):
         self._scriptless[pause] = pause.up
         return found
 
-    def _run_script(self, key: str, arguments: tuple[Any, ...]) -> Any:
+    def _run_script(self, pause: Pause, key: str, arguments: tuple[Any, ...]) -> Any:
         try:
-            return self._call(key, "EVALSHA", _DIGEST, 1, key, *arguments)
+            return self._ask(pause, key, self._execute, ("EVALSHA", _DIGEST, 1, key, *arguments))
         except NoScriptError:
             # A server that was restarted, or told to forget its scripts.
-            return self._call(key, "EVAL", _SWAP, 1, key, *arguments)
+            return self._ask(pause, key, self._execute, ("EVAL", _SWAP, 1, key, *arguments))
 
     def _transact(self, key: str, arguments: tuple[Any, ...]) -> Any:
         try:
@@ -217,6 +217,10 @@ class RedisStore(ServerStore):
     def _call(self, key: str, *command: Any) -> Any:
         # The probe goes to the node that has the key, and is answered as shortly as it is asked.
         return self._pause_of(key).ask(lambda: self._execute(("EXISTS", key)), self._execute, command)
+
+    def _ask(self, pause: Pause, key: str, step: Callable[..., T], *arguments: Any) -> T:
+        """Do what :meth:`_call` does, with a pause that is known, by another step."""
+        return pause.ask(lambda: self._execute(("EXISTS", key)), step, *arguments)
 
     def _pause_of(self, key: str) -> Pause:
         """Return the pause of the server that has a key."""
