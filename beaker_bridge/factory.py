@@ -36,7 +36,7 @@ from beaker_bridge.profile import Binding, SessionProfile
 from beaker_bridge.pyramid_session import PyramidSession
 from beaker_bridge.recorded_filter import recorded_profile
 from beaker_bridge.settings import SessionOptions
-from beaker_bridge.streaming import LENGTH, StreamedBody, is_streamed
+from beaker_bridge.streaming import LENGTH, StreamedBody, is_streamed, length_of
 
 log = logging.getLogger(__name__)
 
@@ -315,7 +315,8 @@ class _Completion:
         """Have saved what a body changes that is made while it is sent; otherwise nothing more happens."""
         if streamed:
             # WebOb takes a new body for one of another length.
-            length = self._object.__dict__[LENGTH] = response.content_length
+            length = response.content_length
+            self._object.__dict__[LENGTH] = length_of(response.headerlist)
             response.app_iter = _StreamedResponse(response.app_iter, self._object, environ)
             response.content_length = length
         elif self._adds_cookie:

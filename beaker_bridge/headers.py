@@ -13,7 +13,7 @@ from beaker_bridge.cookies import BLANK
 Headers = list[tuple[str, str]]
 
 #: A directive, with its value in quotes or not; or a text in quotes that belongs to none.
-_DIRECTIVE = re.compile(r'([^\s=,"]+)(?:\s*=\s*("(?:[^"\\]|\\.)*"?|[^\s,]*))?|"(?:[^"\\]|\\.)*"?', re.DOTALL)
+_DIRECTIVE = re.compile(r'([^ \t=,"]+)(?:[ \t]*=[ \t]*("(?:[^"\\]|\\.)*"?|[^ \t,]*))?|"(?:[^"\\]|\\.)*"?', re.DOTALL)
 #: What lets shared caches keep a response, and means nothing else.
 _SHARING = frozenset({"public", "s-maxage"})
 #: What lets caches hand out a response for some time.

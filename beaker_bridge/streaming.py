@@ -14,7 +14,7 @@ from webob.response import AppIterRange, EmptyResponse
 
 from beaker_bridge.environ import commit_late, let_go, needs_commit
 
-#: In the state of a session: the length of the response's body, in bytes, where its headers have it.
+#: In the state of a session: the length of the response's body, as its headers have it.
 LENGTH = "length"
 
 #: What is there before it is sent. A file is what uWSGI's own file wrapper returns.
@@ -53,7 +53,7 @@ class StreamedBody:
         try:
             for chunk in self._body:
                 sent += len(chunk)
-                if sent == state.get(LENGTH):
+                if str(sent) == state.get(LENGTH):
                     self._commit()
                 yield chunk
         except Exception:
@@ -93,7 +93,6 @@ def is_streamed(body: Iterable[bytes], environ: Mapping[str, Any]) -> bool:
     return not (isinstance(wrapper, type) and isinstance(body, wrapper))
 
 
-def length_of(headers: Iterable[tuple[str, str]]) -> int | None:
-    """Return the length of a body in bytes, as its headers have it; None where they have none."""
-    lengths = [value for name, value in headers if name.lower() == "content-length"]
-    return int(lengths[0]) if lengths and lengths[0].isdecimal() else None
+def length_of(headers: Iterable[tuple[str, str]]) -> str | None:
+    """Return the length of a body, in bytes, as its headers have it; None where they have none."""
+    return next((value for name, value in headers if name.lower() == "content-length"), None)
