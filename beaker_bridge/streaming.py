@@ -80,17 +80,26 @@ class StreamedBody:
 
 def is_streamed(body: Iterable[bytes], environ: Mapping[str, Any]) -> bool:
     """Say whether a response's body may be made while it is sent."""
+    # Most bodies are lists.
     if isinstance(body, _MADE):
         return False
-    if isinstance(body, AppIterRange):
-        return is_streamed(body.app_iter, environ)
-    if isinstance(body, EmptyResponse):
-        # The answer to HEAD, or a 304: it has the headers of what it stands for, of which it knows how to close it.
-        close = getattr(body, "close", ())
-        return is_streamed(getattr(close, "__self__", close), environ)
+    body = _within(body)
     # A server has its own fast way for what its file wrapper has made.
     wrapper = environ.get("wsgi.file_wrapper")
-    return not (isinstance(wrapper, type) and isinstance(body, wrapper))
+    return not isinstance(body, (*_MADE, wrapper) if isinstance(wrapper, type) else _MADE)
+
+
+def _within(body: Any) -> Any:
+    """Return the body within what WebOb puts around one that is sent in part, or not at all."""
+    while True:
+        if isinstance(body, AppIterRange):
+            body = body.app_iter
+        elif isinstance(body, EmptyResponse):
+            # The answer to HEAD, or a 304: it has the headers of a body of which it knows no more than how to close it.
+            close = getattr(body, "close", ())
+            body = getattr(close, "__self__", close)
+        else:
+            return body
 
 
 def length_of(headers: Iterable[tuple[str, str]]) -> str | None:
