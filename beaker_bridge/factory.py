@@ -67,7 +67,8 @@ def BeakerSessionFactoryConfig(**options: Any) -> type[RequestSession]:  # noqa:
     """
     if not options:
         log.warning("sessions are kept in memory, under ids without a signature: no option is given")
-    return _session_factory(read_options(given(options)))
+    # pyramid_beaker ignored what it did not know.
+    return _session_factory(read_options(given(options, strict=False)))
 
 
 def session_factory_from_settings(settings: Mapping[str, Any]) -> type[RequestSession]:

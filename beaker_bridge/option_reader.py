@@ -67,12 +67,17 @@ def prefixed(settings: Mapping[str, Any]) -> dict[str, Given]:
     return found
 
 
-def given(options: Mapping[str, Any]) -> dict[str, Given]:
-    """Return options that were given in Python, or in a filter's section, with or without prefix."""
+def given(options: Mapping[str, Any], *, strict: bool = True) -> dict[str, Given]:
+    """Return options that were given in Python, or in a filter's section, with or without prefix.
+
+    Args:
+        options: the options.
+        strict: whether one that nobody knows stops the start, as in a filter's section; else it is warned about.
+    """
     found: dict[str, Given] = {}
     for label, value in options.items():
         name, _ = parted(label)
-        found[name] = Given(label, value, also=found.get(name))
+        found[name] = Given(label, value, strict, also=found.get(name))
     return found
 
 

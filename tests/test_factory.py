@@ -178,6 +178,18 @@ def test_wrong_options_stop_the_start():
         session_factory_from_settings({"session.timeout": "1h"})
 
 
+def test_an_unknown_keyword_is_warned_about(caplog):
+    """An option in Python that nobody knows is ignored, with a warning; a near miss stops the start."""
+    factory = BeakerSessionFactoryConfig(type="memory", key="sid", data_lock_dir="/nowhere")
+
+    assert factory.options.given == {"type", "key"}
+    assert [record.getMessage() for record in caplog.records] == [
+        "data_lock_dir is no option that beaker_bridge knows; it is ignored"
+    ]
+    with pytest.raises(SettingsError, match="did you mean timeout"):
+        BeakerSessionFactoryConfig(type="memory", timeuot=60)
+
+
 def test_the_environs_session_is_found_by_its_id(tmp_path):
     """``environ['beaker.session'].get_by_id`` opens another stored session, as Beaker's does."""
 
