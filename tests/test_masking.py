@@ -68,7 +68,9 @@ class ForeignNamespace(MemoryNamespaceManager):
 
 
 @pytest.fixture(autouse=True)
-def foreign(monkeypatch):
+def foreign(monkeypatch, tmp_path):
+    # An address that is given as a directory is made as one.
+    monkeypatch.chdir(tmp_path)
     monkeypatch.setitem(beaker.cache.clsmap._clsmap, "ext:foreign", ForeignNamespace)
     forget_regions()
     yield
