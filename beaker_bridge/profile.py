@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -52,6 +53,8 @@ class SessionProfile:
             self.fingerprint = self.codec.serializer.encode
         #: What a visitor's cookie makes us log.
         self.log_lines = LogLimiter()
+        #: When this process purges the store next, by the clock.
+        self.purge_due = 0.0 if options.purge_every and self.store else math.inf
         #: Who gets this warns that each process has sessions of its own.
         self.may_warn_of_processes = threading.Lock()
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import logging
+import threading
 import time
 
 from beaker_bridge.exceptions import DamagedRecordError
@@ -9,8 +11,40 @@ from beaker_bridge.profile import SessionProfile
 from beaker_bridge.session_base import MOVED, is_over, is_stub
 from beaker_bridge.stores.base import Record, Store
 
+log = logging.getLogger(__name__)
+
 #: Seconds after which what a writer has left of a record is no writer's any more.
 ABANDONED_AFTER = 3600
+#: The name of the thread that purges.
+THREAD = "beaker_bridge purge"
+
+
+def begin_purge(profile: SessionProfile) -> None:
+    """Purge in a thread of its own, where no other process does, or has within ``purge_every`` seconds.
+
+    The thread ends with its purge: none is there when a server forks, or is lost by that.
+
+    Args:
+        profile: the configuration whose store is purged.
+    """
+    every = profile.options.purge_every
+    assert every is not None
+    profile.purge_due = profile.clock() + every
+    try:
+        threading.Thread(target=_purge_in_turn, args=(profile, every), name=THREAD, daemon=True).start()
+    except RuntimeError as error:
+        log.warning("expired sessions are not purged: %s", error)
+
+
+def _purge_in_turn(profile: SessionProfile, every: int) -> None:
+    store = profile.store
+    assert store is not None
+    try:
+        with store.purge_turn(every) as is_due:
+            if is_due:
+                log.info("%d expired sessions were purged from the store %s", purge(profile), store.kind)
+    except Exception:  # a thread has nobody else who would see it
+        log.exception("the purge of the store %s failed; it is tried again in %d seconds", store.kind, every)
 
 
 def purge(profile: SessionProfile) -> int:

@@ -18,6 +18,7 @@ from beaker_bridge.exceptions import (
     SessionValueError,
 )
 from beaker_bridge.merge import ACCESSED, merge
+from beaker_bridge.purge import begin_purge
 from beaker_bridge.session_base import (
     CREATED,
     EXPIRY,
@@ -193,6 +194,8 @@ class Session(SafeSession):
             return
         if not self._unsaved and (self._send_cookie or (written and (fresh or renewed))):
             self._send()
+        if self._now >= self._profile.purge_due:
+            begin_purge(self._profile)
 
     def _send(self) -> None:
         if self._profile.options.use_cookies:

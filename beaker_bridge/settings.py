@@ -200,6 +200,12 @@ class SessionOptions:
         "seconds that a store may cost a request, connecting, waiting for a lock and merging included",
         types=_STORED,
     )
+    purge_every: int | None = _option(
+        SECONDS,
+        None,
+        "seconds: so often a process that writes sessions purges the expired ones, in a thread, one process at a time",
+        types=_FILES | _SQL,
+    )
     store_error: str = _option(
         one_of("raise", "empty"),
         "raise",

@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import os
+import threading
 from pathlib import Path
 
 import pytest
+from beaker.cache import clsmap
 
-from beaker_bridge.purge import ABANDONED_AFTER, purge
+from beaker_bridge import purge as purge_module
+from beaker_bridge.exceptions import SessionStoreError
+from beaker_bridge.purge import ABANDONED_AFTER, THREAD, purge
 from beaker_bridge.session import MOVED_FOR
 from beaker_bridge.session_base import new_id
 from tests.requests import START, Browser, Clock, content, options_of, profile_of, stored, watched
@@ -184,3 +188,183 @@ def test_what_a_killed_writer_left_is_swept(tmp_path, name, old):
     assert purge(profile) == old
     assert left.exists() is not old
     assert browser.read() == {"a": 1}
+
+
+# -- By itself -----------------------------------------------------------------------------------------
+
+EVERY = 300
+
+
+@pytest.fixture(params=["file", "dbm", "sqlite", "postgresql", "mariadb"])
+def purging(request, tmp_path, clock):
+    """Return what makes a configuration that purges by itself, as each process has one."""
+    options = {**options_of(request, tmp_path), "clock": clock, "timeout": TIMEOUT, "purge_every": EVERY}
+    made = []
+
+    def make(**others):
+        made.append(profile_of(**{**options, **others}))
+        return made[-1]
+
+    store = make().store
+    # The databases are other tests' as well.
+    for session_id in [*store.ids(), "0" * 32 + ".lock"]:
+        if hasattr(store, "_table") or "." not in session_id:
+            store.swap(session_id, store.read(session_id), None)
+    yield make
+    for profile in made:
+        profile.store.close()
+
+
+def write_and_wait(profile):
+    """Let a new visitor come, and a purge that has begun end; return the visitor's id and the ids that stand then."""
+    browser = Browser(profile)
+    browser.write(a=1)
+    for thread in threading.enumerate():
+        if thread.name == THREAD:
+            thread.join()
+    return browser.id, set(profile.store.ids())
+
+
+def test_a_process_purges_by_itself(purging, clock):
+    """With purge_every a write begins a purge, and the next one not before that many seconds."""
+    profile = purging()
+    first, _ = write_and_wait(profile)
+    clock.now += TIMEOUT + 1
+    second, after_second = write_and_wait(profile)
+    clock.now += EVERY - 1
+    short = Browser(purging(purge_every=None, timeout=1))
+    short.write(a=1)
+    request = short.begin()
+    request.session.set_expiry(1)
+    short.end(request)
+    _, before_third = write_and_wait(profile)
+    clock.now += 2
+    _, after_third = write_and_wait(profile)
+
+    assert first not in after_second
+    assert second in after_second
+    assert short.id in before_third
+    assert short.id not in after_third
+    assert second in after_third
+
+
+def test_processes_purge_once_among_them(purging, clock):
+    """A process that begins, or whose time has come, does not purge what another one has purged a moment ago."""
+    write_and_wait(purging())
+    expired, _ = write_and_wait(purging(timeout=None, purge_every=None))
+    clock.now += EVERY - 1
+    ids = write_and_wait(purging(timeout=1))[1]
+    clock.now += 1
+    later = write_and_wait(purging(timeout=1))[1]
+
+    assert expired in ids
+    assert expired not in later
+
+
+def test_one_process_purges_at_a_time(purging, clock):
+    """While a process purges, however long it takes, no other one does; what it leaves is the next one's turn."""
+    one, other = purging().store, purging().store
+    with one.purge_turn(EVERY) as is_ones:
+        clock.now += EVERY + 1
+        with other.purge_turn(EVERY) as is_others:
+            pass
+    with other.purge_turn(EVERY) as is_others_now, one.purge_turn(EVERY) as is_ones_again:
+        pass
+
+    assert (is_ones, is_others, is_others_now, is_ones_again) == (True, False, True, False)
+
+
+def test_a_purge_that_fails_gives_its_turn_back(purging, clock):
+    """An error in a purge is its own, and the next purge comes at its time."""
+    store = purging().store
+    with pytest.raises(SessionStoreError), store.purge_turn(EVERY):
+        raise SessionStoreError("away")
+    clock.now += EVERY + 1
+    with store.purge_turn(EVERY) as is_ours:
+        pass
+
+    assert is_ours
+
+
+@pytest.fixture
+def in_files(tmp_path, clock):
+    """Return what makes a configuration of files that purges by itself."""
+    return lambda **others: profile_of(
+        **{
+            "type": "file",
+            "data_dir": str(tmp_path),
+            "clock": clock,
+            "timeout": TIMEOUT,
+            "purge_every": EVERY,
+            **others,
+        }
+    )
+
+
+def test_a_clock_that_was_set_back_does_not_end_the_purges(in_files, clock):
+    """A last purge that lies in the future, or that cannot be read, is none."""
+    store = in_files().store
+    turns = []
+    for step in (0, -EVERY, EVERY):
+        clock.now += step
+        with store.purge_turn(EVERY) as is_ours:
+            turns.append(is_ours)
+
+    assert turns == [True, True, True]
+
+
+def test_a_purge_that_fails_is_logged(in_files, tmp_path, caplog):
+    """The request whose write began a purge does not notice that it fails."""
+    (tmp_path / "container_file_lock" / "bridge-purge.lock").mkdir(parents=True)
+    session_id, ids = write_and_wait(in_files())
+
+    assert ids == {session_id}
+    assert f"the purge of the store file failed; it is tried again in {EVERY} seconds" in caplog.text
+
+
+def test_without_threads_there_is_no_purge(in_files, monkeypatch, caplog):
+    """Where no thread can be started, the request does not fail for that."""
+
+    def fail(_thread):
+        raise RuntimeError("can't start new thread")
+
+    monkeypatch.setattr(purge_module.threading.Thread, "start", fail)
+    session_id, ids = write_and_wait(in_files())
+
+    assert ids == {session_id}
+    assert "expired sessions are not purged: can't start new thread" in caplog.text
+
+
+def test_nothing_is_purged_by_itself_by_default(in_files, clock):
+    """Without purge_every a store is left alone."""
+    profile = in_files(purge_every=None)
+    expired, _ = write_and_wait(profile)
+    clock.now += TIMEOUT + 1
+
+    assert expired in write_and_wait(profile)[1]
+
+
+def test_a_forked_child_purges(in_files, clock):
+    """A process that was forked when its parent had purged does so, too, when its time has come."""
+    profile = in_files()
+    expired, _ = write_and_wait(profile)
+    clock.now += TIMEOUT + 1
+    child = os.fork()
+    if child == 0:
+        try:
+            os._exit(expired in write_and_wait(profile)[1])
+        finally:
+            os._exit(2)
+
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+
+
+def test_what_cannot_be_listed_is_not_purged(in_files, caplog):
+    """Where Beaker's own interface is all there is, purge_every is one warning at the start."""
+    other = in_files(type="dbm", dbmmodule=threading)
+    write_and_wait(in_files(namespace_class=clsmap["memory"]))
+
+    assert "purge_every is ignored: Beaker's own interface, which this type = dbm goes through" in caplog.text
+    assert "which this type = file goes through" in caplog.text
+    with other.store.purge_turn(EVERY) as is_ours:
+        assert not is_ours

@@ -202,6 +202,8 @@ for kind in ("file", "dbm"):
     with store.lock(sys.argv[2], 10):
         assert store.swap(sys.argv[2], None, b"raw").made
     assert store.read(sys.argv[2]).raw == b"raw"
+    with store.purge_turn(10) as is_first, store.purge_turn(10) as is_second:
+        assert (is_first, is_second) == (True, False)
 print(refused)
 """
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, contextmanager
 from typing import Any, ClassVar, NamedTuple, TypeVar
 
 from beaker_bridge.codec import Envelope
@@ -90,6 +90,15 @@ class Store(ABC):
             How many files were removed.
         """
         return 0
+
+    @contextmanager
+    def purge_turn(self, every: float) -> Iterator[bool]:
+        """Yield whether to purge now: nobody else is at it, and nobody began within the last seconds.
+
+        Args:
+            every: seconds between the beginnings of two purges.
+        """
+        yield False
 
     def close(self) -> None:
         """Close the connections that the store itself has opened; a later use opens new ones."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import pickle
 import time
 from collections.abc import Iterator
@@ -13,8 +14,11 @@ from beaker.cache import clsmap
 
 from beaker_bridge.codec import BareEnvelope
 from beaker_bridge.exceptions import BeakerBridgeError
+from beaker_bridge.once import log_once
 from beaker_bridge.settings import SessionOptions
 from beaker_bridge.stores.base import LockingStore, Record, lock_timed_out, unreachable
+
+log = logging.getLogger(__name__)
 
 _KEY = "session"
 #: The name of our lock beside Beaker's, which the swap takes.
@@ -55,6 +59,12 @@ class BeakerStore(LockingStore):
     def __init__(self, options: SessionOptions) -> None:
         self.kind = str(options.type)
         self._timeout = options.store_timeout
+        if options.purge_every:
+            purge_every, store = options.label("purge_every"), options.label("type")
+            message = (
+                f"{purge_every} is ignored: Beaker's own interface, which this {store} = {self.kind} goes through,"
+            )
+            log_once(log, logging.WARNING, f"{message} lists no sessions")
         self._namespace_class = options.namespace_class or clsmap[self.kind]
         own = {name: getattr(options, name) for name in _BACKENDS_OWN if name in options.given}
         if options.timeout:

@@ -92,7 +92,7 @@ class DbmStore(DirectoryStore):
     suffix = ".dbm"
 
     def __init__(self, options: SessionOptions, files: _Format) -> None:
-        super().__init__(_directory(options), _lock_directory(options), options.store_timeout)
+        super().__init__(options, _directory(options), _lock_directory(options))
         self._format = files
 
     def read(self, session_id: str) -> Record | None:

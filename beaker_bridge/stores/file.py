@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import os
 import secrets
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, ExitStack, contextmanager, suppress
 from typing import ClassVar
 
@@ -25,18 +26,19 @@ class DirectoryStore(LockingStore):
     """What file and dbm sessions share: directories, locks, and files that are replaced by a rename.
 
     Args:
+        options: the option table.
         root: the directory of the sessions' files.
         lock_dir: the directory of the lock files.
-        timeout: the longest wait for a lock, in seconds.
     """
 
     #: What follows the id in a file's name.
     suffix: ClassVar[str]
 
-    def __init__(self, root: str, lock_dir: str, timeout: float) -> None:
+    def __init__(self, options: SessionOptions, root: str, lock_dir: str) -> None:
         self._root = root
         self._locks = FileLocks(lock_dir)
-        self._timeout = timeout
+        self._timeout = options.store_timeout
+        self._clock: Callable[[], float] = options.clock or time.time
 
     @contextmanager
     def lock(self, session_id: str, timeout: float) -> Iterator[None]:
@@ -60,6 +62,11 @@ class DirectoryStore(LockingStore):
         with self._translated():
             left = [os.path.join(folder, name) for folder, name in self._files() if TEMPORARY in name]
             return sum(remove_old(path, before) for path in left)
+
+    @contextmanager
+    def purge_turn(self, every: float) -> Iterator[bool]:
+        with self._translated(), self._locks.purge_turn(every, self._clock()) as is_due:
+            yield is_due
 
     def _files(self) -> Iterator[tuple[str, str]]:
         """Yield the directory and the name of each file."""
@@ -159,9 +166,9 @@ class FileStore(DirectoryStore):
 
     def __init__(self, options: SessionOptions) -> None:
         super().__init__(
+            options,
             options.file_dir or f"{options.data_dir}/container_file",
             options.lock_dir or f"{options.data_dir}/container_file_lock",
-            options.store_timeout,
         )
 
     def read(self, session_id: str) -> Record | None:

@@ -6,7 +6,8 @@ import hashlib
 import os
 import threading
 import time
-from contextlib import AbstractContextManager, suppress
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager, suppress
 
 try:
     import fcntl
@@ -17,6 +18,8 @@ except ImportError:  # pragma: no cover -- Windows: file sessions lock within th
 SLOTS = 64
 #: Seconds between two tries for a lock that somebody holds.
 POLL = 0.001
+#: How many digits the time of the last purge has in its lock file.
+_DIGITS = 20
 
 
 class LockTimeoutError(Exception):
@@ -49,6 +52,30 @@ class FileLocks:
     def queue(self, session_id: str, timeout: float) -> AbstractContextManager[None]:
         """Return the lock of those who queue; raises as :meth:`guard` does."""
         return _Held(self._slot("queue", session_id), time.monotonic() + timeout)
+
+    @contextmanager
+    def purge_turn(self, every: float, now: float) -> Iterator[bool]:
+        """Yield whether to purge now; the time of the last purge is in its lock file.
+
+        Args:
+            every: seconds between the beginnings of two purges.
+            now: the time, in seconds.
+        """
+        path = f"{self._directory}/bridge-purge.lock"
+        # The lock of the open file, which excludes this process's other threads, too.
+        with open(path, "r+b", buffering=0, opener=_create) as file:
+            if fcntl and not _locked(file.fileno()):
+                yield False
+                return
+            try:
+                is_due = not 0 <= now - _time_in(file.read(_DIGITS)) < every
+                if is_due:
+                    file.seek(0)
+                    file.write(f"{now:0{_DIGITS}.3f}".encode("ascii"))
+                yield is_due
+            finally:
+                if fcntl:
+                    fcntl.flock(file, fcntl.LOCK_UN)
 
     def forget(self, session_id: str) -> None:
         """Remove the lock file that Beaker made for an id, by whoever holds the guard and deletes the record."""
@@ -158,17 +185,33 @@ def _unlock(descriptor: int | None) -> None:
             os.close(descriptor)
 
 
+# A descriptor of its own each time: a forked child that shared one would share the lock, too.
+
+
 def _opened(path: str, *, create: bool) -> int | None:
-    # A descriptor of its own each time: a forked child that shared one would share the lock, too.
+    flags = os.O_RDWR | getattr(os, "O_CLOEXEC", 0)
+    if create:
+        return _create(path, flags)
+    with suppress(FileNotFoundError):
+        return os.open(path, flags)
+    return None
+
+
+def _create(path: str, flags: int) -> int:
+    """Open a lock file, which is made where there is none, as is its directory."""
     # The mode is Beaker's: the umask says which other users may share the sessions.
-    flags = os.O_RDWR | os.O_CLOEXEC | (os.O_CREAT if create else 0)
     try:
-        return os.open(path, flags, 0o666)
+        return os.open(path, flags | os.O_CREAT, 0o666)
     except FileNotFoundError:
-        if not create:
-            return None
-    os.makedirs(os.path.dirname(path), exist_ok=True)
-    return os.open(path, flags, 0o666)
+        os.makedirs(os.path.dirname(path), exist_ok=True)
+    return os.open(path, flags | os.O_CREAT, 0o666)
+
+
+def _time_in(content: bytes) -> float:
+    """Return the time that a file holds; 0 where it is new, or holds none."""
+    with suppress(ValueError):
+        return float(content)
+    return 0
 
 
 def _locked(descriptor: int) -> bool:

@@ -8,7 +8,7 @@ import re
 import secrets
 import time
 from collections.abc import Callable, Iterator
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from datetime import datetime
 from typing import Any, TypeVar
 from weakref import finalize
@@ -34,6 +34,10 @@ PAUSES = (0.001, 0.05)
 CHUNK = 1000
 #: What the namespace of a lock has behind the session's id.
 _LOCK = ".lock"
+#: The id under which the purge has its lock; no session's.
+_PURGE = "0" * 32
+#: Seconds after which a purge that has not ended was killed.
+PURGE_LASTS = 3600
 #: A lease in its envelope: a word of the holder's own, and the time at which it ends.
 _LEASE = re.compile(rb"[0-9a-f]{32} ([0-9]+)")
 #: A statement that did nothing, for what others do at once: PostgreSQL's states, MySQL's and MariaDB's numbers.
@@ -94,6 +98,17 @@ class SQLStore(ServerStore):
             if found is not None and _end_of(found.raw) < min(before, self._clock()):
                 removed += self._swap(key, found, None).made
         return removed
+
+    @contextmanager
+    def purge_turn(self, every: float) -> Iterator[bool]:
+        began = self._clock()
+        lease = self._take_lease(_PURGE, max(every, PURGE_LASTS))
+        try:
+            yield lease is not None
+        finally:
+            if lease is not None:
+                # It stays until the next purge is due.
+                self._swap(_PURGE + _LOCK, Record(lease), self._lease_until(began + every))
 
     def _names(self, pattern: str) -> Iterator[str]:
         """Yield the namespaces, a chunk a statement: no cursor stays open while the caller deletes."""
@@ -251,8 +266,11 @@ class SQLStore(ServerStore):
         now = self._clock()
         if found is not None and now < _end_of(found.raw):
             return None
-        lease = self.envelope.wrap(f"{secrets.token_hex(16)} {math.ceil(now + lasts)}".encode("ascii"))
+        lease = self._lease_until(now + lasts)
         return lease if self._swap(key, found, lease).made else None
+
+    def _lease_until(self, ends: float) -> bytes:
+        return self.envelope.wrap(f"{secrets.token_hex(16)} {math.ceil(ends)}".encode("ascii"))
 
     def _end_lease(self, session_id: str, lease: bytes) -> None:
         self._swap(session_id + _LOCK, Record(lease), None)
