@@ -133,15 +133,25 @@ class LockingStore(Store):
             return Swap(True, Record(new))
 
 
-def unreachable(kind: str, error: BaseException, error_class: type[E] = SessionStoreError) -> E:
-    """Return the error for a store that cannot be reached."""
+def unreachable(
+    kind: str, error: BaseException, error_class: type[E] = SessionStoreError, *, concerned: str | None = None
+) -> E:
+    """Return the error for a store that cannot be reached.
+
+    Args:
+        kind: the store's.
+        error: what its client, or the system, said.
+        error_class: the class of the error.
+        concerned: the option and the value that say what cannot be reached.
+    """
     # A file is named by the session's id, which would open it: the log, and its traceback, have none.
     for step in chain(error):
         if isinstance(step, OSError):
             del step.filename, step.filename2
     clean(error)
     reason = f"{type(error).__name__}: {error}" if str(error) else type(error).__name__
-    return error_class(f"the session store {kind} cannot be reached: {reason}", name=kind, original=error)
+    kept_in = f" ({concerned})" if concerned else ""
+    return error_class(f"the session store {kind}{kept_in} cannot be reached: {reason}", name=kind, original=error)
 
 
 def lock_timed_out(kind: str, timeout: float) -> SessionConflictError:

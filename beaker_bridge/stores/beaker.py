@@ -122,6 +122,10 @@ class BeakerStore(LockingStore):
         with suppress(NotImplementedError):
             namespace.remove()
 
+    def _concerned(self, error: Exception) -> str | None:
+        """Return the option and the value that say what an error is about, where they are known."""
+        return None
+
     def _creation_lock(self, session_id: str, key: str) -> Any:
         return self._namespace(session_id).get_creation_lock(key)
 
@@ -135,7 +139,7 @@ class BeakerStore(LockingStore):
         except BeakerBridgeError:
             raise
         except Exception as error:
-            raise unreachable(self.kind, error) from error
+            raise unreachable(self.kind, error, concerned=self._concerned(error)) from error
 
 
 def _record(namespace: Any) -> Record | None:

@@ -21,8 +21,9 @@ from beaker.synchronization import file_synchronizer
 
 from beaker_bridge.codec import PickledEnvelope
 from beaker_bridge.settings import SessionOptions
-from beaker_bridge.stores.base import ID_FORM, Record, Store, unreachable
+from beaker_bridge.stores.base import ID_FORM, Record, Store
 from beaker_bridge.stores.beaker import BeakerStore
+from beaker_bridge.stores.directories import Directories
 from beaker_bridge.stores.file import TEMPORARY, DirectoryStore, remove_old, replace, session_path
 
 _KEY = "session"
@@ -48,12 +49,8 @@ def open_dbm(options: SessionOptions) -> Store:
     return _OtherDbmStore(options)
 
 
-def _directory(options: SessionOptions) -> str:
-    return options.dbm_dir or f"{options.data_dir}/container_dbm"
-
-
-def _lock_directory(options: SessionOptions) -> str:
-    return options.lock_dir or f"{options.data_dir}/container_dbm_lock"
+def _directories(options: SessionOptions) -> Directories:
+    return Directories(options, "dbm_dir", "container_dbm")
 
 
 class _Format(ABC):
@@ -92,14 +89,14 @@ class DbmStore(DirectoryStore):
     suffix = ".dbm"
 
     def __init__(self, options: SessionOptions, files: _Format) -> None:
-        super().__init__(options, _directory(options), _lock_directory(options))
+        super().__init__(options, _directories(options))
         self._format = files
 
     def read(self, session_id: str) -> Record | None:
         try:
             raw = self._format.read(self._path(session_id))
         except OSError as error:
-            raise unreachable(self.kind, error) from error
+            raise self._unreachable(error) from error
         return None if raw is None else Record(raw)
 
     def ids(self) -> Iterator[str]:
@@ -278,8 +275,9 @@ class _OtherDbmStore(BeakerStore):
 
     def __init__(self, options: SessionOptions) -> None:
         super().__init__(options)
-        self._root = _directory(options)
-        self._lock_dir = _lock_directory(options)
+        self._directories = _directories(options)
+        self._root = self._directories.records
+        self._lock_dir = self._directories.locks
 
     def read(self, session_id: str) -> Record | None:
         lock = self._synchronizer(session_id)
@@ -300,6 +298,9 @@ class _OtherDbmStore(BeakerStore):
             super()._write(session_id, raw, expires_in)
         finally:
             lock.release_write_lock()
+
+    def _concerned(self, error: Exception) -> str:
+        return self._directories.concerned(error)
 
     def _creation_lock(self, session_id: str, key: str) -> Any:
         return self._synchronizer(f"dbmcontainer/funclock/{session_id}/{key}")

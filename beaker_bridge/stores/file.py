@@ -10,8 +10,10 @@ from contextlib import AbstractContextManager, ExitStack, contextmanager, suppre
 from typing import ClassVar
 
 from beaker_bridge.codec import NamespaceEnvelope
+from beaker_bridge.exceptions import SessionStoreError
 from beaker_bridge.settings import SessionOptions
 from beaker_bridge.stores.base import ID_FORM, LockingStore, Record, Swap, lock_timed_out, unreachable
+from beaker_bridge.stores.directories import Directories
 from beaker_bridge.stores.locks import FileLocks, LockTimeoutError
 
 #: What is read at once, in bytes.
@@ -27,16 +29,16 @@ class DirectoryStore(LockingStore):
 
     Args:
         options: the option table.
-        root: the directory of the sessions' files.
-        lock_dir: the directory of the lock files.
+        directories: where the sessions' files are, and the lock files.
     """
 
     #: What follows the id in a file's name.
     suffix: ClassVar[str]
 
-    def __init__(self, options: SessionOptions, root: str, lock_dir: str) -> None:
-        self._root = root
-        self._locks = FileLocks(lock_dir)
+    def __init__(self, options: SessionOptions, directories: Directories) -> None:
+        self._directories = directories
+        self._root = directories.records
+        self._locks = FileLocks(directories.locks)
         self._timeout = options.store_timeout
         self._clock: Callable[[], float] = options.clock or time.time
 
@@ -79,7 +81,7 @@ class DirectoryStore(LockingStore):
         try:
             return super().swap(session_id, record, new, expires_in)
         except (LockTimeoutError, OSError) as error:
-            raise unreachable(self.kind, error) from error
+            raise self._unreachable(error) from error
 
     def _guard(self, session_id: str) -> AbstractContextManager[None]:
         return self._locks.guard(session_id, self._timeout)
@@ -89,7 +91,10 @@ class DirectoryStore(LockingStore):
         try:
             yield
         except (LockTimeoutError, OSError) as error:
-            raise unreachable(self.kind, error) from error
+            raise self._unreachable(error) from error
+
+    def _unreachable(self, error: BaseException) -> SessionStoreError:
+        return unreachable(self.kind, error, concerned=self._directories.concerned(error))
 
     def _path(self, session_id: str) -> str:
         return session_path(self._root, session_id, self.suffix)
@@ -165,11 +170,7 @@ class FileStore(DirectoryStore):
     suffix = ".cache"
 
     def __init__(self, options: SessionOptions) -> None:
-        super().__init__(
-            options,
-            options.file_dir or f"{options.data_dir}/container_file",
-            options.lock_dir or f"{options.data_dir}/container_file_lock",
-        )
+        super().__init__(options, Directories(options, "file_dir", "container_file"))
 
     def read(self, session_id: str) -> Record | None:
         try:
@@ -177,7 +178,7 @@ class FileStore(DirectoryStore):
         except FileNotFoundError:
             return None
         except OSError as error:
-            raise unreachable(self.kind, error) from error
+            raise self._unreachable(error) from error
 
     def _write(self, session_id: str, raw: bytes, expires_in: float | None) -> None:
         replace(self._path(session_id), raw)

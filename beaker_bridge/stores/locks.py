@@ -160,11 +160,15 @@ class _Guard(_Held):
 def _lock(path: str, deadline: float, *, create: bool) -> int | None:
     """Return the descriptor of a file that is locked now; nothing where there is none to lock."""
     descriptor = _opened(path, create=create) if fcntl else None
-    if descriptor is not None and not _locked(descriptor):
+    if descriptor is not None:
         try:
-            _wait(descriptor, deadline)
-        except BaseException:
+            if not _locked(descriptor):
+                _wait(descriptor, deadline)
+        except BaseException as error:
             os.close(descriptor)
+            if isinstance(error, OSError):
+                # A file system without locks names no file.
+                error.filename = path
             raise
     return descriptor
 
