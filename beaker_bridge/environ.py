@@ -86,6 +86,9 @@ def stored_session(binding: Binding, session_id: str) -> StandaloneSession | Non
         SessionStoreError: the store cannot be reached.
     """
     session = standalone_session(binding.profile, session_id, binding.notify)
+    if binding.locks is None:
+        binding.locks = {}
+    session._binding.locks = binding.locks
     return None if session.is_new else session
 
 

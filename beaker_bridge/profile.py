@@ -136,6 +136,9 @@ class Binding:
     followed = False
     #: Whether the response's headers have left: no cookie reaches the browser any more.
     sent = False
+    #: The locks that this request has, by thread and id, and how long they last; shared with the sessions that it has
+    #: found by their ids.
+    locks: dict[tuple[int, str], Callable[[], float] | None] | None = None
     _discarded_in: int | None = None
 
     def __init__(self, profile: SessionProfile, environ: Mapping[str, Any]) -> None:

@@ -297,7 +297,7 @@ class PyramidSession:  # noqa: PLW1641 -- as a dict, it has no hash
 
         Raises:
             BeakerBridgeError: a cookie session cannot exclude anybody.
-            SessionConflictError: others held the lock for ``store_timeout`` seconds.
+            SessionConflictError: others held the lock for ``store_timeout`` seconds, or the block outlived it.
             SessionStoreError: the store cannot be reached.
         """
         return self._loaded.exclusive()

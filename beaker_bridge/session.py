@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import logging
 import os
+import threading
 import time
-from collections.abc import Generator, Iterator
+from collections.abc import Callable, Generator, Iterator
 from contextlib import closing, contextmanager, nullcontext, suppress
 from typing import Any
 
@@ -64,6 +65,8 @@ class Session(SafeSession):
     #: What was to be written when the store's answer did not come: it may stand there.
     _unanswered: frozenset[bytes] = frozenset()
     _locked = False
+    #: What returns how long the lock still lasts, where it ends by itself.
+    _lease: Callable[[], float] | None = None
     # Before its form is checked, what a browser sent is no id: no path, no key, no SQL.
     _form = ID_FORM
     #: The ids that the browser has sent, where there are several.
@@ -210,6 +213,8 @@ class Session(SafeSession):
         plain = self._serialized()
         if plain == self._plain:
             return False
+        if self._lease is not None:
+            self._refuse_ended_lease()
         swap = self._swap(self.id, self._record, plain)
         if not swap.made:
             return self._write_merged(swap.found, plain)
@@ -311,7 +316,7 @@ class Session(SafeSession):
         for _ in range(FREE_TRIES):
             yield
         deadline = time.monotonic() + timeout
-        with nullcontext() if self._locked else self._store.lock(session_id, timeout):
+        with nullcontext() if self._locked else self._lock(session_id):
             while time.monotonic() < deadline:
                 yield
         raise SessionConflictError(
@@ -435,19 +440,23 @@ class Session(SafeSession):
         Values that were taken out of the session before the block are not the session's any more.
         A new session is its request's alone: there the block is run as it is.
 
+        On Redis, memcached and SQL the lock ends by itself, 30 seconds after it was had, or five times
+        ``store_timeout`` where that is more: a block has that long, less twice ``store_timeout``.
+
         Raises:
-            SessionConflictError: others held the lock for ``store_timeout`` seconds.
+            SessionConflictError: others held the lock for ``store_timeout`` seconds, or the block took so long that
+                they may have it now; it is not saved.
             SessionStoreError: the store cannot be reached.
         """
         session_id = self._stored_id
         if session_id is None or self._unsaved or self._locked or self._binding.discarded:
             yield
             return
-        with self._store.lock(session_id, self._profile.options.store_timeout):
+        with self._lock(session_id) as lease:
             record = self._store.read(session_id)
             moved_to = self._step_back()
             pending = self._base(), self._as_record(), self.has_changed(), self._forced
-            self._locked = True
+            self._locked, self._lease = True, lease
             try:
                 self._restart(record)
                 yield
@@ -458,8 +467,36 @@ class Session(SafeSession):
                     self._renew()
                     self._write()
             finally:
-                self._locked = False
+                self._locked, self._lease = False, None
                 self._resume(*pending, self._step_back() or moved_to)
+
+    @contextmanager
+    def _lock(self, session_id: str) -> Iterator[Callable[[], float] | None]:
+        """Hold the store's lock, and yield what it yields; once, where this request has it by another object."""
+        binding = self._binding
+        if binding.locks is None:
+            binding.locks = {}
+        locks, key = binding.locks, (threading.get_ident(), session_id)
+        if key in locks:
+            yield locks[key]
+            return
+        with self._store.lock(session_id, self._profile.options.store_timeout) as lease:
+            locks[key] = lease
+            try:
+                yield lease
+            finally:
+                del locks[key]
+
+    def _refuse_ended_lease(self) -> None:
+        """Refuse to commit a block when somebody else may have the lock before that is done."""
+        needed = 2 * self._profile.options.store_timeout
+        assert self._lease is not None
+        if self._lease() < needed:
+            raise SessionConflictError(
+                f"session {shown(self.id)} is not saved: its exclusive() block took longer than the lock in the store"
+                f" {self._store.kind} lasts, less {needed:g} seconds for the commit",
+                name=self._store.kind,
+            )
 
     def _step_back(self) -> str | None:
         """Return to the id from before a new one that is not committed; return the new one."""

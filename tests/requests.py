@@ -201,8 +201,8 @@ class WatchedStore(Store):
     @contextmanager
     def lock(self, session_id: str, timeout: float):
         self.calls.append("lock")
-        with self._store.lock(session_id, timeout):
-            yield
+        with self._store.lock(session_id, timeout) as lease:
+            yield lease
 
     def ids(self):
         return self._store.ids()

@@ -568,7 +568,7 @@ THEIRS = sorted(
     set(TABLE)
     - {"absolute_timeout", "clock", "detect_changes", "key_prefix", "legacy_serializer", "partitioned"}
     - {"previous_encrypt_keys", "previous_secrets", "previous_sign_algorithms", "previous_validate_keys"}
-    - {"reissue_time", "sign_algorithm", "store_error", "store_timeout", "whole_keys"}
+    - {"purge_every", "reissue_time", "sign_algorithm", "store_error", "store_timeout", "whole_keys"}
 )
 #: What lets somebody in, though it starts on pyramid_beaker: a key, or token, that anybody can guess.
 GUESSED = {(name, look) for name in ("secret", "encrypt_key", "validate_key") for look in LOOKS if look != "a/b"}

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import secrets
 import subprocess
 import sys
 import threading
+from contextlib import ExitStack
 
 import pytest
 from beaker.synchronization import FileSynchronizer
@@ -60,13 +62,13 @@ def test_the_guard_is_not_the_queue(locks):
 
 
 def test_the_number_of_lock_files_is_bounded(locks, tmp_path):
-    """However many sessions there are, there are no more lock files than slots, for each use."""
+    """However many sessions there are, there are no more lock files than slots, and one for those who queue."""
     for _ in range(10 * SLOTS):
         session_id = secrets.token_hex(16)
         with locks.guard(session_id, PATIENCE), locks.queue(session_id, PATIENCE):
             pass
 
-    assert len(list((tmp_path / "locks").rglob("*"))) <= 2 * SLOTS
+    assert len(list((tmp_path / "locks").rglob("*"))) <= SLOTS + 1
 
 
 def test_beakers_lock_is_heeded(locks, tmp_path):
@@ -176,6 +178,112 @@ def test_a_waiter_polls_until_the_lock_is_left(locks, other_locks):
         together(hold, wait)
 
     assert order == ["held", "waited"]
+
+
+# -- A lock a session ----------------------------------------------------------------------------------
+
+
+def in_another_process(step):
+    """Return what a step says, in a process of its own: whether something is so."""
+    child = os.fork()
+    if child == 0:
+        try:
+            os._exit(step())
+        finally:
+            os._exit(2)
+    return bool(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))
+
+
+def test_each_session_has_a_lock_of_its_own(locks, other_locks):
+    """Who has the locks of many sessions keeps nobody from others, and himself from none."""
+    ids = [secrets.token_hex(16) for _ in range(5 * SLOTS)]
+    with ExitStack() as held:
+        for session_id in ids:
+            held.enter_context(locks.queue(session_id, PATIENCE))
+        strangers = [secrets.token_hex(16) for _ in range(SLOTS)]
+
+        assert not any(is_taken(other_locks, "queue", session_id) for session_id in strangers)
+        assert all(is_taken(other_locks, "queue", session_id) for session_id in ids[::SLOTS])
+        assert in_another_process(
+            lambda: all(is_taken(other_locks, "queue", session_id) for session_id in ids[::SLOTS])
+        )
+
+
+def test_a_lock_that_is_left_leaves_the_others(locks, other_locks, tmp_path):
+    """A process has one descriptor of the file, by whatever path: to close a second one would end all of its locks."""
+    (tmp_path / "another").symlink_to(tmp_path / "locks")
+    by_another_path = FileLocks(str(tmp_path / "another"))
+    with locks.queue(ID, PATIENCE):
+        for others in (locks, other_locks, by_another_path):
+            with others.queue("f" * 32, PATIENCE):
+                pass
+
+            assert is_taken(by_another_path, "queue")
+            assert in_another_process(lambda: is_taken(other_locks, "queue"))
+
+    assert not in_another_process(lambda: is_taken(other_locks, "queue"))
+
+
+def test_the_file_is_closed_when_nobody_uses_it(locks):
+    """A lock that is left, or was not had, leaves no open file behind."""
+    with locks.queue(ID, PATIENCE):
+        assert is_taken(locks, "queue")
+        assert locks_module._queue_files[os.getpid()]._files
+
+    assert not locks_module._queue_files[os.getpid()]._files
+
+
+def test_a_child_that_was_forked_in_a_block_has_no_lock(locks, other_locks):
+    """A child that leaves the block, too, does not end its parent's lock, and never had it."""
+
+    def leave():
+        held.close()
+        return is_taken(other_locks, "queue")
+
+    with ExitStack() as held:
+        held.enter_context(locks.queue(ID, PATIENCE))
+
+        assert in_another_process(leave)
+        assert in_another_process(lambda: is_taken(other_locks, "queue"))
+
+
+def test_a_waiter_gets_the_lock_of_another_process_when_it_is_left(locks, monkeypatch):
+    """A process polls for a lock that another one has."""
+    ready, to_leave = os.pipe(), os.pipe()
+    child = os.fork()
+    if child == 0:
+        with locks.queue(ID, PATIENCE):
+            os.write(ready[1], b"x")
+            os.read(to_leave[0], 1)
+        os._exit(0)
+    os.read(ready[0], 1)
+    slept = []
+
+    def sleep(seconds):
+        slept.append(seconds)
+        os.write(to_leave[1], b"x")
+        os.waitpid(child, 0)
+        monkeypatch.undo()
+
+    monkeypatch.setattr(locks_module.time, "sleep", sleep)
+    with locks.queue(ID, PATIENCE):
+        assert len(slept) == 1
+
+    for descriptor in (*ready, *to_leave):
+        os.close(descriptor)
+
+
+def test_a_file_system_without_such_locks_names_the_file(locks, tmp_path, monkeypatch):
+    """What the system says of a lock is about its file."""
+
+    def fail(*_arguments):
+        raise OSError(errno.ENOLCK, "No locks available")
+
+    monkeypatch.setattr(locks_module.fcntl, "lockf", fail)
+    with pytest.raises(OSError, match="No locks available") as failed, locks.queue(ID, PATIENCE):
+        pytest.fail("a lock was had without one")
+
+    assert failed.value.filename == str(tmp_path / "locks" / "bridge-queue.lock")
 
 
 WITHOUT_FCNTL = """

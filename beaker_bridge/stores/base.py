@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from abc import ABC, abstractmethod
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from typing import Any, ClassVar, NamedTuple, TypeVar
 
@@ -63,8 +63,10 @@ class Store(ABC):
         """
 
     @abstractmethod
-    def lock(self, session_id: str, timeout: float) -> AbstractContextManager[None]:
+    def lock(self, session_id: str, timeout: float) -> AbstractContextManager[Callable[[], float] | None]:
         """Return an exclusive lock on one session, for those who queue; :meth:`swap` does not heed it.
+
+        Where it ends by itself, the context is what returns the seconds for which it still lasts; else nothing.
 
         Args:
             session_id: the id.

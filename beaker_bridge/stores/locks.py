@@ -1,4 +1,8 @@
-"""Locks in files: a fixed number of them, since sites with one a session ran out of inodes."""
+"""Locks in files: a fixed number of files, since sites with one a session ran out of inodes.
+
+A swap is short, and shares its lock file with a 64th of the other sessions. Who queues, or runs a block of
+``exclusive()``, may hold a lock for long: that is a lock a session, on a byte of one file for all of them.
+"""
 
 from __future__ import annotations
 
@@ -9,12 +13,14 @@ import time
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager, suppress
 
+from beaker_bridge.stores.queues import ThreadQueues
+
 try:
     import fcntl
 except ImportError:  # pragma: no cover -- Windows: file sessions lock within the process
     fcntl = None  # type: ignore[assignment]
 
-#: How many lock files there are, of each use.
+#: How many lock files there are for swaps.
 SLOTS = 64
 #: Seconds between two tries for a lock that somebody holds.
 POLL = 0.001
@@ -39,7 +45,7 @@ class FileLocks:
 
     def _renew(self) -> None:
         self._process = os.getpid()
-        self._threads = [threading.Lock() for _ in range(2 * SLOTS)]
+        self._threads = [threading.Lock() for _ in range(SLOTS)]
 
     def guard(self, session_id: str, timeout: float) -> AbstractContextManager[None]:
         """Return the short lock for a swap, with Beaker's own lock where Beaker made one for this id.
@@ -47,11 +53,24 @@ class FileLocks:
         Raises, when it is entered:
             LockTimeoutError: somebody held one of them for ``timeout`` seconds.
         """
-        return _Guard(self._slot("guard", session_id), time.monotonic() + timeout, self._beakers(session_id))
+        return _Guard(self._slot(session_id), time.monotonic() + timeout, self._beakers(session_id))
 
-    def queue(self, session_id: str, timeout: float) -> AbstractContextManager[None]:
-        """Return the lock of those who queue; raises as :meth:`guard` does."""
-        return _Held(self._slot("queue", session_id), time.monotonic() + timeout)
+    @contextmanager
+    def queue(self, session_id: str, timeout: float) -> Iterator[None]:
+        """Return the lock of those who queue for a session, which no other session shares; raises as :meth:`guard`."""
+        deadline = time.monotonic() + timeout
+        # As many bits of the id as a file's positions have, to be safe one less.
+        position = int(session_id[:16], 16) >> 2
+        files = _queue_files.setdefault(os.getpid(), _QueueFiles())
+        path = f"{self._directory}/bridge-queue.lock"
+        with files.opened(path) as file, file.queues.turn(f"{position:x}", deadline) as in_turn:
+            if not in_turn:
+                raise LockTimeoutError
+            file.lock(position, deadline)
+            try:
+                yield
+            finally:
+                file.unlock(position)
 
     @contextmanager
     def purge_turn(self, every: float, now: float) -> Iterator[bool]:
@@ -68,7 +87,8 @@ class FileLocks:
                 yield False
                 return
             try:
-                is_due = not 0 <= now - _time_in(file.read(_DIGITS)) < every
+                # What lies in the future by more was written by a clock that has been set back since.
+                is_due = not abs(now - _time_in(file.read(_DIGITS))) < every
                 if is_due:
                     file.seek(0)
                     file.write(f"{now:0{_DIGITS}.3f}".encode("ascii"))
@@ -82,14 +102,13 @@ class FileLocks:
         with suppress(FileNotFoundError):
             os.unlink(self._beakers(session_id))
 
-    def _slot(self, use: str, session_id: str) -> tuple[threading.Lock, str]:
+    def _slot(self, session_id: str) -> tuple[threading.Lock, str]:
         """Return the lock of this process's threads, and the path of that of all processes."""
         if self._process != os.getpid():
             # A fork has copied the locks of threads that do not run here, and would never release them.
             self._renew()
         number = int(session_id[:4], 16) % SLOTS
-        thread_lock = self._threads[number + SLOTS * (use == "queue")]
-        return thread_lock, f"{self._directory}/bridge-{use}-{number:02d}.lock"
+        return self._threads[number], f"{self._directory}/bridge-guard-{number:02d}.lock"
 
     def _beakers(self, session_id: str) -> str:
         # beaker.synchronization.FileSynchronizer names its file by the digest.
@@ -97,20 +116,112 @@ class FileLocks:
         return f"{self._directory}/{name[:1]}/{name[:2]}/{name}.lock"
 
 
-# Classes, not generators: these are entered and left at each write of a file.
+# -- The locks of those who queue --------------------------------------------------------------------
 
 
-class _Held:
-    """Holds a slot's lock.
+class _QueueFile:
+    """A lock file of those who queue, open. Its locks are the process's: two of its threads would both have one.
+
+    Args:
+        path: where it is.
+        descriptor: the open file; nothing where the platform has no such locks.
+    """
+
+    def __init__(self, path: str, descriptor: int | None) -> None:
+        self._path = path
+        self._descriptor = descriptor
+        #: The threads of this process, a queue a session.
+        self.queues = ThreadQueues()
+        self.users = 0
+
+    def lock(self, position: int, deadline: float) -> None:
+        """Lock a byte; raises :class:`LockTimeoutError` where another process has it until the deadline."""
+        while self._descriptor is not None:
+            try:
+                fcntl.lockf(self._descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB, 1, position)
+                return
+            except (BlockingIOError, PermissionError):
+                if time.monotonic() > deadline:
+                    raise LockTimeoutError from None
+                time.sleep(POLL)
+            except OSError as error:
+                error.filename = self._path
+                raise
+
+    def unlock(self, position: int) -> None:
+        """Unlock a byte."""
+        if self._descriptor is not None:
+            fcntl.lockf(self._descriptor, fcntl.LOCK_UN, 1, position)
+
+    def close(self) -> None:
+        """Close the file, and so end every lock that the process has on it."""
+        if self._descriptor is not None:
+            os.close(self._descriptor)
+
+
+class _QueueFiles:
+    """The queue files that a process has open, by what they are, and not by path.
+
+    To close a second descriptor of a file would end the locks on the first one: there is one, and it is closed when
+    nobody has a lock, or waits for one.
+    """
+
+    def __init__(self) -> None:
+        self._guard = threading.Lock()
+        self._files: dict[object, _QueueFile] = {}
+
+    @contextmanager
+    def opened(self, path: str) -> Iterator[_QueueFile]:
+        """Yield the open file of a path."""
+        with self._guard:
+            key = _identity(path)
+            file = self._files.get(key)
+            if file is None:
+                file = self._files[key] = _QueueFile(path, _opened(path, create=True) if fcntl else None)
+            file.users += 1
+        try:
+            yield file
+        finally:
+            with self._guard:
+                file.users -= 1
+                if not file.users:
+                    del self._files[key]
+                    file.close()
+
+
+#: By process: what a fork has copied stays as it is, its locks are the parent's, and its threads do not run here.
+_queue_files: dict[int, _QueueFiles] = {}
+
+
+def _identity(path: str) -> object:
+    """Return what a file is, by whatever path; it is made where there is none."""
+    if not fcntl:
+        return os.path.realpath(path)
+    with suppress(FileNotFoundError):
+        found = os.stat(path)
+        return found.st_dev, found.st_ino
+    # Nobody has a lock on what is not there: to close it ends none.
+    os.close(_create(path, os.O_RDWR))
+    return _identity(path)
+
+
+# -- The lock of a swap ------------------------------------------------------------------------------
+
+
+# A class, not a generator: it is entered and left at each write of a file.
+class _Guard:
+    """Holds a slot's lock, and Beaker's of a session, where it made one.
 
     Args:
         slot: the lock of this process's threads, and the path of that of all processes.
         deadline: when to give up, as ``time.monotonic`` has it.
+        beakers: the path of Beaker's lock.
     """
 
-    def __init__(self, slot: tuple[threading.Lock, str], deadline: float) -> None:
+    def __init__(self, slot: tuple[threading.Lock, str], deadline: float, beakers: str) -> None:
         self._thread_lock, self._path = slot
         self._deadline = deadline
+        self._beakers_path = beakers
 
     def __enter__(self) -> None:
         # The threads of one process queue here, without polling a file.
@@ -118,43 +229,23 @@ class _Held:
             raise LockTimeoutError
         try:
             self._descriptor = _lock(self._path, self._deadline, create=True)
+            try:
+                self._beakers = _lock(self._beakers_path, self._deadline, create=False)
+            except BaseException:
+                _unlock(self._descriptor)
+                raise
         except BaseException:
             self._thread_lock.release()
-            raise
-
-    def __exit__(self, *exc_info: object) -> None:
-        try:
-            _unlock(self._descriptor)
-        finally:
-            self._thread_lock.release()
-
-
-class _Guard(_Held):
-    """Holds a slot's lock, and Beaker's of a session, where it made one.
-
-    Args:
-        slot: as :class:`_Held`'s.
-        deadline: as :class:`_Held`'s.
-        beakers: the path of Beaker's lock.
-    """
-
-    def __init__(self, slot: tuple[threading.Lock, str], deadline: float, beakers: str) -> None:
-        super().__init__(slot, deadline)
-        self._beakers_path = beakers
-
-    def __enter__(self) -> None:
-        super().__enter__()
-        try:
-            self._beakers = _lock(self._beakers_path, self._deadline, create=False)
-        except BaseException:
-            super().__exit__()
             raise
 
     def __exit__(self, *exc_info: object) -> None:
         try:
             _unlock(self._beakers)
         finally:
-            super().__exit__()
+            try:
+                _unlock(self._descriptor)
+            finally:
+                self._thread_lock.release()
 
 
 def _lock(path: str, deadline: float, *, create: bool) -> int | None:

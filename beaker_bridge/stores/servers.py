@@ -156,6 +156,9 @@ class ServerStore(Store):
         timeout: the option ``store_timeout``, in seconds.
     """
 
+    #: The clock by which a holder sees that his lease ends.
+    monotonic: Callable[[], float] = staticmethod(time.monotonic)
+
     def __init__(self, timeout: float) -> None:
         self._timeout = timeout
         self._process = os.getpid()
@@ -171,26 +174,32 @@ class ServerStore(Store):
         return Pause(self._timeout / 2)
 
     @contextmanager
-    def lock(self, session_id: str, timeout: float) -> Iterator[None]:
+    def lock(self, session_id: str, timeout: float) -> Iterator[Callable[[], float]]:
         self._notice_fork()
         deadline = time.monotonic() + timeout
         with self._queues.turn(session_id, deadline) as in_turn:
-            lease = self._wait_for_lease(session_id, deadline, max(LEASE, 5 * timeout)) if in_turn else None
-            if lease is None:
+            had = self._wait_for_lease(session_id, deadline, max(LEASE, 5 * timeout)) if in_turn else None
+            if had is None:
                 raise lock_timed_out(self.kind, timeout)
+            lease, ends = had
             try:
-                yield
+                yield lambda: ends - self.monotonic()
             finally:
                 self._give_back(session_id, lease)
 
-    def _wait_for_lease(self, session_id: str, deadline: float, lasts: float) -> bytes | None:
+    def _wait_for_lease(self, session_id: str, deadline: float, lasts: float) -> tuple[bytes, float] | None:
+        """Return the words of a lease, and the time at which it ends; nothing where somebody else keeps it."""
         pause, longest = PAUSES
-        lease = self._take_lease(session_id, lasts)
-        while lease is None and time.monotonic() < deadline:
+        while True:
+            # From the question on: who is answered late has less of it.
+            asked = self.monotonic()
+            lease = self._take_lease(session_id, lasts)
+            if lease is not None:
+                return lease, asked + lasts
+            if time.monotonic() >= deadline:
+                return None
             time.sleep(min(pause, max(0, deadline - time.monotonic())))
             pause = min(2 * pause, longest)
-            lease = self._take_lease(session_id, lasts)
-        return lease
 
     def _give_back(self, session_id: str, lease: bytes) -> None:
         try:
