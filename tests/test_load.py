@@ -40,7 +40,8 @@ PATIENCE = 1200
 @pytest.fixture(params=["file", "redis", "memcached", "postgresql"])
 def options(request, tmp_path):
     """Return the options of the stores that many processes use."""
-    return {**options_of(request, tmp_path), "store_timeout": 60}
+    # A path, since Beaker's own name without one is warned about.
+    return {**options_of(request, tmp_path), "store_timeout": 60, "cookie_path": "/"}
 
 
 @pytest.fixture

@@ -304,7 +304,7 @@ class _Refusals:
             message = f"the session store {self._kind} refused it for {self._seconds:g} s: {refusal!r}"
             raise SessionStoreError(message, name=self._kind, original=refusal) from refusal
         # Of two who meet again and again one comes first.
-        time.sleep(self._pause * (0.5 + random.random()))  # noqa: S311 -- nothing is guarded by it
+        time.sleep(self._pause * (0.5 + random.random()))  # noqa: S311  # nosec B311 -- guards nothing
         self._pause = min(2 * self._pause, self._longest)
 
 
