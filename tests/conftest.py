@@ -11,6 +11,7 @@ from importlib import import_module
 from pathlib import Path
 
 import pytest
+from pyramid.threadlocal import manager
 
 # The tests' own modules are `tests.…` wherever pytest is started from.
 sys.path.insert(0, str(Path(__file__).parent.parent))
@@ -107,6 +108,13 @@ def _started(module: str, name: str, tmp_path_factory, *options) -> Iterator:
     server_class = getattr(import_module(f"tests.servers.{module}"), name)
     with server_class(tmp_path_factory.mktemp(name), *options) as server:
         yield server
+
+
+@pytest.fixture(autouse=True)
+def no_request_of_another_test():
+    """Have each test begin without Pyramid's thread-local request: a script's that is not closed would stand there."""
+    yield
+    manager.clear()
 
 
 @pytest.fixture

@@ -338,7 +338,7 @@ def test_a_store_that_is_away_logs_nobody_out(tmp_path):
     assert [page.status for page in others] == [404, 200]
     assert '<span class="user">Ada</span>' in back.text
     assert visits(back) == 2
-    assert site.log.has("GET /: the session store file cannot be reached")
+    assert site.log.has(f"GET /: the session store file (data_dir = {sessions}) cannot be reached")
 
 
 # -- Other clients -----------------------------------------------------------------------------------
