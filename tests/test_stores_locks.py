@@ -248,7 +248,7 @@ def test_a_child_that_was_forked_in_a_block_has_no_lock(locks, other_locks):
 
 
 def test_a_waiter_gets_the_lock_of_another_process_when_it_is_left(locks, monkeypatch):
-    """A process polls for a lock that another one has."""
+    """A process polls for a lock that another one has, until its time is over."""
     ready, to_leave = os.pipe(), os.pipe()
     child = os.fork()
     if child == 0:
@@ -258,6 +258,8 @@ def test_a_waiter_gets_the_lock_of_another_process_when_it_is_left(locks, monkey
         os._exit(0)
     os.read(ready[0], 1)
     slept = []
+
+    assert is_taken(locks, "queue")
 
     def sleep(seconds):
         slept.append(seconds)
