@@ -453,6 +453,8 @@ def test_headers_of_an_untouched_session(site):
         assert not {"Vary", "Set-Cookie", "Cache-Control"} & set(app.get(path).headers)
 
 
+# WebOb's http_cache takes the time from a function that Python 3.12 deprecates.
+@pytest.mark.filterwarnings("ignore:datetime.datetime.utcnow:DeprecationWarning")
 @pytest.mark.parametrize("store", ["memory", "cookie_encrypted"])
 def test_a_page_for_caches_that_begins_a_session_is_the_users_own(installation, tmp_path, caplog, store):
     """``http_cache`` beside our cookie is for the user's browser alone; the log names the route once, and no id."""
