@@ -10,7 +10,6 @@ from typing import Any
 
 from beaker.util import DEFAULT_CACHE_KEY_LENGTH
 
-from beaker_bridge import masking
 from beaker_bridge.kinds import (
     ANYTHING,
     BACKEND,
@@ -24,6 +23,7 @@ from beaker_bridge.kinds import (
     Kind,
     one_of,
 )
+from beaker_bridge.masking import masked as masked_value
 from beaker_bridge.option_rules import CLUSTER, DATABASE, DBM, FILE, MEMCACHED, MEMORY, REDIS, SQLA
 from beaker_bridge.region_backends import SERVER_KINDS, Terms
 
@@ -177,4 +177,4 @@ _SHOWN = frozenset(TABLE) - {"sa_opts"} | {"regions"}
 
 def masked(name: str, value: Any) -> Any:
     """Return a value without the passwords that may be in it; of an option that we do not know, no text."""
-    return masking.masked(name, value, _SHOWN)
+    return masked_value(name, value, _SHOWN)
