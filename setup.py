@@ -1,44 +1,11 @@
-"""The package's metadata and entry points, and which of its modules are compiled where they can be.
+"""The package's metadata and entry points."""
 
-Compiled, they take half the time, and do the same. Where there is no C compiler, no Cython, or
-``BEAKER_BRIDGE_PURE`` in the environment, the package is installed without.
-"""
-
-import os
-import platform
-import sysconfig
 from pathlib import Path
 
-from setuptools import Extension, find_packages, setup
-from setuptools.command.build_ext import build_ext
+from setuptools import find_packages, setup
 from setuptools.command.build_py import build_py
 
 here = Path(__file__).parent
-
-#: What is on the way of each request. Not ``merge`` and ``json_types``, which go as deep as what is stored does:
-#: from their source too deep a value is a ``RecursionError``, compiled it would end the process.
-COMPILED = [
-    "codec",
-    "cookie_session",
-    "cookies",
-    "environ",
-    "factory",
-    "headers",
-    "middleware",
-    "profile",
-    "pyramid_session",
-    "serializers",
-    "session",
-    "session_base",
-    "stores/base",
-    "stores/memory",
-    "streaming",
-    "tween",
-]
-#: Annotations are for the type checker: a subclass of ``int`` stays what it is.
-DIRECTIVES = {"language_level": 3, "annotation_typing": False}
-#: Without what a debugger of C would need, which is three quarters of the size.
-FLAGS = ["-O3", "-g0"] if os.name == "posix" else []
 
 
 class WithSampleSite(build_py):
@@ -51,61 +18,6 @@ class WithSampleSite(build_py):
         super().finalize_options()
 
 
-class BuildCompiled(build_ext):
-    """Compiles the modules, one by one: without any of them the package works."""
-
-    def initialize_options(self) -> None:
-        super().initialize_options()
-        self.parallel = True
-
-    def finalize_options(self) -> None:
-        super().finalize_options()
-        # Who edits the sources wants them to be run.
-        self.extensions = [] if self.editable_mode else self.extensions
-
-    def run(self) -> None:
-        # What an earlier build has left there would be installed, too, and run instead of newer sources.
-        for left in Path(self.build_lib, "beaker_bridge").rglob(f"*{sysconfig.get_config_var('EXT_SUFFIX')}"):
-            left.unlink()
-        if self.extensions:
-            self.extensions = [extension for extension in self.extensions if self._translated(extension)]
-        super().run()
-
-    def _translated(self, extension: Extension) -> bool:
-        """Have a module translated to C; say whether it was."""
-        from Cython.Build import cythonize
-        from Cython.Compiler.Errors import CompileError
-
-        try:
-            (made,) = cythonize(extension, build_dir=self.build_temp, compiler_directives=DIRECTIVES, quiet=True)
-        except CompileError as error:
-            self.warn(f"{extension.name} is not compiled: {error}")
-            return False
-        extension.sources = made.sources
-        return True
-
-
-def _extensions() -> list[Extension]:
-    """Return the modules to compile; none where that is not wanted, or nothing is there to do it."""
-    # They would switch on the lock that a free-threaded Python does without.
-    is_usual = platform.python_implementation() == "CPython" and not sysconfig.get_config_var("Py_GIL_DISABLED")
-    if os.environ.get("BEAKER_BRIDGE_PURE") or not is_usual:
-        return []
-    try:
-        import Cython  # noqa: F401
-    except ImportError:
-        return []
-    return [
-        Extension(
-            f"beaker_bridge.{name.replace('/', '.')}",
-            [f"beaker_bridge/{name}.py"],
-            extra_compile_args=FLAGS,
-            optional=True,
-        )
-        for name in COMPILED
-    ]
-
-
 CRYPTO = ["cryptography"]
 SAMPLE = ["pyramid_jinja2", "pyramid_tm", "waitress"]
 # Where it has wheels; on other Pythons the fuzzer's tests are skipped.
@@ -116,7 +28,6 @@ TESTING = [
     *CRYPTO,
     *SAMPLE,
     *UWSGI,
-    "Cython>=3.1",
     "PyMySQL",
     "SQLAlchemy>=2",
     "WebTest",
@@ -142,8 +53,7 @@ setup(
     long_description=(here / "README.rst").read_text(encoding="utf-8"),
     long_description_content_type="text/x-rst",
     license="MIT",
-    cmdclass={"build_ext": BuildCompiled, "build_py": WithSampleSite},
-    ext_modules=_extensions(),
+    cmdclass={"build_py": WithSampleSite},
     packages=find_packages(include=["beaker_bridge", "beaker_bridge.*"]),
     package_data={"beaker_bridge": ["py.typed"]},
     python_requires=">=3.10",

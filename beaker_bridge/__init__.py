@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from typing import Any
 
-# First: it decides in which form the others are imported.
-from beaker_bridge.compiled import COMPILED
 from beaker_bridge.events import SessionEvent, SessionExpired, SessionInvalidated, SessionMerged
 from beaker_bridge.exceptions import (
     BeakerBridgeError,
@@ -25,7 +23,6 @@ from beaker_bridge.regions import define_regions, set_cache_regions_from_setting
 from beaker_bridge.tween import NAME, OVER, UNDER, check_tween_order_at_start, session_tween_factory
 
 __all__ = [
-    "COMPILED",
     "BeakerBridgeError",
     "BeakerSessionFactoryConfig",
     "CacheStoreError",

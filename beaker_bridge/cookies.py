@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import hashlib
 import hmac
 import re
 from collections.abc import Iterable, Sequence
 from datetime import datetime, timezone
 from functools import lru_cache
 from itertools import zip_longest
-from typing import Any, NamedTuple
 
 from webob.cookies import Morsel
 
@@ -77,32 +75,12 @@ def joined_values(header: str, name: str) -> list[str]:
     return values
 
 
-class _Way(NamedTuple):
-    """A way to sign: the two hashes of an HMAC, its key taken in, which is half of its work (RFC 2104, 4).
-
-    What ``hmac`` has for that takes as long again by its own steps.
-    """
-
-    inner: Any
-    outer: Any
-    #: The length of a signature in hexadecimal.
-    length: int
-
-    @classmethod
-    def of(cls, secret: bytes, algorithm: str) -> _Way:
-        block = hashlib.new(algorithm).block_size
-        key = secret if len(secret) <= block else hashlib.new(algorithm, secret).digest()
-        inner, outer = (
-            hashlib.new(algorithm, bytes(byte ^ pad for byte in key.ljust(block, b"\0"))) for pad in (0x36, 0x5C)
-        )
-        return cls(inner, outer, 2 * inner.digest_size)
-
-    def signature(self, value: str) -> str:
-        """Return the signature of a value, in hexadecimal."""
-        inner, outer = self.inner.copy(), self.outer.copy()
-        inner.update(value.encode("utf-8"))
-        outer.update(inner.digest())
-        return outer.hexdigest()  # type: ignore[no-any-return]
+def _signature(key: hmac.HMAC, value: str) -> str:
+    """Return the signature of a value under a key, in hexadecimal."""
+    # Copied, the key is not hashed anew for each value.
+    copy = key.copy()
+    copy.update(value.encode("utf-8"))
+    return copy.hexdigest()
 
 
 class Signer:
@@ -114,41 +92,43 @@ class Signer:
     """
 
     def __init__(self, secrets: Sequence[str], algorithms: Sequence[str] = ("sha1",)) -> None:
-        #: Each way to sign that is accepted, the current one first.
-        self._ways = [_Way.of(secret.encode("utf-8"), algorithm) for algorithm in algorithms for secret in secrets]
+        #: The keys that are accepted, the current one first.
+        self._keys = [
+            hmac.new(secret.encode("utf-8"), digestmod=algorithm) for algorithm in algorithms for secret in secrets
+        ]
 
     @property
     def signs(self) -> bool:
         """Whether there is a secret, so that a value can be told from anybody else's."""
-        return bool(self._ways)
+        return bool(self._keys)
 
     def sign(self, value: str) -> str:
         """Return the value with its signature before it."""
-        return self._ways[0].signature(value) + value if self._ways else value
+        return _signature(self._keys[0], value) + value if self._keys else value
 
     def verify(self, signed: str) -> tuple[str, bool] | None:
-        """Return the value, and whether it was signed in a retired way; nothing if it was in none."""
+        """Return the value, and whether it was signed under a retired key; None if it was under none."""
         return next(iter(self.verified([signed])), None)
 
     def verified(self, values: Iterable[str], form: re.Pattern[str] = ANY_FORM) -> list[tuple[str, bool]]:
-        """Return what :meth:`verify` returns for each value that was signed in one of the ways.
+        """Return what :meth:`verify` returns for each value that was signed under one of the keys.
 
         Args:
             values: the values, with their signatures.
             form: what a value must match as a whole to count.
         """
-        ways = self._ways
-        if not ways:
+        keys = self._keys
+        if not keys:
             return [(value, False) for value in values if form.fullmatch(value)]
         found = []
         for signed in filter(str.isascii, values):
-            # What one hash has signed is no other one's signature and value, wherever it is cut: each way
+            # What one hash has signed is no other one's signature and value, wherever it is cut: each key
             # verifies all that stands behind its own signature.
-            for way in ways:
-                length = way.length
+            for key in keys:
+                length = 2 * key.digest_size
                 value = signed[length:]
-                if form.fullmatch(value) and hmac.compare_digest(way.signature(value), signed[:length]):
-                    found.append((value, way is not ways[0]))
+                if form.fullmatch(value) and hmac.compare_digest(_signature(key, value), signed[:length]):
+                    found.append((value, key is not keys[0]))
                     break
         return found
 

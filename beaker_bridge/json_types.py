@@ -1,8 +1,4 @@
-"""JSON that holds what people store: which types it carries as they are, and what stands for the others.
-
-These functions go as deep as the values do. They are run from their source: there too deep a value is a
-``RecursionError``, in a compiled module it would end the process.
-"""
+"""JSON that holds what people store: which types it carries as they are, and what stands for the others."""
 
 from __future__ import annotations
 

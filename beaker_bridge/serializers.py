@@ -12,7 +12,7 @@ import re
 import secrets
 import struct
 import zlib
-from collections.abc import Callable, Collection, Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from functools import partial
 from itertools import chain
 from typing import Any, Protocol
@@ -104,29 +104,11 @@ def _are_plain(items: Collection[Any]) -> bool:
     return False
 
 
-# What holds itself is nested too deeply, too: no need to look for that apart.
+# A self-reference also exceeds the recursion limit, so check_circular is redundant.
 _ENCODER = json.JSONEncoder(separators=(",", ":"), default=written, check_circular=False)
+_CHARACTER_ENCODER = json.JSONEncoder(ensure_ascii=False, default=written, check_circular=False)
 _DECODER: Any = json.JSONDecoder()
 _TAG_DECODER: Any = json.JSONDecoder(object_hook=untagged)
-
-
-def _made_once(encoder: json.JSONEncoder) -> Callable[[Any, int], Iterable[str]]:
-    """Return what writes a value in pieces of JSON: what the encoder makes anew for each, made once.
-
-    It keeps nothing between values, since it does not look for circles.
-    """
-    make: Any = json.encoder.c_make_encoder  # type: ignore[attr-defined]
-    if make is None:  # pragma: no cover -- where json has no part in C
-        return lambda value, _: encoder.iterencode(value)
-    escape = json.encoder.encode_basestring_ascii if encoder.ensure_ascii else json.encoder.encode_basestring
-    separators = encoder.key_separator, encoder.item_separator
-    return make(  # type: ignore[no-any-return]
-        None, encoder.default, escape, None, *separators, encoder.sort_keys, encoder.skipkeys, encoder.allow_nan
-    )
-
-
-_encoded = _made_once(_ENCODER)
-_encoded_as_characters = _made_once(json.JSONEncoder(ensure_ascii=False, default=written, check_circular=False))
 
 
 class JSONSerializer:
@@ -199,10 +181,10 @@ class JSONSerializer:
         try:
             if not _is_plain(value):
                 value = self._tagged_record(value) if is_record else Tagging(self._seals).value(value)
-            text = "".join(_encoded(value, 0))
+            text = _ENCODER.encode(value)
         except RecursionError:
             raise ValueError(TOO_DEEP) from None
-        if "\\ud" in text and _HALVES.search("".join(_encoded_as_characters(value, 0))):
+        if "\\ud" in text and _HALVES.search(_CHARACTER_ENCODER.encode(value)):
             raise ValueError("a text in it has the two halves of a character as two, JSON would join them")
         return text.encode("ascii")
 

@@ -14,7 +14,6 @@ import pwd
 import shutil
 import subprocess
 import sys
-import sysconfig
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -28,7 +27,6 @@ PROGRAMS = {
     "bash": "bash",
     "chromium": "chromium",
     "curl": "curl",
-    "gcc": "gcc",
     "initdb": "postgresql",
     "mariadb-install-db": "mariadb-server",
     "mariadbd": "mariadb-server",
@@ -119,13 +117,6 @@ def rights_of(user: str) -> list[str]:
     return [program("setpriv"), f"--reuid={found.pw_uid}", f"--regid={found.pw_gid}", "--clear-groups"]
 
 
-def compiler() -> None:
-    """Ask for what compiles a module of this Python's."""
-    program("gcc")
-    if not Path(sysconfig.get_path("include"), "Python.h").exists():
-        raise MissingError("Python.h", f"{APT} python3-dev")
-
-
 # -- Python's modules --------------------------------------------------------------------------------
 
 
@@ -191,11 +182,6 @@ def _when_idle(*command: str) -> None:
 def missing_packages() -> set[str]:
     """Return the Debian packages of what is not on this machine."""
     found = {package for name, package in PROGRAMS.items() if _is_packaged(package) and not _has(name)}
-    # With a compiler the package's modules are compiled, and the tests insist on it.
-    if "gcc" in found:
-        found.add("libc6-dev")
-    if not Path(sysconfig.get_path("include"), "Python.h").exists():
-        found.add("python3-dev")
     if subprocess.run([DEBIAN_PYTHON, "-c", "import dbm.gnu"], capture_output=True, check=False).returncode:
         found.add("python3-gdbm")
     return found

@@ -19,7 +19,6 @@ from pathlib import Path
 from typing import Any
 
 from beaker_bridge import SessionTooLargeError
-from beaker_bridge.compiled import COMPILED
 from beaker_bridge.environ import SessionObject
 from beaker_bridge.option_reader import given, read_options
 from beaker_bridge.profile import SessionProfile
@@ -270,10 +269,10 @@ def _traced(make: Callable[[], object], number: int) -> int:
 
 
 def versions() -> dict[str, str]:
-    """Return the versions of what takes part, and in which form ours does."""
+    """Return the versions of what takes part."""
     from importlib.metadata import PackageNotFoundError, version
 
-    found = {"Python": sys.version.split()[0], "beaker_bridge": "compiled" if COMPILED else "sources"}
+    found = {"Python": sys.version.split()[0]}
     for package in ("pyramid", "Beaker", "pyramid_beaker", "pyramid_session_redis", "redis", "SQLAlchemy", "psycopg"):
         try:
             found[package] = version(package)

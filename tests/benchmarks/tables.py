@@ -32,7 +32,6 @@ def _cost(cost: Mapping[str, float]) -> str:
 
 
 def _costs(report: Report) -> Iterator[str]:
-    yield f"beaker_bridge from: {report['versions']['beaker_bridge']}"
     yield "µs over the view without a session: median [quartiles of the rounds]"
     for operation in OPERATIONS:
         found = {
