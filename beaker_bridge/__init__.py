@@ -17,10 +17,10 @@ from beaker_bridge.exceptions import (
     SessionValueError,
     SettingsError,
 )
-from beaker_bridge.factory import BeakerSessionFactoryConfig, session_factory_from_settings
 from beaker_bridge.middleware import SessionMiddleware
-from beaker_bridge.regions import define_regions, set_cache_regions_from_settings
-from beaker_bridge.tween import NAME, OVER, UNDER, check_tween_order_at_start, session_tween_factory
+from beaker_bridge.pyramid.factory import BeakerSessionFactoryConfig, session_factory_from_settings
+from beaker_bridge.pyramid.tween import NAME, OVER, UNDER, check_tween_order_at_start, session_tween_factory
+from beaker_bridge.regions.define import define_regions, set_cache_regions_from_settings
 
 __all__ = [
     "BeakerBridgeError",

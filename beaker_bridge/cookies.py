@@ -11,7 +11,7 @@ from itertools import zip_longest
 
 from webob.cookies import Morsel
 
-from beaker_bridge.settings import SessionOptions
+from beaker_bridge.options.table import SessionOptions
 
 #: The length of Beaker's signature: HMAC-SHA1 in hexadecimal, before the value.
 SIGNATURE_LENGTH = 40

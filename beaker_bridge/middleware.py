@@ -8,7 +8,9 @@ from typing import Any
 
 from beaker.middleware import SessionMiddleware as BeakerSessionMiddleware
 
-from beaker_bridge.environ import (
+from beaker_bridge.options.reader import given, prefixed, read_options
+from beaker_bridge.options.table import PREFIXES, TABLE
+from beaker_bridge.request.exchange import (
     ENVIRON_KEY,
     SessionObject,
     commit_before_error,
@@ -21,13 +23,11 @@ from beaker_bridge.environ import (
     standalone_session,
     with_session_headers,
 )
-from beaker_bridge.headers import Headers
-from beaker_bridge.option_reader import given, prefixed, read_options
-from beaker_bridge.profile import SessionProfile
-from beaker_bridge.recorded_filter import record_filter
-from beaker_bridge.session import StandaloneSession
-from beaker_bridge.settings import PREFIXES, TABLE
-from beaker_bridge.streaming import LENGTH, StreamedBody, is_streamed, length_of
+from beaker_bridge.request.headers import Headers
+from beaker_bridge.request.recorded_filter import record_filter
+from beaker_bridge.request.streaming import LENGTH, StreamedBody, is_streamed, length_of
+from beaker_bridge.session.config import SessionProfile
+from beaker_bridge.session.session import StandaloneSession
 
 WSGIApplication = Callable[[MutableMapping[str, Any], Callable[..., Any]], Iterable[bytes]]
 

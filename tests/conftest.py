@@ -52,7 +52,8 @@ def _skipping(item) -> Iterator[None]:
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_setup(item):
     """Skip a test whose fixtures need what is not there; none is the second one to have something logged once."""
-    from beaker_bridge import once, profile
+    from beaker_bridge import once
+    from beaker_bridge.session import config as profile
 
     once._logged.clear()
     # Nearly each test has Beaker's own cookie name.

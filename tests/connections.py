@@ -6,10 +6,10 @@ import os
 import secrets
 from typing import Any
 
-from beaker_bridge.profile import SessionProfile
+from beaker_bridge.session.config import SessionProfile
+from beaker_bridge.stores._breaker import ServerStore
 from beaker_bridge.stores.memcached import MemcachedStore
 from beaker_bridge.stores.redis import RedisStore
-from beaker_bridge.stores.servers import ServerStore
 from beaker_bridge.stores.sql import SQLStore
 
 

@@ -12,9 +12,9 @@ import pytest
 from beaker.cache import clsmap
 
 from beaker_bridge.exceptions import SessionConflictError, SessionTooLargeError
-from beaker_bridge.option_reader import given, read_options
-from beaker_bridge.profile import Binding, SessionProfile
-from beaker_bridge.session import Session
+from beaker_bridge.options.reader import given, read_options
+from beaker_bridge.session.config import Binding, SessionProfile
+from beaker_bridge.session.session import Session
 from beaker_bridge.stores import open_store
 from beaker_bridge.stores.base import Record, Store, Swap
 

@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from beaker_bridge.settings import option_rows
+from beaker_bridge.options.table import option_rows
 
 README = Path(__file__).parent.parent / "README.rst"
 BEGIN, END = ".. options\n", ".. end of options\n"

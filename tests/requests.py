@@ -10,11 +10,11 @@ from contextlib import contextmanager
 
 from webob.cookies import parse_cookie
 
-from beaker_bridge.environ import SessionObject, binding_of, commit, discard, with_session_headers
-from beaker_bridge.option_reader import given, read_options
-from beaker_bridge.profile import SessionProfile
-from beaker_bridge.pyramid_session import PyramidSession
-from beaker_bridge.session_base import OWN_KEYS, SafeSession
+from beaker_bridge.options.reader import given, read_options
+from beaker_bridge.pyramid.isession import PyramidSession
+from beaker_bridge.request.exchange import SessionObject, binding_of, commit, discard, with_session_headers
+from beaker_bridge.session.base import OWN_KEYS, SafeSession
+from beaker_bridge.session.config import SessionProfile
 from beaker_bridge.stores.base import Record, Store, Swap
 
 #: When the tests' clocks begin, in seconds since the epoch.

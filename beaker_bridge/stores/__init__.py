@@ -5,8 +5,8 @@ from __future__ import annotations
 from importlib import import_module
 
 from beaker_bridge.exceptions import SettingsError
-from beaker_bridge.masking import learn_passwords
-from beaker_bridge.settings import SessionOptions
+from beaker_bridge.options.masking import learn_passwords
+from beaker_bridge.options.table import SessionOptions
 from beaker_bridge.stores.base import Store
 
 #: What opens a store, by the backend's name. A store's module is imported when it is used: its client

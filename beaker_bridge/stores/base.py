@@ -8,9 +8,9 @@ from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from typing import Any, ClassVar, NamedTuple, TypeVar
 
-from beaker_bridge.codec import Envelope
 from beaker_bridge.exceptions import SessionConflictError, SessionStoreError
-from beaker_bridge.masking import chain, clean
+from beaker_bridge.options.masking import chain, clean
+from beaker_bridge.record.codec import Envelope
 
 E = TypeVar("E", bound=SessionStoreError)
 

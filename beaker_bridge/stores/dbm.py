@@ -19,11 +19,11 @@ from typing import Any, ClassVar
 from beaker._compat import anydbm
 from beaker.synchronization import file_synchronizer
 
-from beaker_bridge.codec import PickledEnvelope
-from beaker_bridge.settings import SessionOptions
+from beaker_bridge.options.table import SessionOptions
+from beaker_bridge.record.codec import PickledEnvelope
+from beaker_bridge.stores._directories import Directories
 from beaker_bridge.stores.base import ID_FORM, Record, Store
 from beaker_bridge.stores.beaker import BeakerStore
-from beaker_bridge.stores.directories import Directories
 from beaker_bridge.stores.file import TEMPORARY, DirectoryStore, remove_old, replace, session_path
 
 _KEY = "session"

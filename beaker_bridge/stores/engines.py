@@ -17,9 +17,9 @@ from sqlalchemy.exc import ArgumentError, NoSuchModuleError
 from sqlalchemy.pool import Pool, QueuePool, SingletonThreadPool
 
 from beaker_bridge.exceptions import SettingsError
-from beaker_bridge.kinds import DOTTED, Kind
-from beaker_bridge.masking import clean
-from beaker_bridge.settings import SessionOptions
+from beaker_bridge.options.masking import clean
+from beaker_bridge.options.table import SessionOptions
+from beaker_bridge.options.types import DOTTED, Kind
 
 _PREFIX = "sa."
 #: A name that cannot be mistaken for an address with a password.
@@ -236,7 +236,7 @@ def _defaults(url: URL, settings: Mapping[str, Any], timeout: float) -> dict[str
 
 
 def _bound(engine: Engine, timeout: float) -> None:
-    from beaker_bridge.stores.bounded_psycopg import bounded
+    from beaker_bridge.stores.postgresql import bounded
 
     connection_class = bounded(timeout)
 

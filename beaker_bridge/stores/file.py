@@ -9,12 +9,12 @@ from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, ExitStack, contextmanager, suppress
 from typing import ClassVar
 
-from beaker_bridge.codec import NamespaceEnvelope
 from beaker_bridge.exceptions import SessionStoreError
-from beaker_bridge.settings import SessionOptions
+from beaker_bridge.options.table import SessionOptions
+from beaker_bridge.record.codec import NamespaceEnvelope
+from beaker_bridge.stores._directories import Directories
+from beaker_bridge.stores._flock import FileLocks, LockTimeoutError
 from beaker_bridge.stores.base import ID_FORM, LockingStore, Record, Swap, lock_timed_out, unreachable
-from beaker_bridge.stores.directories import Directories
-from beaker_bridge.stores.locks import FileLocks, LockTimeoutError
 
 #: What is read at once, in bytes.
 _CHUNK = 1 << 16

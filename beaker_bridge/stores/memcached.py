@@ -7,12 +7,12 @@ from collections.abc import Callable
 from contextlib import suppress
 from typing import Any, TypeVar
 
-from beaker_bridge.codec import BareEnvelope
 from beaker_bridge.exceptions import SettingsError
-from beaker_bridge.masking import masked
-from beaker_bridge.settings import SessionOptions
-from beaker_bridge.stores.base import Record, Swap, unreachable
-from beaker_bridge.stores.memcached_client import (
+from beaker_bridge.options.masking import masked
+from beaker_bridge.options.table import SessionOptions
+from beaker_bridge.record.codec import BareEnvelope
+from beaker_bridge.stores._breaker import BrokenError, ServerStore, outcome, too_large
+from beaker_bridge.stores._memcached_client import (
     AT_ONCE,
     MemcachedError,
     MemcachedServer,
@@ -20,7 +20,7 @@ from beaker_bridge.stores.memcached_client import (
     expiry,
     server_of,
 )
-from beaker_bridge.stores.servers import BrokenError, ServerStore, outcome, too_large
+from beaker_bridge.stores.base import Record, Swap, unreachable
 
 T = TypeVar("T")
 

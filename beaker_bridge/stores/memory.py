@@ -11,10 +11,10 @@ from typing import Any
 
 from beaker.container import MemoryNamespaceManager
 
-from beaker_bridge.codec import BareEnvelope
-from beaker_bridge.settings import SessionOptions
+from beaker_bridge.options.table import SessionOptions
+from beaker_bridge.record.codec import BareEnvelope
+from beaker_bridge.stores._keyed_locks import ThreadQueues
 from beaker_bridge.stores.base import ID_FORM, LockingStore, Record, lock_timed_out
-from beaker_bridge.stores.queues import ThreadQueues
 
 # One of each for the process, as Beaker's namespaces are: every application shares them.
 _guard = threading.Lock()

@@ -28,12 +28,12 @@ from redis.exceptions import (
 )
 from redis.retry import Retry
 
-from beaker_bridge.codec import PickledEnvelope
 from beaker_bridge.exceptions import SessionStoreError, SettingsError
 from beaker_bridge.once import log_once
-from beaker_bridge.settings import TABLE, SessionOptions
+from beaker_bridge.options.table import TABLE, SessionOptions
+from beaker_bridge.record.codec import PickledEnvelope
+from beaker_bridge.stores._breaker import AwayError, BrokenError, Pause, ServerStore, too_large
 from beaker_bridge.stores.base import Record, Swap, unreachable
-from beaker_bridge.stores.servers import AwayError, BrokenError, Pause, ServerStore, too_large
 
 T = TypeVar("T")
 

@@ -10,7 +10,11 @@ from beaker.middleware import SessionMiddleware as BeakerSessionMiddleware
 from pyramid.interfaces import ISessionFactory
 from pyramid.request import Request
 
-from beaker_bridge.environ import (
+from beaker_bridge.exceptions import SettingsError
+from beaker_bridge.middleware import SessionMiddleware
+from beaker_bridge.options.reader import given, read_options
+from beaker_bridge.pyramid.isession import PyramidSession
+from beaker_bridge.request.exchange import (
     ENVIRON_KEY,
     SessionObject,
     binding_of,
@@ -19,11 +23,7 @@ from beaker_bridge.environ import (
     make_ready,
     with_session_headers,
 )
-from beaker_bridge.exceptions import SettingsError
-from beaker_bridge.middleware import SessionMiddleware
-from beaker_bridge.option_reader import given, read_options
-from beaker_bridge.profile import SessionProfile
-from beaker_bridge.pyramid_session import PyramidSession
+from beaker_bridge.session.config import SessionProfile
 
 AnyRequest = TypeVar("AnyRequest")
 

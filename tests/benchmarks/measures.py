@@ -19,10 +19,10 @@ from pathlib import Path
 from typing import Any
 
 from beaker_bridge import SessionTooLargeError
-from beaker_bridge.environ import SessionObject
-from beaker_bridge.option_reader import given, read_options
-from beaker_bridge.profile import SessionProfile
-from beaker_bridge.pyramid_session import PyramidSession
+from beaker_bridge.options.reader import given, read_options
+from beaker_bridge.pyramid.isession import PyramidSession
+from beaker_bridge.request.exchange import SessionObject
+from beaker_bridge.session.config import SessionProfile
 from tests.benchmarks.backends import Backend
 from tests.benchmarks.content import LARGE, MIDDLE, SESSIONS, SMALL, contents_of
 from tests.benchmarks.contestants import (

@@ -28,7 +28,7 @@ from pyramid.request import Request
 from pyramid.response import Response
 
 from beaker_bridge.cookies import SIGNATURE_LENGTH
-from beaker_bridge.serializers import MAX_PLAIN_SIZE
+from beaker_bridge.record.serializers import MAX_PLAIN_SIZE
 from beaker_bridge.stores.file import session_path
 from tests.installations import install
 

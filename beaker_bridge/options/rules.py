@@ -1,0 +1,180 @@
+"""The rules between a session's options: what needs what, and what excludes what."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterator, Mapping
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from beaker.cache import clsmap
+from beaker.crypto import get_crypto_module
+
+from beaker_bridge.options.types import COOKIE_DOMAIN, DOMAIN_RULE
+
+if TYPE_CHECKING:
+    from beaker_bridge.options.table import SessionOptions
+
+MEMORY, FILE, DBM, COOKIE = "memory", "file", "dbm", "cookie"
+REDIS, CLUSTER, MEMCACHED = "ext:redis", "ext:rediscluster", "ext:memcached"
+DATABASE, SQLA, MONGODB = "ext:database", "ext:sqla", "ext:mongodb"
+#: How a cookie's name begins, in lower case, that browsers take over https alone; and of one host alone, too.
+SECURE_PREFIX, HOST_PREFIX = "__secure-", "__host-"
+COOKIE_PREFIXES = (SECURE_PREFIX, HOST_PREFIX)
+#: The address or directory that a type needs, of a session or of a cache region: one of these options each.
+NEEDED = {
+    FILE: (("data_dir", "file_dir"), ("data_dir", "lock_dir")),
+    DBM: (("data_dir", "dbm_dir"), ("data_dir", "lock_dir")),
+    REDIS: (("url",),),
+    CLUSTER: (("urls",),),
+    MEMCACHED: (("url",),),
+    DATABASE: (("url", "sa.url"),),
+    SQLA: (("bind", "url"), ("table",)),
+    MONGODB: (("url",),),
+}
+#: Types that we know: for another one, options that we do not know are the backend's own.
+KNOWN_TYPES = frozenset(NEEDED) - {MONGODB} | {MEMORY, COOKIE}
+
+
+#: What is said of a user or a password for memcached.
+NO_SASL = ", which is asked without a login (SASL): run it where only the application reaches it, or take ext:redis"
+
+
+class Fault(NamedTuple):
+    """An option that breaks a rule, and the other options that the rule is about."""
+
+    name: str
+    rule: str
+    others: tuple[str, ...] = ()
+
+
+def broken_rules(options: SessionOptions) -> Iterator[Fault]:
+    """Yield the faults between the options of a table, each of which is right by itself."""
+    for rules in (_type_faults, _time_faults, _cookie_faults, _key_faults):
+        yield from rules(options)
+
+
+def _type_faults(options: SessionOptions) -> Iterator[Fault]:
+    kind, label = options.type, options.label
+    if kind != COOKIE and not backend_exists(kind):
+        yield Fault("type", f"one of {', '.join(sorted(_all_types()))} or another backend of Beaker's{_meant(kind)}")
+    logins = [name for name in ("username", "password") if getattr(options, name) is not None]
+    if kind == MEMCACHED and logins:
+        also = "".join(f" (and {label(name)})" for name in logins[1:])
+        yield Fault(logins[0], f"absent{also} where {label('type')} = {kind}{NO_SASL}", ("type",))
+    engine = options.sa_opts or {}
+    missing: set[str] = set()
+    for names in NEEDED.get(kind, ()):
+        # Not by its truth: an SQLAlchemy Table has none.
+        found = [engine.get(name) if name in engine else getattr(options, name, None) for name in names]
+        is_given = any(value is not None and value != "" for value in found)
+        if not is_given and missing.isdisjoint(names):
+            missing.update(names)
+            instead = "".join(f", or {label(name)}" for name in names[1:])
+            yield Fault(names[0], f"given where {label('type')} = {kind}{instead}", ("type", *names[1:]))
+
+
+def _all_types() -> frozenset[str]:
+    return KNOWN_TYPES | frozenset(NEEDED)
+
+
+def _meant(kind: str) -> str:
+    """Return the nearest type, as a hint: 'redis' is meant to be 'ext:redis'."""
+    names = {name.removeprefix("ext:"): name for name in _all_types()} | {name: name for name in _all_types()}
+    nearest = difflib.get_close_matches(kind.lower(), names, n=1)
+    return f" (did you mean {names[nearest[0]]}?)" if nearest else ""
+
+
+def backend_exists(kind: str) -> bool:
+    """Say whether Beaker has a backend of that name."""
+    try:
+        return clsmap[kind] is not None
+    except KeyError:
+        return False
+
+
+def type_of_address(name: str, value: Any) -> str | None:
+    """Return the type to which an option belongs that is an address or a directory; None for another option."""
+    if name == "url":
+        return _type_of_url(value)
+    kinds = {"file_dir": FILE, "dbm_dir": DBM, "urls": CLUSTER, "sa.url": DATABASE, "bind": SQLA}
+    if name == "sa_opts":
+        return DATABASE if isinstance(value, Mapping) and {"url", "sa.url"} & set(value) else None
+    return kinds.get(name)
+
+
+def _type_of_url(value: Any) -> str:
+    if not isinstance(value, str):
+        module = type(value).__module__.partition(".")[0]
+        return {"redis": REDIS, "pymongo": MONGODB}.get(module, DATABASE)
+    scheme, separator, _ = value.strip().lower().partition("://")
+    if not separator or scheme.startswith("memcache"):
+        return MEMCACHED
+    if scheme in ("redis", "rediss", "unix", "redis+sentinel"):
+        return REDIS
+    return MONGODB if scheme.startswith("mongodb") else DATABASE
+
+
+def _time_faults(options: SessionOptions) -> Iterator[Fault]:
+    if options.timeout and not options.save_accessed_time:
+        yield Fault("save_accessed_time", f"true where {options.label('timeout')} is set", ("timeout",))
+    for name, seconds in (("timeout", options.timeout), ("cookie_expires", options.cookie_lifetime)):
+        if seconds and options.reissue_time and options.reissue_time >= seconds:
+            yield Fault("reissue_time", f"less than {options.label(name)} ({seconds} seconds)", (name,))
+
+
+def _cookie_faults(options: SessionOptions) -> Iterator[Fault]:
+    if options.samesite == "None" and options.secure is not True:
+        yield Fault("samesite", f"Lax or Strict unless {options.label('secure', 'samesite')} = true", ("secure",))
+    if options.cookie_domain and not COOKIE_DOMAIN.fullmatch(options.cookie_domain):
+        yield Fault("cookie_domain", DOMAIN_RULE)
+    if options.partitioned and options.secure is not True:
+        yield Fault("partitioned", f"false unless {options.label('secure', 'partitioned')} = true", ("secure",))
+    key = options.key.lower()
+    if key.startswith(COOKIE_PREFIXES) and options.secure is not True:
+        yield Fault("secure", f"true for a cookie named {options.key}", ("key",))
+    if key.startswith(HOST_PREFIX) and options.cookie_domain:
+        yield Fault("cookie_domain", f"absent for a cookie named {options.key}", ("key",))
+    if key.startswith(HOST_PREFIX) and options.cookie_path != "/":
+        yield Fault("cookie_path", f"/ for a cookie named {options.key}", ("key",))
+
+
+def _key_faults(options: SessionOptions) -> Iterator[Fault]:
+    label = options.label
+    if options.type == COOKIE and not options.validate_key:
+        yield Fault("validate_key", f"given where {label('type')} = cookie, which it signs", ("type",))
+    for retired, current in (
+        ("previous_secrets", "secret"),
+        ("previous_validate_keys", "validate_key"),
+        ("previous_encrypt_keys", "encrypt_key"),
+    ):
+        if getattr(options, retired) and not getattr(options, current):
+            yield Fault(current, f"given where {label(retired)} are", (retired,))
+    if options.encrypt_key:
+        yield from _encryption_faults(options)
+
+
+def _encryption_faults(options: SessionOptions) -> Iterator[Fault]:
+    encrypt_key = options.label("encrypt_key")
+    if not options.validate_key and options.type != COOKIE:
+        yield Fault("validate_key", f"given where {encrypt_key} is", ("encrypt_key",))
+    for name in ("encrypt_key", "validate_key", "previous_encrypt_keys", "previous_validate_keys"):
+        # Beaker makes the cipher's key of them, and takes nothing else.
+        if not "".join(getattr(options, name) or ()).isascii():
+            yield Fault(name, f"in ASCII where {encrypt_key} is given", ("encrypt_key",))
+    try:
+        module: Any = get_crypto_module(options.crypto_type)
+    except Exception:  # noqa: BLE001 -- Beaker raises ImportError, or what a broken library raises
+        module = None
+    if not getattr(module, "has_aes", False):
+        rule = f"a cipher that can be loaded where {encrypt_key} is given (pip install cryptography)"
+        yield Fault("crypto_type", rule, ("encrypt_key",))
+    elif getattr(module, "__name__", "") != "beaker.crypto.pyca_cryptography":
+        yield from _unauthenticated_faults(options)
+
+
+def _unauthenticated_faults(options: SessionOptions) -> Iterator[Fault]:
+    """A cipher that does not notice a wrong key or another's bytes is good enough for a signed cookie."""
+    if options.type != COOKIE:
+        yield Fault("crypto_type", "cryptography for stored sessions (another cipher does not authenticate the record)")
+    elif options.previous_encrypt_keys or options.previous_validate_keys:
+        yield Fault("crypto_type", "cryptography where keys are retired (another cipher does not notice a wrong one)")

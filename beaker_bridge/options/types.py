@@ -1,0 +1,269 @@
+"""The kinds of an option's value, of sessions and of cache regions: the rule in words, and the converter that holds it.
+
+A converter takes a string of an ``.ini`` or a Python value, and raises ``ValueError`` or ``TypeError``.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Callable
+from datetime import datetime, timedelta
+from typing import Any, NamedTuple
+
+from beaker.crypto import CRYPTO_MODULES
+from pyramid.settings import truthy
+from pyramid.util import DottedNameResolver
+
+from beaker_bridge.pyramid.policy import Policy
+
+#: Beaker's nonce before its version 1.8, in bits: the smallest.
+MIN_NONCE_BITS = 48
+#: The longest time, in seconds: stores and browsers count in 32 bits. Beaker took a longer one, which counts as this.
+MAX_SECONDS = 0x7FFFFFFF
+#: Names under which Beaker registers some backends once more.
+ALIASES = {name: f"ext:{name}" for name in ("database", "google", "memcached", "sqla")}
+TRUE_WORDS = frozenset(truthy)
+FALSE_WORDS = frozenset({"f", "false", "n", "no", "off", "0"})
+#: A cookie's domain that a browser takes. An underscore is no host's by the rules, and in many hosts' names.
+COOKIE_DOMAIN = re.compile(r"\.?[\w-]+(?:\.[\w-]+)*|\[[0-9a-f:.]+\]", re.ASCII | re.IGNORECASE)
+DOMAIN_RULE = "a domain such as .example.org, without scheme, port or path"
+#: Words that mean a switch, or no value: as a key they would be the first that anybody tries.
+GUESSED_WORDS = TRUE_WORDS | FALSE_WORDS | {"none", "null"}
+#: Names of a cookie's attributes, which no cookie may have.
+ATTRIBUTES = frozenset(
+    {"comment", "domain", "expires", "httponly", "max-age", "partitioned", "path", "samesite", "secure", "version"}
+)
+
+
+class OpenError(ValueError):
+    """An error of a converter whose text may be shown: it quotes no value that could be a secret."""
+
+
+class Kind(NamedTuple):
+    """A kind of value: the rule in words, and the converter that holds it."""
+
+    rule: str
+    convert: Callable[[Any], Any]
+
+
+def is_empty(value: Any) -> bool:
+    """Say whether a value is a text without a word in it."""
+    # A subclass's own method may raise.
+    return isinstance(value, str) and not str.strip(value)
+
+
+def _text(value: Any) -> str:
+    if not isinstance(value, str) or not value.strip():
+        raise ValueError
+    return value
+
+
+def _secret(value: Any) -> str:
+    _refuse_word(value, "key")
+    return _text(value)
+
+
+def _refuse_word(value: Any, purpose: str) -> None:
+    """Refuse a switch, or the word for one: Beaker makes the text True of True, and signs with that."""
+    if isinstance(value, (bool, str)) and str(value).strip().lower() in GUESSED_WORDS:
+        raise OpenError(f"the {purpose} would be the word {str(value).strip()}, which anybody can guess")
+
+
+def _path(value: Any) -> str:
+    return _text(os.fspath(value) if isinstance(value, os.PathLike) else value)
+
+
+def _backend(value: Any) -> str:
+    kind = _text(value)
+    return ALIASES.get(kind, kind)
+
+
+def _boolean(value: Any) -> bool:
+    word = str(int(value)) if isinstance(value, int) else _text(value).strip().lower()
+    if word not in TRUE_WORDS | FALSE_WORDS:
+        raise ValueError
+    return word in TRUE_WORDS
+
+
+def _whole(value: Any) -> int:
+    if isinstance(value, str) and not re.fullmatch(r"\s*[0-9]+\s*", value):
+        raise ValueError
+    if isinstance(value, bool) or int(value) != float(value):
+        raise ValueError
+    return int(value)
+
+
+def _seconds(value: Any) -> int:
+    seconds = _whole(value.total_seconds() if isinstance(value, timedelta) else value)
+    if seconds < 1:
+        raise ValueError
+    return min(seconds, MAX_SECONDS)
+
+
+def _duration(value: Any) -> float:
+    seconds = value.total_seconds() if isinstance(value, timedelta) else value
+    if isinstance(seconds, bool) or not 0 < float(seconds) <= MAX_SECONDS:
+        raise ValueError
+    return float(seconds)
+
+
+def _texts(value: Any) -> tuple[str, ...]:
+    # Only lines are parted: a part of a secret with a space or a comma in it would be a weak secret.
+    if isinstance(value, str):
+        value = [line.strip() for line in value.splitlines() if line.strip()]
+    if not isinstance(value, (list, tuple)):
+        raise TypeError
+    return tuple(map(_text, value))
+
+
+def _secrets(value: Any) -> tuple[str, ...]:
+    return tuple(map(_secret, _texts(value)))
+
+
+def one_of(*words: str) -> Kind:
+    """Return the kind of a word among some, in whatever case."""
+
+    def convert(value: Any) -> str:
+        found = [word for word in words if str(value).strip().lower() == word.lower()]
+        if not found:
+            raise ValueError
+        return found[0]
+
+    return Kind("one of " + ", ".join(words), convert)
+
+
+def _cookie_expires(value: Any) -> bool | int | datetime:
+    if isinstance(value, (bool, datetime)):
+        return value
+    # The texts 0 and 1, too, are false and true for Beaker; the number 1 is a second.
+    if isinstance(value, str) and value.strip().lower() in TRUE_WORDS | FALSE_WORDS:
+        return _boolean(value)
+    return _seconds(value)
+
+
+def _secure(value: Any) -> bool | str:
+    return "auto" if isinstance(value, str) and value.strip().lower() == "auto" else _boolean(value)
+
+
+def _samesite(value: Any) -> str | None:
+    # Beaker's None is the absence of the attribute; the text is one of its values.
+    if value is None or value is False:
+        return None
+    if not isinstance(value, str):
+        raise TypeError
+    word = value.strip().lower()
+    return None if word in FALSE_WORDS | {""} else str(one_of("Lax", "Strict", "None").convert(word))
+
+
+def _dotted(value: Any) -> Any:
+    """Return the object that a dotted name names; an object passes through."""
+    if not isinstance(value, str):
+        return value
+    try:
+        return DottedNameResolver(None).resolve(value.strip())
+    except Exception as error:
+        # Not only ImportError: the module is run, and may fail as it likes.
+        raise ValueError(f"{type(error).__name__}: {error}") from error
+
+
+def _policy(value: Any) -> Policy:
+    if isinstance(value, str) and value.strip().lower() == "http":
+        return "http"
+    if isinstance(value, str) and re.search(r"[.:]", value):
+        return _callable(_dotted(value))  # type: ignore[no-any-return]
+    return value if callable(value) else _boolean(value)
+
+
+def _serializer(value: Any) -> Any:
+    if isinstance(value, str):
+        return one_of("json", "pickle").convert(value)
+    if not (callable(getattr(value, "dumps", None)) and callable(getattr(value, "loads", None))):
+        raise TypeError
+    return value
+
+
+def _nonce_bits(value: Any) -> int:
+    bits = _whole(value)
+    if bits < MIN_NONCE_BITS or bits % 8:
+        raise ValueError
+    return bits
+
+
+def _crypto_type(value: Any) -> str:
+    if value not in {"default", "cryptography", "pycryptodome", "pycrypto", *CRYPTO_MODULES}:
+        raise ValueError
+    return str(value)
+
+
+def _callable(value: Any) -> Any:
+    if not callable(value):
+        raise TypeError
+    return value
+
+
+def _token(value: Any) -> str | None:
+    # pyramid_beaker's default is False; that word must not become everybody's token.
+    if value is False or (isinstance(value, str) and value.strip().lower() in FALSE_WORDS):
+        return None
+    _refuse_word(value, "token")
+    return _text(value)
+
+
+def _cookie_name(value: Any) -> str:
+    # Python's parser, and so Beaker, takes a colon, too; browsers keep it.
+    known = re.fullmatch(r"[!#%&'*+.:^_`|~0-9A-Za-z-][!#$%&'*+.:^_`|~0-9A-Za-z-]*", value)
+    if not known or value.lower() in ATTRIBUTES:
+        raise ValueError
+    return str(value)
+
+
+def _cookie_attribute(value: Any) -> str:
+    if not re.fullmatch(r"[\x21-\x3a\x3c-\x7e]+", value):
+        raise ValueError
+    return str(value)
+
+
+def _cookie_path(value: Any) -> str:
+    if not _cookie_attribute(value).startswith("/"):
+        raise ValueError
+    return str(value)
+
+
+def _mapping(value: Any) -> dict[str, Any]:
+    return dict(value)
+
+
+def _anything(value: Any) -> Any:
+    return _text(value) if isinstance(value, str) else value
+
+
+TEXT = Kind("a text that is not empty", _text)
+SECRET = Kind(TEXT.rule, _secret)
+SECRETS = Kind("a list of texts; in an .ini one on each line", _secrets)
+DIRECTORY = Kind(TEXT.rule, _path)
+BOOLEAN = Kind("true or false", _boolean)
+SECONDS = Kind("a whole number of seconds, 1 or more (68 years at most)", _seconds)
+DURATION = Kind("a number of seconds over 0 (68 years at most)", _duration)
+ALGORITHM = one_of("sha1", "sha256", "sha512")
+ALGORITHMS = Kind(
+    "a list of sha1, sha256 and sha512, each on a line of its own",
+    lambda value: tuple(map(ALGORITHM.convert, _texts(value))),
+)
+ANYTHING = Kind("a text that is not empty, or an object", _anything)
+DOTTED = Kind("a dotted name that can be imported, or an object", _dotted)
+SERIALIZER = Kind("json, pickle or an object with dumps and loads", _serializer)
+BACKEND = Kind(TEXT.rule, _backend)
+CLASS = Kind("a dotted name that can be imported, or a class", lambda value: _callable(_dotted(value)))
+MAPPING = Kind("a dict", _mapping)
+COOKIE_NAME = Kind("a cookie's name (RFC 6265, or with a colon), and none of its attributes'", _cookie_name)
+COOKIE_EXPIRES = Kind("true, false, a whole number of seconds, a timedelta or a datetime", _cookie_expires)
+COOKIE_ATTRIBUTE = Kind("ASCII text without white space or semicolons", _cookie_attribute)
+COOKIE_PATH = Kind("a path that begins with /, in ASCII without white space or semicolons", _cookie_path)
+SAMESITE = Kind("one of Lax, Strict, None, or false for no attribute", _samesite)
+SECURE = Kind("true, false or auto", _secure)
+NONCE_BITS = Kind("a multiple of 8, 48 or more", _nonce_bits)
+CRYPTO_TYPE = Kind("default, cryptography, pycryptodome or a name that is registered with Beaker", _crypto_type)
+POLICY = Kind("true, false, http, or the dotted name of a function", _policy)
+TOKEN = Kind("a text that is not empty, or false", _token)
+CALLABLE = Kind("a callable", _callable)

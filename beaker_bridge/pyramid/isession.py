@@ -1,0 +1,338 @@
+"""``request.session``: Pyramid's ``ISession`` over Beaker's session."""
+
+from __future__ import annotations
+
+import secrets
+from collections.abc import Callable, ItemsView, Mapping, MutableMapping, ValuesView
+from contextlib import AbstractContextManager
+from datetime import date, datetime, time, timedelta
+from decimal import Decimal
+from typing import TYPE_CHECKING, Any
+from uuid import UUID
+
+from beaker.session import SessionObject as BeakerSessionObject
+from pyramid.interfaces import ISession
+from zope.interface import implementer
+
+from beaker_bridge.request.exchange import binding_of, commit, stored_session
+from beaker_bridge.session.attributes import BEAKERS, PRIVATE, Forwarded
+from beaker_bridge.session.base import OWN_KEYS, SafeSession
+from beaker_bridge.session.session import StandaloneSession
+
+if TYPE_CHECKING:
+    from typing_extensions import Self
+
+CSRF_TOKEN = "_csrft_"  # noqa: S105  # nosec B105 -- the key of the token, as Pyramid has it
+FLASH = "_f_"
+
+_ABSENT = object()
+#: What nobody can change in place; of anything else a session may be asked whether somebody did.
+_IMMUTABLE = frozenset({str, int, float, bool, type(None), bytes, datetime, date, time, timedelta, Decimal, UUID})
+
+
+def _reading(method: Callable[..., Any]) -> Callable[..., Any]:
+    def read(self: PyramidSession, *args: Any) -> Any:
+        return method(self._loaded, *args)
+
+    read.__name__, read.__doc__ = method.__name__, method.__doc__
+    return read
+
+
+def _changing(method: Callable[..., Any]) -> Callable[..., Any]:
+    def change(self: PyramidSession, *args: Any) -> Any:
+        session = self._loaded
+        result = method(session, *args)
+        session.changed()
+        return result
+
+    change.__name__, change.__doc__ = method.__name__, method.__doc__
+    return change
+
+
+@implementer(ISession)
+class PyramidSession:  # noqa: PLW1641 -- as a dict, it has no hash
+    """A session that behaves as a ``dict`` of what the application put there.
+
+    Whatever changes it, saves it. What Beaker's session has besides (``timeout``, ``get_by_id()``)
+    is found here, too.
+
+    Args:
+        session_object: the environ's session.
+        csrf_token: the option ``constant_csrf_token`` of the settings, where a filter leaves that open.
+    """
+
+    # With a ``__dict__``: an application may keep attributes of its own there, as in Beaker's, for one request.
+    __slots__ = ("__dict__", "_constant_csrf_token", "_object", "_state")
+
+    def __init__(self, session_object: BeakerSessionObject, csrf_token: str | None = None) -> None:
+        self._object = session_object
+        self._state: dict[str, Any] = session_object.__dict__
+        self._constant_csrf_token = csrf_token
+
+    @property
+    def _loaded(self) -> SafeSession:
+        session: SafeSession | None = self._state["_sess"]
+        return self._object._session() if session is None else session
+
+    def __getattr__(self, name: str) -> Any:
+        if name.startswith("_") and name not in PRIVATE:
+            raise AttributeError(name)
+        return getattr(self._object, name)
+
+    # -- Attributes ----------------------------------------------------------------------------------
+
+    @property
+    def created(self) -> int:
+        """The time of the session's creation, in whole seconds since the epoch."""
+        return int(self._loaded.created)
+
+    @property
+    def new(self) -> bool:
+        """Whether the session was begun by this request."""
+        return self._loaded.is_new
+
+    @property
+    def id(self) -> str:
+        """The session's id. Keep it out of logs: it opens the session."""
+        return self._loaded._id
+
+    @property
+    def last_accessed(self) -> float | None:
+        """The time of the access before this one, in seconds since the epoch; nothing in a new session."""
+        return self._loaded.last_accessed
+
+    @property
+    def domain(self) -> str | None:
+        """The cookie's domain; one that is set here is kept with the session."""
+        return self._loaded.domain
+
+    @domain.setter
+    def domain(self, domain: str | None) -> None:
+        self._loaded.domain = domain
+
+    @property
+    def path(self) -> str:
+        """The cookie's path; one that is set here is kept with the session."""
+        return self._loaded.path
+
+    @path.setter
+    def path(self, path: str) -> None:
+        self._loaded.path = path
+
+    # -- The mapping ---------------------------------------------------------------------------------
+
+    __contains__ = _reading(dict.__contains__)
+    __iter__ = _reading(dict.__iter__)
+    __len__ = _reading(dict.__len__)
+    __reversed__ = _reading(dict.__reversed__)
+    __repr__ = _reading(dict.__repr__)
+    keys = _reading(dict.keys)
+
+    popitem = _changing(dict.popitem)
+
+    def __delitem__(self, key: str) -> None:
+        session = self._loaded
+        if key in self:
+            session.changed()
+        del session[key]
+
+    def clear(self) -> None:
+        """Remove all keys."""
+        if self:
+            self._loaded.changed()
+        dict.clear(self._loaded)
+
+    def pop(self, key: str, default: Any = _ABSENT) -> Any:
+        """Remove a key and return its value, or the default; raises ``KeyError`` if there is neither."""
+        session = self._loaded
+        if key in self:
+            session.changed()
+        return session.pop(key) if default is _ABSENT else session.pop(key, default)
+
+    def __eq__(self, other: object) -> bool:
+        return dict(self._loaded) == (dict(other._loaded) if isinstance(other, PyramidSession) else other)
+
+    def __getitem__(self, key: str) -> Any:
+        # Not the session's own __getitem__: that one shows other WSGI code Beaker's own keys, too.
+        session: SafeSession | None = self._state["_sess"]
+        if session is None:
+            session = self._object._session()
+        value = dict.get(session, key, _ABSENT)
+        if value is _ABSENT:
+            raise KeyError(key)
+        if type(value) not in _IMMUTABLE:
+            session.hand_out(key, value)
+        return value
+
+    def get(self, key: str, default: Any = None) -> Any:
+        """Return the value of a key, or the default."""
+        session: SafeSession | None = self._state["_sess"]
+        if session is None:
+            session = self._object._session()
+        value = dict.get(session, key, default)
+        if type(value) not in _IMMUTABLE and value is not default:
+            session.hand_out(key, value)
+        return value
+
+    def values(self) -> ValuesView[Any]:
+        """Return a view of the values."""
+        return dict.values(self._handed_out())
+
+    def items(self) -> ItemsView[str, Any]:
+        """Return a view of the keys and values."""
+        return dict.items(self._handed_out())
+
+    def copy(self) -> dict[str, Any]:
+        """Return a dict of the keys and values."""
+        return dict(self._handed_out())
+
+    def __or__(self, other: Mapping[str, Any]) -> dict[str, Any]:
+        return self.copy() | dict(other)
+
+    def __ror__(self, other: Mapping[str, Any]) -> dict[str, Any]:
+        return dict(other) | self.copy()
+
+    def __ior__(self, other: Any) -> Self:  # type: ignore[misc]  # it takes pairs, as dict's does
+        self.update(other)
+        return self
+
+    def __setitem__(self, key: str, value: Any) -> None:
+        session = self._loaded
+        if key in OWN_KEYS:
+            session.set_own(key, value)
+            return
+        session.check(key, value)
+        dict.__setitem__(session, key, value)
+        session.changed()
+
+    def setdefault(self, key: str, default: Any = None) -> Any:
+        """Return the value of a key, which becomes the default if there is none."""
+        if key in OWN_KEYS:
+            return self._loaded.setdefault(key, default)
+        if key not in self:
+            self[key] = default
+        return self.get(key)
+
+    def update(self, *args: Any, **kwargs: Any) -> None:
+        """Set keys from a mapping, or from pairs, and from keyword arguments."""
+        session, changes = self._loaded, dict(*args, **kwargs)
+        for key, value in changes.items():
+            if key not in OWN_KEYS:
+                session.check(key, value)
+        for key in OWN_KEYS.intersection(changes):
+            session.set_own(key, changes.pop(key))
+        if changes:
+            session.changed()
+        dict.update(session, changes)
+
+    def _handed_out(self) -> SafeSession:
+        for key in self:
+            self.get(key)
+        return self._loaded
+
+    # -- The session ---------------------------------------------------------------------------------
+
+    def changed(self) -> None:
+        """Mark the session as changed, after a change inside one of its values."""
+        self._loaded.changed()
+
+    def save(self) -> None:
+        """Have the session stored when the request ends, also if it is new and empty."""
+        self._loaded.force()
+
+    def persist(self) -> None:
+        """Commit now what was changed so far; what refuses it is raised.
+
+        Raises:
+            BeakerBridgeError: the store, the serializer or a limit refuses it.
+        """
+        commit(self._object)
+
+    def dirty(self) -> bool:
+        """Say whether there is something to commit: a change, or a wish to ``save()``."""
+        return self._object.dirty() or self._loaded.has_changed()
+
+    def invalidate(self) -> None:
+        """Delete the session when the request ends, and begin a new, empty one, which ``save()`` stores."""
+        self._loaded.invalidate()
+        # To save, where other WSGI code has asked for that before, was about the old one.
+        self._state.pop("_dirty", None)
+
+    def delete(self) -> None:
+        """Delete the session when the request ends; unlike after :meth:`invalidate`, no empty one is stored."""
+        self._loaded.delete()
+
+    def revert(self) -> None:
+        """Return to the data as they were loaded."""
+        self._loaded.revert()
+
+    def regenerate_id(self) -> None:
+        """Move the session to a new id, with a new CSRF token, as after a login."""
+        self._loaded.regenerate_id()
+        if CSRF_TOKEN in self:
+            self.new_csrf_token()
+
+    def get_by_id(self, id: str) -> StandaloneSession | None:  # noqa: A002 -- Beaker's name
+        """Return the stored session of an id, or None. Its ``commit()`` writes what is changed.
+
+        Raises:
+            BeakerBridgeError: sessions are in cookies, where none can be found by its id.
+            SessionStoreError: the store cannot be reached.
+        """
+        return stored_session(binding_of(self._object), id)
+
+    def set_expiry(self, seconds: int | None) -> None:
+        """Give this session its own idle timeout and cookie lifetime ("remember me").
+
+        Args:
+            seconds: both, in seconds; nothing returns to the options.
+
+        Raises:
+            ValueError: not a whole number of seconds, 1 or more.
+        """
+        self._loaded.set_expiry(seconds)
+
+    def exclusive(self) -> AbstractContextManager[None]:
+        """Return a context in which the session is read, changed and written as one step.
+
+        Raises:
+            BeakerBridgeError: a cookie session cannot exclude anybody.
+            SessionConflictError: others held the lock for ``store_timeout`` seconds, or the block outlived it.
+            SessionStoreError: the store cannot be reached.
+        """
+        return self._loaded.exclusive()
+
+    # -- Flash messages and CSRF tokens --------------------------------------------------------------
+
+    def flash(self, msg: Any, queue: str = "", allow_duplicate: bool = True) -> None:
+        """Append a message to a queue, once only where duplicates are not allowed."""
+        self._loaded.check(FLASH + queue, msg)
+        messages = self.setdefault(FLASH + queue, [])
+        if allow_duplicate or msg not in messages:
+            messages.append(msg)
+            self.changed()
+
+    def pop_flash(self, queue: str = "") -> list[Any]:
+        """Return the messages of a queue, and remove it."""
+        return self.pop(FLASH + queue) if FLASH + queue in self else []
+
+    def peek_flash(self, queue: str = "") -> list[Any]:
+        """Return the messages of a queue."""
+        return self.get(FLASH + queue, [])  # type: ignore[no-any-return]
+
+    def new_csrf_token(self) -> str:
+        """Return a new CSRF token, and keep it."""
+        constant = self._state["profile"].options.constant_csrf_token or self._constant_csrf_token
+        token = constant or secrets.token_hex(20)
+        self[CSRF_TOKEN] = token
+        return token
+
+    def get_csrf_token(self) -> str:
+        """Return the session's CSRF token; a new one, where there is none yet."""
+        token: str | None = self.get(CSRF_TOKEN)
+        return self.new_csrf_token() if token is None else token
+
+
+MutableMapping.register(PyramidSession)
+for _name in (*BEAKERS, "is_new", "was_invalidated"):
+    setattr(PyramidSession, _name, Forwarded(_name))

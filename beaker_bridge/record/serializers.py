@@ -1,0 +1,279 @@
+"""Serializers: the dict that Beaker keeps of a session to plain bytes, and back.
+
+The formats are Beaker's (``beaker/util.py``, ``JsonSerializer`` and ``PickleSerializer``), with more types in JSON.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import pickle
+import re
+import secrets
+import struct
+import zlib
+from collections.abc import Collection, Iterable, Sequence
+from functools import partial
+from itertools import chain
+from typing import Any, Protocol
+
+from beaker_bridge.exceptions import SessionTooLargeError
+from beaker_bridge.record.json_types import KEYS, LEAVES, PLAIN, TAG, TOO_DEEP, WORD, Seals, Tagging, untagged, written
+
+log = logging.getLogger(__name__)
+
+#: The largest JSON, in bytes, that a record is compressed from. A larger one is refused when it is
+#: written, and damaged when it is read: it would be a bomb.
+MAX_PLAIN_SIZE = 16 * 1024 * 1024
+
+#: JSON up to this size, in bytes, is put into zlib's format as it is: to compress it takes ten times as
+#: long, and makes it little smaller.
+MAX_STORED_SIZE = 256
+#: The size of zlib's own window, in bytes.
+WINDOW = 32 * 1024
+#: How zlib's format begins where one block follows, the last one, that is not compressed.
+_STORED = b"\x78\x01\x01"
+#: The size of a block, and what makes it all ones; how many bytes that can tell of.
+_SIZES, _LARGEST_BLOCK = struct.Struct("<HH"), 0xFFFF
+#: What is beside the block: that before it, and the checksum behind it.
+_BEFORE, _BEHIND = len(_STORED) + _SIZES.size, -4
+#: What may stand around JSON.
+_BLANK = " \t\n\r"
+
+#: From this many items on, a list of rows is looked at as a whole.
+_MANY = 32
+#: A value that has more items than this at one depth, which no record holds, or is deeper than this, is left to
+#: :class:`Tagging`.
+_TOO_MANY, _TOO_DEEP = MAX_PLAIN_SIZE // 2, 50
+
+#: The two halves of one character, each a character of its own: JSON joins them.
+_HALVES = re.compile(r"[\ud800-\udbff][\udc00-\udfff]")
+#: So many keys and types are warned about: a session's keys may be anything.
+_MAX_TOLD = 256
+
+
+class Serializer(Protocol):
+    """What ``data_serializer`` may be: an object that turns a dict into bytes and back."""
+
+    def dumps(self, record: Any) -> bytes: ...
+
+    def loads(self, plain: bytes) -> Any: ...
+
+
+class UnreadableError(ValueError):
+    """Says in our own words why bytes are no record: others' words may quote them."""
+
+
+def _is_plain(value: Any, depth: int = 0) -> bool:  # noqa: PLR0911 -- each says what it is that is not
+    """Say whether JSON's encoder is known to do right by a value."""
+    kind = type(value)
+    if kind is not dict and kind is not list:
+        return kind in LEAVES
+    if len(value) > _MANY:
+        return _are_plain([value])
+    if depth == _TOO_DEEP:
+        return False
+    # Most items are leaves: not even a call for them.
+    if kind is list:
+        for item in value:  # noqa: SIM110 -- all() of a generator takes twice as long
+            if type(item) not in LEAVES and not _is_plain(item, depth + 1):
+                return False
+        return True
+    for key, item in value.items():
+        if type(key) is not str or (type(item) not in LEAVES and not _is_plain(item, depth + 1)):
+            return False
+    return TAG not in value
+
+
+def _are_plain(items: Collection[Any]) -> bool:
+    """Say the same of many values, at one go for each depth; the loops over them run in C."""
+    for _ in range(_TOO_DEEP):
+        if LEAVES.issuperset(map(type, items)):
+            return True
+        if not PLAIN.issuperset(map(type, items)):
+            return False
+        dicts = [item for item in items if type(item) is dict]
+        keys = set(chain.from_iterable(dicts))
+        if TAG in keys or not KEYS.issuperset(map(type, keys)):
+            return False
+        lists = [item for item in items if type(item) is list]
+        # What holds itself has more of them each time.
+        if sum(map(len, dicts)) + sum(map(len, lists)) > _TOO_MANY:
+            return False
+        items = [*chain.from_iterable(map(dict.values, dicts)), *chain.from_iterable(lists)]
+    return False
+
+
+# A self-reference also exceeds the recursion limit, so check_circular is redundant.
+_ENCODER = json.JSONEncoder(separators=(",", ":"), default=written, check_circular=False)
+_CHARACTER_ENCODER = json.JSONEncoder(ensure_ascii=False, default=written, check_circular=False)
+_DECODER: Any = json.JSONDecoder()
+_TAG_DECODER: Any = json.JSONDecoder(object_hook=untagged)
+
+
+class JSONSerializer:
+    """Beaker's JSON record (zlib around JSON), with more types and a bound on its size.
+
+    Args:
+        keys: what HTML in a record is sealed with, beside a word in the record; the first one is the current one.
+        step: where it is not 0, records are not compressed, and are padded to a multiple of so many bytes: the length
+            of what is encrypted must not depend on its content.
+    """
+
+    def __init__(self, keys: Sequence[str] = ("",), *, step: int = 0) -> None:
+        self._keys = keys
+        self._step = step
+        # One for all that this process writes: a session that nobody has changed is written as the same bytes.
+        self._word = secrets.token_hex(16)
+        self._seals = Seals(self._word, keys)
+
+    def dumps(self, record: Any) -> bytes:
+        """Return a record as bytes.
+
+        Raises:
+            TypeError, ValueError: something in it is not JSON.
+            SessionTooLargeError: its JSON is over ``MAX_PLAIN_SIZE``.
+        """
+        text = self.encode(record, is_record=True)
+        if len(text) > MAX_PLAIN_SIZE:
+            raise SessionTooLargeError(
+                f"the session would have {len(text)} bytes as JSON, a record holds {MAX_PLAIN_SIZE}", value=len(text)
+            )
+        if self._step:
+            text = _padded(text, self._step, b" ")
+            return _stored(text) if len(text) <= _LARGEST_BLOCK else zlib.compress(text, 0)
+        return _stored(text) if len(text) <= MAX_STORED_SIZE else _compress(text)
+
+    def loads(self, plain: bytes) -> Any:
+        """Return the record; raises ``ValueError`` or another error for bytes that are none."""
+        # What is in a block as it is can be no bomb, and needs no decompressor, which takes long to set up.
+        json_bytes = _unstored(plain) if plain.startswith(_STORED) else _decompress(plain)
+        text = json_bytes.decode("utf-8")
+        if TAG in text and WORD in text:
+            return self._unsealed(text)
+        decoder = _TAG_DECODER if TAG in text else _DECODER
+        # As its decode() does, without the steps between.
+        try:
+            record, end = decoder.scan_once(text, 0)
+        except StopIteration:
+            end = None
+        # Others may put white space around; whatever else stands there, this refuses.
+        return record if end == len(text) else decoder.decode(text)
+
+    def _unsealed(self, text: str) -> Any:
+        """Return the record of a text that may have HTML in it, if it names the word for that."""
+        record = _DECODER.decode(text)
+        word = record.get(WORD) if isinstance(record, dict) else None
+        if not isinstance(word, str):
+            return _TAG_DECODER.decode(text)
+        hook = partial(untagged, seals=Seals(word, self._keys))
+        record = json.JSONDecoder(object_hook=hook).decode(text)
+        del record[WORD]
+        return record
+
+    def encode(self, value: Any, is_record: bool = False) -> bytes:
+        """Return the JSON of one value, for the detection of changes; raises as :meth:`dumps` does.
+
+        Args:
+            value: the value.
+            is_record: whether it is a record, which is to be read again.
+        """
+        try:
+            if not _is_plain(value):
+                value = self._tagged_record(value) if is_record else Tagging(self._seals).value(value)
+            text = _ENCODER.encode(value)
+        except RecursionError:
+            raise ValueError(TOO_DEEP) from None
+        if "\\ud" in text and _HALVES.search(_CHARACTER_ENCODER.encode(value)):
+            raise ValueError("a text in it has the two halves of a character as two, JSON would join them")
+        return text.encode("ascii")
+
+    def _tagged_record(self, record: Any) -> Any:
+        tagging = Tagging(self._seals)
+        tagged = tagging.record(record, self._word)
+        if tagging.converted:
+            _warn_of(tagging.converted)
+        return tagged
+
+
+_told: set[tuple[str, str]] = set()
+
+
+def _warn_of(converted: Iterable[tuple[Any, type, type]]) -> None:
+    """Warn of what does not come back as it is, once a key and type."""
+    for key, kind, base in converted:
+        name = f"{kind.__module__}.{kind.__qualname__}"
+        if (str(key), name) not in _told and len(_told) < _MAX_TOLD:
+            _told.add((str(key), name))
+            log.warning(
+                "session[%r] holds a %s, which JSON brings back as %s:"
+                " store that, or one of the types that survive JSON",
+                key,
+                name,
+                base.__name__,
+            )
+
+
+def _compress(data: bytes) -> bytes:
+    # zlib spends more time on clearing its own window than on a small session; in it, a large one takes half as long.
+    window_bits, memory = (13, 5) if len(data) <= WINDOW else (15, 8)
+    compressor = zlib.compressobj(1, zlib.DEFLATED, window_bits, memory)
+    return compressor.compress(data) + compressor.flush()
+
+
+def _stored(data: bytes) -> bytes:
+    """Return data as zlib has them that are not worth compressing: one block, as they are."""
+    size = len(data)
+    return _STORED + _SIZES.pack(size, size ^ _LARGEST_BLOCK) + data + _checksum(data)
+
+
+def _checksum(data: bytes) -> bytes:
+    return zlib.adler32(data).to_bytes(-_BEHIND, "big")
+
+
+def _unstored(plain: bytes) -> bytes:
+    """Return what is in one block, as it is; the checksum behind it tells that it is whole, and alone."""
+    data = plain[_BEFORE:_BEHIND]
+    if _checksum(data) != plain[_BEHIND:] or len(data) > _LARGEST_BLOCK:
+        raise UnreadableError("it is cut, or something follows it")
+    return data
+
+
+def _decompress(plain: bytes) -> bytes:
+    decompressor = zlib.decompressobj()
+    data = decompressor.decompress(plain, MAX_PLAIN_SIZE + 1)
+    if len(data) > MAX_PLAIN_SIZE:
+        raise UnreadableError(f"it would have over {MAX_PLAIN_SIZE} bytes")
+    if not decompressor.eof or decompressor.unused_data:
+        raise UnreadableError("it is cut, or something follows it")
+    return data
+
+
+def _padded(data: bytes, step: int, padding: bytes) -> bytes:
+    """Return data that are filled up to a multiple of a number of bytes."""
+    return data.ljust(-(-len(data) // step) * step, padding)
+
+
+class PickleSerializer:
+    """Beaker's pickled record. Who can write into the store can run code: see SECURITY.rst.
+
+    Args:
+        step: as :class:`JSONSerializer` has it.
+    """
+
+    def __init__(self, *, step: int = 0) -> None:
+        self._step = step
+
+    def dumps(self, record: Any) -> bytes:
+        """Return a record as bytes; raises what ``pickle`` raises."""
+        plain = self.encode(record)
+        # A pickle ends at its first STOP.
+        return _padded(plain, self._step, pickle.STOP) if self._step else plain
+
+    def encode(self, value: Any) -> bytes:
+        """Return the pickle of one value, for the detection of changes."""
+        return pickle.dumps(value, 2)
+
+    def loads(self, plain: bytes) -> Any:
+        """Return the record; raises what ``pickle`` raises."""
+        return pickle.loads(plain)  # noqa: S301  # nosec B301 -- asked for by name: data_serializer = pickle

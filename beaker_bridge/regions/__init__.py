@@ -1,0 +1,1 @@
+"""Beaker's cache regions from settings. Nothing here knows of sessions."""

@@ -1,0 +1,203 @@
+"""Cache regions from settings: Beaker's ``cache_regions``, checked, and with a namespace manager of ours."""
+
+from __future__ import annotations
+
+import logging
+import sys
+from collections.abc import Mapping
+from typing import Any
+
+import beaker.cache
+from beaker.exceptions import InvalidCacheBackendError
+
+from beaker_bridge.exceptions import SettingsError
+from beaker_bridge.options.masking import clean, learn_passwords
+from beaker_bridge.regions.backends import RegionNamespace, Troubles, close_servers, empty_memory
+from beaker_bridge.regions.options import TABLE, RegionOptions
+from beaker_bridge.regions.options import masked as _masked
+from beaker_bridge.regions.reader import Lack, forget_warnings, read_regions
+
+log = logging.getLogger(__name__)
+
+
+# -- A region ----------------------------------------------------------------------------------------
+
+
+class Region:
+    """A region of Beaker's, as the settings define it.
+
+    Args:
+        name: its name.
+        options: its options.
+        lack: what keeps its store from being used, if something does.
+        defined_by: the name of the application.
+    """
+
+    def __init__(self, name: str, options: RegionOptions, lack: Lack | None, defined_by: str) -> None:
+        self.name = name
+        self.options = options
+        learn_passwords(options.arguments)
+        self.lack = lack
+        self.defined_by = defined_by
+        self.terms = options.terms(name)
+        self.troubles = Troubles(self.terms)
+
+    @property
+    def effective(self) -> dict[str, Any]:
+        """All that it goes by, given or not."""
+        lack = {} if self.lack is None else {"lack": self.lack}
+        return {**{name: getattr(self.options, name) for name in TABLE}, **self.options.backend_arguments, **lack}
+
+    @property
+    def arguments(self) -> dict[str, Any]:
+        """The region as Beaker has it in ``cache_regions``."""
+        return {**self.options.arguments, "type": RegionType(self)}
+
+    def namespace(self, name: str, **arguments: Any) -> RegionNamespace:
+        """Return the namespace manager of a function, when it is first called.
+
+        Args:
+            name: the namespace, as Beaker names it.
+            arguments: the region's options, as Beaker hands them over.
+
+        Raises:
+            MissingCacheParameter: as with Beaker, an option that the type needs was not given.
+            SettingsError: an option is wrong, or a client is not installed.
+        """
+        # Beaker handles an error of its own meanwhile, which quotes all options.
+        clean()
+        if self.lack is not None:
+            raise self.lack.error_class(f"cache region {self.name}: {self.lack.message}")
+        try:
+            return RegionNamespace(self.terms, self.troubles, name, **arguments)
+        except SettingsError as error:
+            raise SettingsError(f"cache region {self.name}: {error}", name=error.name, value=error.value) from error
+
+    def shown(self) -> dict[str, Any]:
+        """Return the options that hold, without passwords."""
+        names = self.options.given | {"type", "expire", "enabled", "key_length"} | set(self.options.backend_arguments)
+        return {name: _masked(name, value) for name, value in self.effective.items() if name in names}
+
+
+class RegionType(str):
+    """A region's ``type``: the name of Beaker's backend, by which Beaker finds our namespace manager.
+
+    Args:
+        region: the region.
+    """
+
+    __slots__ = ("region",)
+    region: Region
+
+    def __new__(cls, region: Region) -> RegionType:  # noqa: PYI034 -- Self is not in Python 3.10
+        self = super().__new__(cls, region.options.type)
+        self.region = region
+        return self
+
+    def __repr__(self) -> str:
+        # Beaker tells its caches apart by this text: two regions have two, whatever their options.
+        terms = self.region.terms
+        return f"{str(self)!r} of the cache region {terms.name!r} {terms[2:5]}"
+
+    def __deepcopy__(self, _memo: Any) -> RegionType:
+        return self
+
+
+class _NamespaceClasses(dict[str, Any]):
+    """Beaker's namespace managers by their names; for the ``type`` of one of our regions, ours."""
+
+    def __getitem__(self, name: str) -> Any:
+        # Of a backend that does not exist, or that could not be loaded, Beaker says so itself.
+        backend = super().__getitem__(name)
+        if isinstance(name, RegionType) and not isinstance(backend, InvalidCacheBackendError):
+            return name.region.namespace
+        return backend
+
+
+def _install() -> None:
+    """Let Beaker find our namespace manager: it has no other place to say so but a type's name."""
+    backends = beaker.cache.clsmap
+    if not isinstance(backends._clsmap, _NamespaceClasses):
+        backends._clsmap = _NamespaceClasses(backends._clsmap)
+
+
+# -- Defining them -----------------------------------------------------------------------------------
+
+
+def set_cache_regions_from_settings(settings: Mapping[str, Any]) -> None:
+    """Set Beaker's cache regions: ``@cache_region`` and all else in ``beaker.cache`` find them.
+
+    Args:
+        settings: an application's settings; those under ``cache.`` and ``beaker.cache.`` count.
+
+    Raises:
+        SettingsError: one or more options are wrong; its ``errors`` are all of the faults.
+    """
+    define_regions(settings, sys._getframe(1).f_globals.get("__name__", "an application"))
+
+
+def define_regions(settings: Mapping[str, Any], defined_by: str) -> list[Region]:
+    """Set Beaker's cache regions, and return them.
+
+    Args:
+        settings: an application's settings.
+        defined_by: the application's name, for a warning where another one defines a region differently.
+
+    Raises:
+        SettingsError: one or more options are wrong; its ``errors`` are all of the faults.
+    """
+    regions = [Region(*definition, defined_by) for definition in read_regions(settings)]
+    _install()
+    for region in regions:
+        _define(region)
+    return regions
+
+
+def _define(region: Region) -> None:
+    # Beaker has one dict of regions for the process.
+    standing = beaker.cache.cache_regions.get(region.name, {})
+    arguments = region.arguments
+    ours = isinstance(standing.get("type"), RegionType)
+    before, now = (standing["type"].region.effective, region.effective) if ours else (standing, arguments)
+    if standing and before != now:
+        log.warning(
+            "the cache region %s is defined twice in this process, and differently: by %s with %s; by %s with %s."
+            " Functions that are called for the first time from now on go by the second",
+            *(region.name, standing["type"].region.defined_by if ours else "other code", _difference(before, now)),
+            *(region.defined_by, _difference(now, before)),
+        )
+    if not ours or before != now:
+        beaker.cache.cache_regions[region.name] = arguments
+
+
+def _difference(options: Mapping[str, Any], others: Mapping[str, Any]) -> str:
+    """Return the options that are not the same among the others, as a text."""
+    names = sorted(name for name, value in options.items() if name not in others or others[name] != value)
+    return ", ".join(f"{name} = {_masked(name, options[name])}" for name in names) or "none of them"
+
+
+# -- Forgetting them, between tests ------------------------------------------------------------------
+
+
+class _ForgottenCache(beaker.cache.Cache):
+    """A cache of a region that was forgotten. A function that Beaker has decorated keeps its cache for good."""
+
+    def __bool__(self) -> bool:
+        # Beaker's decorator asks this, and then looks for the function's region again.
+        return False
+
+
+def forget_regions() -> None:
+    """Forget the regions that settings have defined, their caches, their values in memory, and what was warned once.
+
+    Cached functions find the regions that are defined next. Regions that other code has put into Beaker's own dict
+    stay, and so does what is kept in files or on a server.
+    """
+    regions, managers = beaker.cache.cache_regions, beaker.cache.cache_managers
+    for name in [name for name, region in regions.items() if isinstance(region.get("type"), RegionType)]:
+        del regions[name]
+    for key in [key for key, cache in managers.items() if isinstance(cache.namespace, RegionNamespace)]:
+        managers.pop(key).__class__ = _ForgottenCache
+    empty_memory()
+    close_servers()
+    forget_warnings()

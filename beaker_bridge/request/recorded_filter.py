@@ -1,0 +1,74 @@
+"""A filter's configuration, for what passes no filter: a script, a shell, a request beside the pipeline."""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+from pyramid.config import global_registries
+from pyramid.router import Router
+
+from beaker_bridge.request.exchange import ENVIRON_KEY
+from beaker_bridge.session.config import SessionProfile
+
+#: The attribute of a router's registry.
+_RECORDED = "beaker_bridge_filter"
+#: Where middleware has the application that it wraps; the last two hold several, as Paste's.
+_WRAPPED = ("app", "application", "wrap_app", "applications", "apps")
+
+
+class _RecordedFilter(NamedTuple):
+    profile: SessionProfile
+    #: Whether the filter was seen to wrap the router; else that was the last one made.
+    wraps_router: bool
+
+
+def record_filter(app: Any, profile: SessionProfile) -> None:
+    """Record a filter's configuration in the registry of each router that it wraps.
+
+    Args:
+        app: the WSGI application that the filter wraps.
+        profile: its configuration.
+    """
+    found = False
+    for wrapped in _wrapped(app):
+        if isinstance(wrapped, Router):
+            setattr(wrapped.registry, _RECORDED, _RecordedFilter(profile, wraps_router=True))
+        found = found or isinstance(wrapped, Router) or _makes_session(wrapped)
+    registry = global_registries.last
+    if not found and registry is not None and not hasattr(registry, _RECORDED):
+        setattr(registry, _RECORDED, _RecordedFilter(profile, wraps_router=False))
+
+
+def _wrapped(app: Any) -> list[Any]:
+    """Return a WSGI application, and those that it wraps, as far as that can be seen."""
+    found: list[Any] = []
+    pending = [app]
+    while pending:
+        app = pending.pop()
+        if isinstance(app, (list, tuple)):
+            pending.extend(app)
+        elif all(app is not known for known in found):
+            found.append(app)
+            if not isinstance(app, Router) and not _makes_session(app):
+                # Not by getattr(): a property may raise, and some objects have whatever they are asked for.
+                attributes = getattr(app, "__dict__", {})
+                pending.extend(attributes[name] for name in _WRAPPED if name in attributes)
+    return found
+
+
+def _makes_session(app: Any) -> bool:
+    """Say whether an application is a session filter itself: of two, the inner one makes a request's session."""
+    return getattr(app, "__dict__", {}).get("environ_key") == ENVIRON_KEY
+
+
+def recorded_profile(registry: Any, own: SessionProfile | None) -> SessionProfile | None:
+    """Return the configuration that a request without a session is served with.
+
+    Args:
+        registry: the request's registry, or None.
+        own: the configuration of the application's settings, if there is one.
+    """
+    recorded = getattr(registry, _RECORDED, None)
+    if isinstance(recorded, _RecordedFilter) and (recorded.wraps_router or own is None):
+        return recorded.profile
+    return own

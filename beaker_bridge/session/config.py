@@ -1,0 +1,164 @@
+"""What a session is made with: once a configuration, and once a request."""
+
+from __future__ import annotations
+
+import logging
+import math
+import threading
+import time
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+from beaker_bridge.cookies import CookieWriter, Signer
+from beaker_bridge.log_limits import LogLimiter
+from beaker_bridge.once import log_once
+from beaker_bridge.options.rules import COOKIE
+from beaker_bridge.options.table import SessionOptions
+from beaker_bridge.record.codec import BareEnvelope, Cipher, RecordCodec
+from beaker_bridge.record.serializers import JSONSerializer, PickleSerializer, Serializer
+from beaker_bridge.stores import open_store
+
+log = logging.getLogger(__name__)
+
+#: A secret that is shorter than this, in bytes, is warned about.
+SECRET_SIZE = 32
+#: What is encrypted into a cookie is padded to a multiple of so many bytes.
+STEP = 128
+
+
+class SessionProfile:
+    """The objects that one configuration's sessions share; immutable.
+
+    Args:
+        options: the option table.
+    """
+
+    def __init__(self, options: SessionOptions) -> None:
+        self.options = options
+        _warn_of_short_secrets(options)
+        if options.use_cookies and options.given.isdisjoint(("key", "cookie_path")):
+            log_once(log, logging.WARNING, default_key_warning(options.label("key", "type")))
+        self.clock: Callable[[], float] = options.clock or time.time
+        self.store = None if options.type == COOKIE else open_store(options)
+        self.codec = _codec(options, BareEnvelope if self.store is None else self.store.envelope)
+        self.signer = Signer(_keys(options), (options.sign_algorithm, *options.previous_sign_algorithms))
+        self.cookies = CookieWriter(options)
+        #: Seconds after which an access time is renewed.
+        self.renewal = options.renewal
+        #: The parameters of Beaker's ``SessionObject`` that its own methods look at.
+        self.parameters: dict[str, Any] = {"auto": options.auto}
+        #: The encoding that tells whether a value was changed in place, or nothing.
+        self.fingerprint: Callable[[Any], bytes] | None = None
+        if options.detect_changes and isinstance(self.codec.serializer, (JSONSerializer, PickleSerializer)):
+            self.fingerprint = self.codec.serializer.encode
+        #: What a visitor's cookie makes us log.
+        self.log_lines = LogLimiter()
+        #: When this process purges the store next, by the clock.
+        self.purge_due = 0.0 if options.purge_every and self.store else math.inf
+        #: Who gets this warns that each process has sessions of its own.
+        self.may_warn_of_processes = threading.Lock()
+
+
+def default_key_warning(label: str) -> str:
+    """Return what is logged where the cookie has Beaker's own name, as it may have on other sites of the host.
+
+    Args:
+        label: how the option that names the cookie is written.
+    """
+    return (
+        f"{label} is not set: another application on this host that has Beaker's own cookie name and path too logs"
+        f" this one's users out, as this one logs out its; set {label} to a name of its own"
+    )
+
+
+def _warn_of_short_secrets(options: SessionOptions) -> None:
+    # A cookie session is signed with the validate_key.
+    names = ("validate_key", "encrypt_key") if options.type == COOKIE else ("secret", "validate_key", "encrypt_key")
+    for name in names:
+        secret = getattr(options, name)
+        if secret and len(secret.encode("utf-8")) < SECRET_SIZE:
+            message = f"{options.label(name)} is shorter than {SECRET_SIZE} bytes: it can be guessed"
+            log_once(log, logging.WARNING, message, hash(secret))
+
+
+def _keys(options: SessionOptions) -> list[str]:
+    """Return the keys that sign our cookie, the current one first."""
+    if options.type == COOKIE:
+        return [str(options.validate_key), *options.previous_validate_keys]
+    return [options.secret, *options.previous_secrets] if options.secret else []
+
+
+def _codec(options: SessionOptions, envelope: Any) -> RecordCodec:
+    # A pickle in a cookie would be code from the browser of whoever learns the key.
+    legacy = None if options.type == COOKIE else options.legacy_serializer
+    keys = _keys(options) or [""]
+    # Its user sees how long a cookie is. Compressed, that would tell him where what he sent repeats what is hidden.
+    step = STEP if options.type == COOKIE and options.encrypt_key else 0
+    return RecordCodec(
+        _serializer(options.data_serializer, keys, step),
+        legacy=_serializer(legacy, keys) if legacy else None,
+        cipher=_cipher(options),
+        envelope=envelope,
+    )
+
+
+def _serializer(choice: Any, keys: Sequence[str], step: int = 0) -> Serializer:
+    if choice == "json":
+        return JSONSerializer(keys, step=step)
+    if choice == "pickle":
+        return PickleSerializer(step=step)
+    serializer: Serializer = choice
+    return serializer
+
+
+def _cipher(options: SessionOptions) -> Cipher | None:
+    if not options.encrypt_key:
+        return None
+    pairs = [
+        (encrypt_key, str(validate_key))
+        for validate_key in (options.validate_key, *options.previous_validate_keys)
+        for encrypt_key in (options.encrypt_key, *options.previous_encrypt_keys)
+    ]
+    return Cipher(pairs, crypto_type=options.crypto_type, nonce_bits=options.encrypt_nonce_bits)
+
+
+class Binding:
+    """Binds one request to a profile, and remembers what was decided about its session.
+
+    Args:
+        profile: the configuration.
+        environ: the request's WSGI environ.
+    """
+
+    #: What tells the application's subscribers of an event; set where Pyramid's registry is known.
+    notify: Callable[[object], None] | None = None
+    #: Whether somebody has taken it upon himself to complete the response.
+    followed = False
+    #: Whether the response's headers have left: no cookie reaches the browser any more.
+    sent = False
+    #: The locks that this request has, by thread and id, and how long they last; shared with the sessions that it has
+    #: found by their ids.
+    locks: dict[tuple[int, str], Callable[[], float] | None] | None = None
+    _discarded_in: int | None = None
+
+    def __init__(self, profile: SessionProfile, environ: Mapping[str, Any]) -> None:
+        self.profile = profile
+        self.environ = environ
+
+    @property
+    def https(self) -> bool:
+        """Whether the request came over https."""
+        return self.environ.get("wsgi.url_scheme") == "https"
+
+    @property
+    def discarded(self) -> bool:
+        """Whether the request leaves no trace, whatever touches its session from now on."""
+        return self._discarded_in is not None
+
+    def discard(self, attempt: int = 0) -> None:
+        """Decide that the request leaves no trace; final for this attempt at it, as pyramid_retry counts them."""
+        self._discarded_in = attempt
+
+    def outlived(self, attempt: int) -> bool:
+        """Say whether it was discarded in another attempt than this one."""
+        return self._discarded_in not in (None, attempt)

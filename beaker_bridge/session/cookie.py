@@ -1,0 +1,206 @@
+"""Beaker's ``CookieSession``, made safe."""
+
+from __future__ import annotations
+
+import logging
+from contextlib import AbstractContextManager
+from typing import Any
+
+from beaker_bridge.cookies import HOST_ONLY, LONGEST, MAX_COOKIE_SIZE
+from beaker_bridge.events import SessionExpired, SessionInvalidated
+from beaker_bridge.exceptions import BeakerBridgeError, DamagedRecordError, SessionTooLargeError
+from beaker_bridge.log_limits import QUIET
+from beaker_bridge.session.base import (
+    CREATED,
+    FORM,
+    ID,
+    MOVED,
+    SafeSession,
+    in_milliseconds,
+    is_over,
+    new_id,
+    shown,
+)
+from beaker_bridge.session.merge import ACCESSED
+from beaker_bridge.stores.base import Record
+
+log = logging.getLogger(__name__)
+
+#: The form of a cookie of one host and all of its paths.
+_DEFAULT_FORM = "/"
+
+
+#: What a cookie holds: its record, that record's content, and whether to write it anew, under the current keys.
+_Opened = tuple[Record, dict[str, Any], bool]
+
+
+def _time_of(opened: _Opened) -> float:
+    """Return the time of the last access, where the record has it."""
+    _, content, _ = opened
+    time: float = content[ACCESSED] if ACCESSED in content else content.get(CREATED, 0)
+    return time
+
+
+class CookieSession(SafeSession):
+    """A session that is all in its cookie: nothing to merge it with, and no way to revoke it."""
+
+    #: The id and the content that this request has invalidated.
+    _left: tuple[str, dict[str, Any]] | None
+    _expired = False
+    #: The latest time in the cookies that came: what is written is later, or the browser's other cookie would win.
+    _latest = 0.0
+    #: The form under which the newest of them was set.
+    _came_as = _DEFAULT_FORM
+
+    def _load(self, session_id: str | None = None) -> None:
+        ours = self._our_cookies()
+        if not ours and self._sent_cookies():
+            self._refuse_forged()
+        opened = []
+        for value, stale in ours:
+            try:
+                opened.append(self._opened(value, stale=stale))
+            except DamagedRecordError as error:
+                self._damaged(error, "in a cookie")
+        if len(opened) > 1:
+            # The newest one first; of two that are as old, what the browser has set last, which it sends last.
+            opened.reverse()
+            opened.sort(key=_time_of, reverse=True)
+        if not (opened and self._begin_newest(opened)):
+            self._start_new()
+
+    def _refuse_forged(self) -> None:
+        error = DamagedRecordError("the cookie is not signed with a key of ours")
+        if not self._profile.options.invalidate_corrupt:
+            raise error
+        # Anybody can send one at each request.
+        if self._profile.log_lines.is_due("a forged cookie", QUIET, self._now):
+            self._damaged(error, "in a cookie")
+
+    def _opened(self, value: str, *, stale: bool) -> _Opened:
+        record = Record(value.encode("ascii"))
+        content, stale_record = self._profile.codec.decode(record.raw)
+        return record, content, stale or stale_record
+
+    def _begin_newest(self, opened: list[_Opened]) -> bool:
+        """Begin the newest session whose time is not over; False where there is none."""
+        newest = opened[0][1]
+        self._latest = _time_of(opened[0])
+        self._came_as = newest.get(FORM, _DEFAULT_FORM)
+        for record, content, stale in opened:
+            if MOVED in content:
+                # A logout; what is older stays closed.
+                return False
+            if not is_over(content, self._profile.options, self._now):
+                self._record = record
+                self._begin(content, stale=stale)
+                self._id = str(self._own.get(ID) or new_id())
+                return True
+        self._tell(SessionExpired, str(newest.get(ID)), newest)
+        self._take(newest)
+        self.unsettled = self._expired = True
+        return False
+
+    def _refuse_late_change(self) -> None:
+        self._refuse_late_cookie()
+
+    def _is_as_stored(self) -> bool:
+        # The id is in the cookie alone: one that is new is a change.
+        self._own[ID] = self.id
+        return super()._is_as_stored()
+
+    def _save(self) -> None:
+        self._renew()
+        self._own[ID] = self.id
+        self._send(self._as_record())
+
+    def _renew(self) -> None:
+        self._own[ACCESSED] = self._later()
+
+    def _later(self) -> float:
+        """Return the time, or what is later than each cookie that came: another process's clock may be ahead."""
+        now = in_milliseconds(self._now)
+        return now if now > self._latest else in_milliseconds(self._latest + 0.001)
+
+    def _touch(self) -> None:
+        record = self._base()
+        if self._profile.options.save_accessed_time:
+            record[ACCESSED] = self._own[ACCESSED] = self._later()
+        try:
+            self._send(record)
+        except BeakerBridgeError as error:
+            log.warning("session %s: its access time is not saved: %s", shown(self.id), error)
+
+    def _send(self, record: dict[str, Any]) -> None:
+        self._note_form(record)
+        codec = self._profile.codec
+        plain = codec.serialize(record)
+        if plain == self._plain and not self._send_cookie:
+            return
+        raw = codec.seal(plain)
+        if self._profile.options.use_cookies:
+            cookie = self._cookie(raw.decode("ascii"))
+            if len(cookie) > MAX_COOKIE_SIZE:
+                raise self._too_large(len(cookie))
+            self._cookie_out(cookie)
+        self._record, self._plain = Record(raw), plain
+
+    def _too_large(self, size: int) -> SessionTooLargeError:
+        sizes = {key: len(self._profile.codec.serialize({key: value})) for key, value in self.items()}
+        largest = ", ".join(repr(key) for key in sorted(sizes, key=sizes.__getitem__, reverse=True)[:3])
+        return SessionTooLargeError(
+            f"the session's cookie would have {size} bytes, a browser holds {MAX_COOKIE_SIZE};"
+            f" the largest keys are {largest}",
+            name=self.key,
+            value=size,
+        )
+
+    def _leave(self, *, deleted: bool) -> None:
+        self._refuse_late_cookie()
+        if deleted and self._record is not None:
+            self._left = self.id, self._base()
+            self._record = None
+        self._plain = None
+
+    def _leave_behind(self) -> None:
+        if self._left is not None:
+            self._tell(SessionInvalidated, *self._left)
+            self._left = None
+        # The browser would bring an expired one again, and it would be told of again.
+        if self._record is None and (self.was_invalidated or self._expired):
+            if self.was_invalidated and self._cannot_delete():
+                self._close()
+            else:
+                self._forget_cookie()
+
+    def _form_at(self, domain: str | None) -> str:
+        """Return what a browser tells a cookie of a domain by, beside its name."""
+        partition = "; Partitioned" if self._profile.options.partitioned else ""
+        return f"{(domain or HOST_ONLY).lstrip('.').lower()}{self.path}{partition}"
+
+    def _note_form(self, record: dict[str, Any]) -> None:
+        record.pop(FORM, None)
+        form = self._form_at(self.domain)
+        if form != _DEFAULT_FORM:
+            record[FORM] = form
+
+    def _cannot_delete(self) -> bool:
+        """Say whether the browser may have a cookie of ours that no deletion of ours names."""
+        deletable = self._form_at(self.domain), self._form_at(HOST_ONLY)
+        return self._ours > 1 or (self._ours == 1 and self._came_as not in deletable)
+
+    def _close(self) -> None:
+        """Log out of whatever cookies the browser has: by an empty one that is newer than they are."""
+        now = self._later()
+        record = {CREATED: now, ACCESSED: now, ID: self.id, MOVED: now}
+        self._note_form(record)
+        codec = self._profile.codec
+        self._cookie_out(self._cookie(codec.seal(codec.serialize(record)).decode("ascii"), LONGEST))
+
+    def exclusive(self) -> AbstractContextManager[None]:
+        """Refuse: two requests that hold the same cookie cannot exclude each other.
+
+        Raises:
+            BeakerBridgeError: always.
+        """
+        raise BeakerBridgeError("exclusive() needs a session that is stored on the server, got type = cookie")

@@ -1,0 +1,87 @@
+"""The purge: removes from a store what is over, for stores that do not forget it themselves."""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+
+from beaker_bridge.exceptions import DamagedRecordError
+from beaker_bridge.session.base import MOVED, is_over, is_stub
+from beaker_bridge.session.config import SessionProfile
+from beaker_bridge.stores.base import Record, Store
+
+log = logging.getLogger(__name__)
+
+#: Seconds after which what a writer has left of a record is no writer's any more.
+ABANDONED_AFTER = 3600
+#: The name of the thread that purges.
+THREAD = "beaker_bridge purge"
+
+
+def begin_purge(profile: SessionProfile) -> None:
+    """Purge in a thread of its own, where no other process does, or has within ``purge_every`` seconds.
+
+    The thread ends with its purge: none is there when a server forks, or is lost by that.
+
+    Args:
+        profile: the configuration whose store is purged.
+    """
+    every = profile.options.purge_every
+    assert every is not None
+    profile.purge_due = profile.clock() + every
+    try:
+        threading.Thread(target=_purge_in_turn, args=(profile, every), name=THREAD, daemon=True).start()
+    except RuntimeError as error:
+        log.warning("expired sessions are not purged: %s", error)
+
+
+def _purge_in_turn(profile: SessionProfile, every: int) -> None:
+    store = profile.store
+    assert store is not None
+    try:
+        with store.purge_turn(every) as is_due:
+            if is_due:
+                log.info("%d expired sessions were purged from the store %s", purge(profile), store.kind)
+    except Exception:  # a thread has nobody else who would see it
+        log.exception("the purge of the store %s failed; it is tried again in %d seconds", store.kind, every)
+
+
+def purge(profile: SessionProfile) -> int:
+    """Delete the records of sessions that are over, and what killed writers have left.
+
+    A record that a request renews meanwhile stays, as does one that cannot be read: another
+    configuration may have written it. Sessions without a timeout are never over.
+
+    Args:
+        profile: the configuration whose store is purged.
+
+    Returns:
+        How many records and files were deleted.
+
+    Raises:
+        SessionStoreError: the store cannot be reached.
+    """
+    store = profile.store
+    if store is None:
+        # Cookie sessions are in browsers.
+        return 0
+    deleted = sum(_purge_record(profile, store, session_id) for session_id in store.ids())
+    # Files have the machine's time, whatever the profile's clock says.
+    return deleted + store.sweep(time.time() - ABANDONED_AFTER)
+
+
+def _purge_record(profile: SessionProfile, store: Store, session_id: str) -> bool:
+    record = store.read(session_id)
+    return record is not None and _has_ended(profile, record) and store.swap(session_id, record, None).made
+
+
+def _has_ended(profile: SessionProfile, record: Record) -> bool:
+    try:
+        content, _ = profile.codec.decode(record.raw)
+    except DamagedRecordError:
+        return False
+    now = profile.clock()
+    if MOVED in content:
+        return bool(now >= content[MOVED])
+    return is_stub(content) or is_over(content, profile.options, now)

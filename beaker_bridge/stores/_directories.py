@@ -1,0 +1,70 @@
+"""The directories of a store in files: where they are, which option says so, and whether they can be used."""
+
+from __future__ import annotations
+
+import errno
+import os
+import tempfile
+
+from beaker_bridge.exceptions import SettingsError
+from beaker_bridge.options.table import SessionOptions
+from beaker_bridge.stores._flock import LockTimeoutError
+
+#: What a full disk says. It is no fault of the options, and sessions can be read.
+_FULL = frozenset({errno.ENOSPC, getattr(errno, "EDQUOT", None)})
+
+
+class Directories:
+    """Where the records are, and their lock files. Both can be made and written when the application starts.
+
+    Args:
+        options: the option table.
+        own: the option that names the records' directory itself; else it is below ``data_dir``.
+        below: what it is called there.
+
+    Raises:
+        SettingsError: one of them cannot be made, or not be written.
+    """
+
+    def __init__(self, options: SessionOptions, own: str, below: str) -> None:
+        self.records = getattr(options, own) or f"{options.data_dir}/{below}"
+        self.locks = options.lock_dir or f"{options.data_dir}/{below}_lock"
+        self._options = options
+        names = {self.records: own, self.locks: "lock_dir"}
+        self._names = {path: name if getattr(options, name) else "data_dir" for path, name in names.items()}
+        faults = {self._names[path]: error for path in self._names if (error := _why_not(path))}
+        if faults:
+            raise SettingsError.of([self._fault(name, error) for name, error in faults.items()])
+
+    def concerned(self, error: BaseException) -> str:
+        """Return the option that names the directory that an error is about, and its value.
+
+        Args:
+            error: what the system said; a file that it names is a session's.
+        """
+        file = self.locks if isinstance(error, LockTimeoutError) else str(getattr(error, "filename", None))
+        # One of them may be in the other.
+        place = max((path for path in self._names if file.startswith(path)), key=len, default=self.records)
+        name = self._names[place]
+        return f"{self._options.label(name)} = {getattr(self._options, name)}"
+
+    def _fault(self, name: str, error: OSError) -> SettingsError:
+        label, value = self._options.label(name), getattr(self._options, name)
+        rule = "a directory that can be made, and in which files and directories can be made"
+        return SettingsError(f"{label} must be {rule}, got {value!r}: {error.strerror}", name=name, value=value)
+
+
+def _why_not(path: str) -> OSError | None:
+    """Return why nothing can be written in a directory, or the directory not be made; None where it can.
+
+    It is not made: who starts the application, root perhaps, need not be who serves the requests.
+    """
+    place = os.path.abspath(path)
+    # A root may be missing, too: a drive of Windows.
+    while not os.path.lexists(place) and os.path.dirname(place) != place:
+        place = os.path.dirname(place)
+    try:
+        with tempfile.TemporaryFile(dir=place):
+            return None
+    except OSError as error:
+        return None if error.errno in _FULL else error

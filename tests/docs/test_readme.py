@@ -1,0 +1,200 @@
+"""Every example in README.rst is run."""
+
+import configparser
+import importlib
+import re
+import sys
+import textwrap
+from pathlib import Path
+
+import pytest
+from beaker.cache import cache_regions
+from docutils import nodes
+from docutils.core import publish_doctree
+from paste.deploy import loadapp
+from pyramid import testing
+from pyramid.interfaces import ISessionFactory
+from webtest import TestApp
+
+from beaker_bridge import set_cache_regions_from_settings
+from beaker_bridge.testing import with_session
+from tests.installations import Views, data, install
+from tests.option_table import rendered
+
+ROOT = Path(__file__).parents[2]
+README = (ROOT / "README.rst").read_text(encoding="utf-8")
+BLOCKS = {
+    name: textwrap.dedent(body)
+    for name, body in re.findall(r"\.\. code-block:: \w+\n   :name: (\w+)\n\n((?:   .*\n|\n)+)", README)
+}
+
+pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning:venusian")
+
+
+@pytest.fixture
+def load(tmp_path, monkeypatch):
+    """Return a function that writes a package ``myapp`` and an ``.ini`` file, and loads the application."""
+    monkeypatch.syspath_prepend(tmp_path)
+
+    def make(ini, **modules):
+        for name in [name for name in sys.modules if name.partition(".")[0] == "myapp"]:
+            del sys.modules[name]
+        (tmp_path / "myapp").mkdir()
+        for name, block in modules.items():
+            (tmp_path / "myapp" / f"{name}.py").write_text(BLOCKS[block])
+        importlib.invalidate_caches()
+        (tmp_path / "site.ini").write_text(BLOCKS[ini])
+        return TestApp(loadapp(f"config:{tmp_path / 'site.ini'}"))
+
+    return make
+
+
+def test_every_block_has_a_name():
+    """No example escapes the tests."""
+    assert README.count(".. code-block::") == len(BLOCKS)
+
+
+def test_the_readme_is_sound():
+    """README.rst is reStructuredText without a fault."""
+    tree = publish_doctree(README, settings_overrides={"report_level": 5, "syntax_highlight": "none"})
+
+    assert [node.astext() for node in tree.findall(nodes.system_message)] == []
+
+
+def test_the_options():
+    """The options are those of the one table: ``python -m tests.option_table`` writes them."""
+    assert rendered() in README
+
+
+def test_what_differs():
+    """Each difference from pyramid_beaker says what, why, and what to do."""
+    section = publish_doctree(README, settings_overrides={"report_level": 5, "syntax_highlight": "none"}).next_node(
+        lambda node: isinstance(node, nodes.section) and node["names"] == ["what differs from pyramid_beaker, and why"]
+    )
+    rows = [[cell.astext() for cell in row.children] for row in section.findall(nodes.row)]
+
+    assert rows[0] == ["What differs", "Why", "What to do"]
+    assert all(len(row) == 3 and all(cell.endswith(".") for cell in row) for row in rows[1:])
+
+
+def test_the_pipeline(load, tmp_path):
+    """The recommended installation counts visits, in files under ``data``."""
+    app = load("pipeline", __init__="view")
+
+    assert [app.get("/").text for _ in range(2)] == ["visit 1", "visit 2"]
+    assert list(app.cookies) == ["myapp"]
+    assert len(list((tmp_path / "data/sessions/container_file").rglob("*.cache"))) == 1
+
+
+def test_the_factory(load):
+    """The session factory alone does the same from the application's settings."""
+    app = load("settings", __init__="factory", views="view")
+
+    assert [app.get("/").text for _ in range(2)] == ["visit 1", "visit 2"]
+
+
+def test_a_subclass(load):
+    """The subclass is a session factory, and keeps the language when a session ends."""
+    app = load("settings", __init__="subclass", views="view")
+    factory = app.app.registry.getUtility(ISessionFactory)
+    session = factory(testing.DummyRequest())
+    session.update(language="eo", user="x")
+    session.invalidate()
+
+    assert [app.get("/").text for _ in range(2)] == ["visit 1", "visit 2"]
+    assert dict(session) == {"language": "eo"}
+
+
+def test_a_functional_test(load):
+    """The functional test passes as it is printed."""
+    load("pipeline", __init__="view")
+
+    exec(BLOCKS["functional"], {})
+
+
+def test_a_views_test(load):
+    """The test of a view passes as it is printed."""
+    load("pipeline", __init__="view")
+    names = {}
+    exec(BLOCKS["unittest"], names)
+
+    assert names["test_home"]() is None
+
+
+def test_what_a_dummy_session_lacks():
+    """What the README says that Pyramid's dummy lacks, it lacks; and the real one has it."""
+    (lacking,) = re.findall(r"That lacks (.*?);", README, re.DOTALL)
+    names = re.findall(r"``(\w+)", lacking)
+    real = with_session(testing.DummyRequest()).session
+
+    assert len(names) == 9
+    assert [name for name in names if hasattr(testing.DummySession(), name) or not hasattr(real, name)] == []
+
+
+def test_a_seeded_test(load):
+    """The functional test that begins with a session passes as it is printed."""
+    load("pipeline", __init__="view")
+    names = {}
+    exec(BLOCKS["seeding"], names)
+
+    assert names["test_home"]() is None
+
+
+def test_the_regions_are_forgotten():
+    """The fixture forgets the regions when a test has ended."""
+    names = {}
+    exec(BLOCKS["forgetting"], names)
+    set_cache_regions_from_settings({"cache.regions": "word", "cache.word.type": "memory"})
+    for _ in names["no_regions"].__wrapped__():
+        assert "word" in cache_regions
+
+    assert "word" not in cache_regions
+
+
+def test_the_tweens(tmp_path):
+    """The explicit list of tweens is accepted."""
+    parser = configparser.ConfigParser()
+    parser.read_string(BLOCKS["tweens"])
+    views = Views(data=data)
+    views.includes = ("pyramid_tm",)
+    app = TestApp(install("settings", {"type": "memory"}, views, **parser["app:main"]))
+
+    assert app.get("/data").text == "[]"
+
+
+def test_the_policy():
+    """The policy keeps the session after one exception, and not after another."""
+    names = {}
+    exec(BLOCKS["policy"], names)
+
+    def failing(request):
+        request.session["failed"] = request.params["with"]
+        raise {"key": KeyError, "value": ValueError}[request.params["with"]]
+
+    views = Views(data=data, failing=failing)
+    views.exception_views = {Exception: lambda request: "sorry"}
+    app = TestApp(install("settings", {"type": "memory", "cookie_on_exception": names["keep"]}, views))
+    app.get("/failing?with=value")
+    lost = app.get("/data").text
+    app.get("/failing?with=key")
+
+    assert lost == "[]"
+    assert app.get("/data").text == "[('failed', 'key')]"
+
+
+def test_what_is_its_own():
+    """``set_expiry()`` and ``exclusive()`` work as shown."""
+    names = {}
+    exec(BLOCKS["own"], names)
+    app = TestApp(install("settings", {"type": "memory"}, Views(login=names["login"], vote=names["vote"], data=data)))
+    answer = app.get("/login?user=me")
+    app.get("/vote")
+    app.get("/vote")
+
+    assert "Max-Age=2592000" in answer.headers["Set-Cookie"]
+    assert app.get("/data").text == "[('user', 'me'), ('votes', 2)]"
+
+
+def test_ci_calls_the_command_for_the_tests():
+    """``.ci/run`` runs the very command that the README prints."""
+    assert BLOCKS["tests"].strip() in (ROOT / ".ci" / "run").read_text(encoding="utf-8")

@@ -1,0 +1,545 @@
+"""Every order in which the store's operations of up to three overlapping requests can come.
+
+A request runs until it needs the store, and is then left; when its turn comes it is run again from its
+start, with the answers that it had. So a schedule needs no threads, and what two schedules have in
+common is run once: the outcomes are those of all schedules, each counted.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from copy import deepcopy
+from functools import cache
+from itertools import combinations_with_replacement, count
+from typing import Any, NamedTuple
+
+import pytest
+
+from beaker_bridge.record.codec import BareEnvelope
+from beaker_bridge.session import base as session_base
+from beaker_bridge.session import session
+from beaker_bridge.session.base import MOVED, OWN_KEYS
+from beaker_bridge.stores.base import Record, Store, Swap
+from tests.requests import NAME, START, Request, profile_of
+
+# Millions of schedules of one and the same logic.
+pytestmark = [pytest.mark.once, pytest.mark.slow]
+
+#: The id in the cookie of every request, and what stands under it at first.
+OLD = "0" * 31 + "f"
+BASE = {"name": "base", "a": "base", "b": "base", "n": {"y": "base"}, "_f_": ["old"]}
+TIMEOUT = 30
+#: The second at which a request comes: before its access time is to be renewed, or when it is.
+FRESH, DUE = 1, 5
+#: The second at which a session that nobody has renewed is over.
+LATE = TIMEOUT + 1
+
+
+# -- What a request does: one function a kind ----------------------------------------------------------
+
+
+def read(mapping: Any, number: int) -> None:
+    dict(mapping)
+
+
+def write(mapping: Any, number: int) -> None:
+    mapping["a"] = number
+
+
+def write_another(mapping: Any, number: int) -> None:
+    mapping["b"] = number
+
+
+def change_nested(mapping: Any, number: int) -> None:
+    mapping.setdefault("n", {})[str(number)] = number
+
+
+def flash(mapping: Any, number: int) -> None:
+    # As flash() does; all messages are equal: two of them are two.
+    mapping.setdefault("_f_", []).append("new")
+
+
+def pop(mapping: Any, number: int) -> None:
+    mapping.pop("_f_", None)
+
+
+def clear(mapping: Any, number: int) -> None:
+    mapping.clear()
+
+
+def invalidate(mapping: Any, number: int) -> None:
+    mapping.invalidate()
+
+
+def regenerate(mapping: Any, number: int) -> None:
+    mapping.regenerate_id()
+    mapping["user"] = number
+
+
+def expire(mapping: Any, number: int) -> None:
+    """Only come late."""
+
+
+def count_exclusively(mapping: Any, number: int) -> None:
+    with mapping.exclusive():
+        mapping["count"] = mapping.get("count", 0) + 1
+
+
+KINDS = (read, write, write_another, change_nested, flash, pop, clear, invalidate, regenerate, expire)
+ALL_KINDS = (*KINDS, count_exclusively)
+# Which of them is named first makes no difference: all orders of their operations are explored.
+PAIRS = tuple(combinations_with_replacement(ALL_KINDS, 2))
+TRIPLES = tuple(combinations_with_replacement(ALL_KINDS, 3))
+QUADRUPLES = tuple(combinations_with_replacement(KINDS, 4))
+#: What ends a session, or moves it.
+ENDS = frozenset({invalidate, regenerate, expire})
+
+
+def second_of(kind: Any, usual: int) -> int:
+    return LATE if kind is expire else usual
+
+
+# -- The store: each operation is a step -------------------------------------------------------------
+
+
+class Suspended(BaseException):
+    """The request waits for its turn at the store; no error, and nobody may catch it as one."""
+
+
+class SteppedStore(Store):
+    """A store that answers from a record of answers, and suspends its request where that ends."""
+
+    kind = "stepped"
+    envelope = BareEnvelope
+
+    def __init__(self, answers: tuple[Any, ...]) -> None:
+        self._answers = iter(answers)
+        self.next: tuple[Any, ...] | None = None
+
+    def read(self, session_id: str) -> Record | None:
+        return self._step("read", session_id)
+
+    def swap(self, session_id: str, record: Record | None, new: bytes | None, expires_in: float | None = None) -> Swap:
+        return self._step("swap", session_id, record, new)
+
+    @contextmanager
+    def lock(self, session_id: str, timeout: float) -> Iterator[None]:
+        self._step("lock", session_id)
+        try:
+            yield
+        finally:
+            self._step("unlock", session_id)
+
+    def _step(self, *operation: Any) -> Any:
+        if self.next is not None:
+            # It is being left: what its blocks do on the way out is not done.
+            return None
+        for answer in self._answers:
+            return answer
+        self.next = operation
+        raise Suspended
+
+
+class State(NamedTuple):
+    """What stands in the store, the ids that it ever knew, and who holds which lock."""
+
+    records: frozenset[tuple[str, bytes]]
+    known: frozenset[str]
+    locked: frozenset[str] = frozenset()
+
+    def can(self, operation: tuple[Any, ...]) -> bool:
+        """Say whether an operation need not wait."""
+        return operation[0] != "lock" or operation[1] not in self.locked
+
+    def do(self, operation: tuple[Any, ...]) -> tuple[State, Any]:
+        """Return the state after an operation, and its answer: the contract of ``Store``."""
+        name, session_id, *arguments = operation
+        if name == "lock":
+            return self._replace(locked=self.locked | {session_id}), None
+        if name == "unlock":
+            return self._replace(locked=self.locked - {session_id}), None
+        records = dict(self.records)
+        found = Record(records[session_id]) if session_id in records else None
+        if name == "read":
+            return self, found
+        return self._swap(records, session_id, found, *arguments)
+
+    def _swap(
+        self, records: dict[str, bytes], session_id: str, found: Record | None, record: Record | None, new: bytes | None
+    ) -> tuple[State, Swap]:
+        if (found.raw if found else None) == new:
+            return self, Swap(True, found)
+        if found != record:
+            return self, Swap(False, found)
+        if new is None:
+            del records[session_id]
+            return self._replace(records=frozenset(records.items())), Swap(True, None)
+        assert found or session_id not in self.known, f"{session_id} is back from the dead, or adopted"
+        records[session_id] = new
+        return State(frozenset(records.items()), self.known | {session_id}, self.locked), Swap(True, Record(new))
+
+
+# -- The scheduler -----------------------------------------------------------------------------------
+
+
+class Outcome(NamedTuple):
+    """What a request came to: whether it sends a cookie, and the id in it; none makes the browser forget."""
+
+    sends: bool
+    cookie: str | None
+    #: Whether it knows that its changes are not saved, since the session ended or moved.
+    unsaved: bool
+
+
+class Turn(NamedTuple):
+    """A request that waits for its turn: the answers that it had, and what it does next."""
+
+    answers: tuple[Any, ...]
+    next: tuple[Any, ...] | Outcome
+
+
+class Schedules:
+    """Explores all schedules of some requests.
+
+    Args:
+        kinds: what each request does.
+        second: the second at which the requests come that are not late.
+        alive: whether the session that they name exists.
+    """
+
+    def __init__(self, kinds: tuple[Any, ...], second: int, *, alive: bool = True) -> None:
+        self.kinds = kinds
+        self.second = second
+        #: What the store holds at the end, and what the requests came to.
+        self.finals: set[tuple[State, tuple[Outcome, ...]]] = set()
+        self._counts: dict[Any, int] = {}
+        records = {OLD: _record(BASE)} if alive else {}
+        turns = tuple(self._advance(number, ()) for number in range(len(kinds)))
+        #: How many schedules there are.
+        self.number = self._explore(State(frozenset(records.items()), frozenset({OLD})), turns)
+        self._counts.clear()
+
+    def _advance(self, number: int, answers: tuple[Any, ...]) -> Turn:
+        return _advance(self.kinds[number], number, self.second, answers)
+
+    def _explore(self, state: State, turns: tuple[Turn, ...]) -> int:
+        """Return the number of schedules from here."""
+        key = state, turns
+        if key not in self._counts:
+            waiting = [number for number, turn in enumerate(turns) if not isinstance(turn.next, Outcome)]
+            ready = [number for number in waiting if state.can(turns[number].next)]
+            assert ready or not waiting, f"{[turns[number].next for number in waiting]} wait for one another"
+            if not waiting:
+                self.finals.add((state, tuple(turn.next for turn in turns)))
+            self._counts[key] = sum(self._take_turn(state, turns, number) for number in ready) or 1
+        return self._counts[key]
+
+    def _take_turn(self, state: State, turns: tuple[Turn, ...], number: int) -> int:
+        after, answer = state.do(turns[number].next)
+        turn = self._advance(number, (*turns[number].answers, answer))
+        return self._explore(after, (*turns[:number], turn, *turns[number + 1 :]))
+
+
+_profile = profile_of(timeout=TIMEOUT, clock=lambda: START)
+
+
+def _record(content: dict[str, Any]) -> bytes:
+    times = {"_creation_time": START, "_accessed_time": START}
+    return _profile.codec.seal(_profile.codec.serialize({**content, **times}))
+
+
+@cache
+def _advance(kind: Any, number: int, second: int, answers: tuple[Any, ...]) -> Turn:
+    """Run a request from its start until it needs an answer more than it has."""
+    _profile.store = store = SteppedStore(answers)
+    _profile.clock = lambda: START + second_of(kind, second)
+    _ids.begin(number)
+    try:
+        request = Request(_profile, f"{NAME}={OLD}")
+        request.loaded._writer = f"{number:08x}"
+        kind(request.session, number)
+        request.commit()
+    except Suspended:
+        return Turn(answers, store.next)
+    # Nobody may answer before the store has: it would be another outcome in another order.
+    assert next(store._answers, None) is None
+    return Turn(answers, _outcome(request))
+
+
+def _outcome(request: Request) -> Outcome:
+    header, unsaved = request.set_cookie, request.loaded._unsaved
+    if header is None:
+        return Outcome(False, None, unsaved)
+    return Outcome(True, None if "Max-Age=0" in header else header.split(";")[0].partition("=")[2], unsaved)
+
+
+class _Ids:
+    """New ids: the same ones each time that a request is run again."""
+
+    def begin(self, number: int) -> None:
+        self._numbers = (f"{number + 1:x}{nth:031x}" for nth in count())
+
+    def __call__(self) -> str:
+        return next(self._numbers)
+
+
+_ids = _Ids()
+
+
+# -- One after the other: a model that shares nothing with the product --------------------------------
+
+
+class Moved:
+    """What the model keeps under an id that has moved."""
+
+
+class ModelSession(dict):
+    """A session of the model."""
+
+    rotated = False
+
+    def regenerate_id(self) -> None:
+        self.rotated = True
+
+    @contextmanager
+    def exclusive(self) -> Iterator[None]:
+        yield
+
+
+class Model(NamedTuple):
+    """The store after requests that did not overlap, or only with the end of their session.
+
+    ``records`` holds content and access time; ``snapshots`` is what the first session held at any time;
+    ``unsaved`` is whose changes are not saved.
+    """
+
+    second: int
+    records: dict[str, Any]
+    snapshots: tuple[dict[str, Any], ...]
+    browser: str | None = OLD
+    unsaved: frozenset[int] = frozenset()
+
+    def ways(self, kind: Any, number: int) -> Iterator[Model]:
+        """Yield what a request may come to: with the first cookie, or with what the browser has by now."""
+        yield self._run(kind, number, OLD)
+        if self.browser != OLD:
+            yield self._run(kind, number, self.browser)
+        end = self.records.get(OLD)
+        if self.snapshots and end in (None, Moved):
+            # It began before the session ended or moved, and would commit after that: nothing is saved.
+            yield self._dropped(number)
+            if kind is regenerate and end is Moved:
+                # But a login that overlaps another one keeps what it began with, under an id of its own.
+                for snapshot in self.snapshots:
+                    yield self._change(kind, number, OLD, (snapshot, second_of(kind, self.second)))
+
+    def _run(self, kind: Any, number: int, cookie: str | None) -> Model:
+        now = second_of(kind, self.second)
+        found = self.records.get(cookie)
+        if found not in (None, Moved) and now - found[1] > TIMEOUT:
+            return self._without(cookie)._change(kind, number, cookie, None)
+        if kind is invalidate:
+            return (self if found is Moved else self._without(cookie))._replace(browser=None)
+        if found is Moved and kind is not regenerate:
+            return self._dropped(number)
+        return self._change(kind, number, cookie, None if found is Moved else found)
+
+    def _dropped(self, number: int) -> Model:
+        return self._replace(unsaved=self.unsaved | {number})
+
+    def _without(self, cookie: str | None) -> Model:
+        return self._replace(records={name: record for name, record in self.records.items() if name != cookie})
+
+    def _change(self, kind: Any, number: int, cookie: str | None, found: Any) -> Model:
+        now = second_of(kind, self.second)
+        before, accessed = found or ({}, now)
+        session = ModelSession(deepcopy(before))
+        kind(session, number)
+        if not (found or session):
+            return self
+        records = dict(self.records)
+        if not found or session.rotated:
+            if found:
+                records[cookie] = Moved
+            cookie, accessed = f"{number} after {cookie}", now
+        renewed = now if now - accessed >= TIMEOUT / 10 else accessed
+        records[cookie] = dict(session), renewed
+        snapshots = (*self.snapshots, dict(session)) if cookie == OLD else self.snapshots
+        return self._replace(records=records, snapshots=snapshots, browser=cookie)
+
+
+def live(contents: Any) -> tuple[str, ...]:
+    """Return the contents of sessions in a form that can be compared."""
+    return tuple(sorted(json.dumps(content, sort_keys=True) for content in contents))
+
+
+def changers(kinds: tuple[Any, ...], numbers: Iterable[int]) -> tuple[int, ...]:
+    """Return those of some requests that change something which can be saved or not."""
+    return tuple(number for number in numbers if kinds[number] not in (read, expire, invalidate))
+
+
+def one_after_the_other(schedules: Schedules, *, alive: bool = True) -> set[tuple[Any, ...]]:
+    """Return what the store may hold after the same requests, one after the other, and who is not saved."""
+    outcomes = set()
+
+    def run(model: Model, waiting: tuple[int, ...]) -> None:
+        if not waiting:
+            contents = live(record[0] for record in model.records.values() if record is not Moved)
+            outcomes.add((contents, changers(schedules.kinds, sorted(model.unsaved))))
+        for number in waiting:
+            for after in model.ways(schedules.kinds[number], number):
+                run(after, tuple(other for other in waiting if other != number))
+
+    records, snapshots = ({OLD: (BASE, 0)}, (BASE,)) if alive else ({}, ())
+    run(Model(schedules.second, records, snapshots), tuple(range(len(schedules.kinds))))
+    return outcomes
+
+
+# -- The laws ----------------------------------------------------------------------------------------
+
+
+@pytest.fixture(autouse=True)
+def _known_ids(monkeypatch):
+    """Give new ids in a known order: a request that is run again must do the same."""
+    monkeypatch.setattr(session_base, "new_id", _ids)
+
+
+@pytest.fixture(params=[FRESH, DUE], ids=["fresh", "due"])
+def second(request):
+    """Return when the requests come: nothing is to be renewed, or each of them renews the access time."""
+    return request.param
+
+
+@cache
+def explored(kinds: tuple[Any, ...], second: int) -> Schedules:
+    return Schedules(kinds, second)
+
+
+def sessions(state: State) -> dict[str, dict[str, Any]]:
+    """Return the sessions that live, by their ids."""
+    records = {name: _profile.codec.decode(raw)[0] for name, raw in state.records}
+    return {
+        name: {key: value for key, value in record.items() if key not in OWN_KEYS}
+        for name, record in records.items()
+        if MOVED not in record
+    }
+
+
+def check_orders(schedules: Schedules, *, alive: bool = True) -> None:
+    expected = one_after_the_other(schedules, alive=alive)
+    for state, outcomes in schedules.finals:
+        unsaved = changers(schedules.kinds, [number for number, outcome in enumerate(outcomes) if outcome.unsaved])
+
+        assert (live(sessions(state).values()), unsaved) in expected, [kind.__name__ for kind in schedules.kinds]
+        assert not state.locked
+
+
+def tell(capsys, number: int, sets: tuple[Any, ...]) -> None:
+    with capsys.disabled():
+        print(f"\n{number:,} schedules of {len(sets)} sets of {len(sets[0])} requests")  # noqa: T201 -- it is asked for
+
+
+@pytest.mark.parametrize("sets", [PAIRS, TRIPLES], ids=["pairs", "triples"])
+def test_each_outcome_is_that_of_some_order(sets, second, capsys):
+    """In whatever order the store's operations come, it holds what the same requests make one after the other."""
+    number = 0
+    for kinds in sets:
+        check_orders(explored(kinds, second))
+        number += explored(kinds, second).number
+
+    assert number > len(sets)
+    tell(capsys, number, sets)
+
+
+@pytest.mark.soak
+def test_each_outcome_of_four_requests_is_that_of_some_order(second, capsys):
+    """The same holds of four requests, of which one may lose so often that it queues on the lock."""
+    number = 0
+    for kinds in QUADRUPLES:
+        schedules = Schedules(kinds, second)
+        check_orders(schedules)
+        number += schedules.number
+
+    tell(capsys, number, QUADRUPLES)
+
+
+def test_nothing_is_lost_that_only_one_side_changed(second):
+    """Where no request ends the session, each key that one of them changed has its value; no message is lost."""
+    for kinds in (*PAIRS, *TRIPLES):
+        # What a clear() takes along, and what not, is in the orders.
+        if {clear, *ENDS} & {*kinds}:
+            continue
+        for state, _outcomes in explored(kinds, second).finals:
+            (kept,) = sessions(state).values()
+
+            assert kept["name"] == "base"
+            assert kept["a"] in _numbers(kinds, write)
+            assert kept["b"] in _numbers(kinds, write_another)
+            changed = {str(number): number for number in _numbers(kinds, change_nested) if number != "base"}
+            assert kept["n"] == {"y": "base", **changed}
+            assert kept.get("count", 0) == kinds.count(count_exclusively)
+            if pop not in kinds:
+                assert kept["_f_"] == ["old"] + ["new"] * kinds.count(flash)
+            else:
+                assert "old" not in kept.get("_f_", [])
+
+
+def _numbers(kinds: tuple[Any, ...], wanted: Any) -> list[Any]:
+    """Return which requests are of a kind; none: what was there before."""
+    return [number for number, kind in enumerate(kinds) if kind is wanted] or ["base"]
+
+
+def test_nobody_is_logged_out_by_a_login(second):
+    """Whichever response comes last, the browser's cookie opens a session in which somebody is logged in."""
+    for kinds in (*PAIRS, *TRIPLES):
+        if regenerate in kinds and not {invalidate, expire} & {*kinds}:
+            for state, outcomes in explored(kinds, second).finals:
+                cookies = [outcome.cookie for outcome in outcomes if outcome.sends]
+
+                assert cookies
+                assert all("user" in sessions(state)[cookie] for cookie in cookies)
+
+
+def test_a_cookie_that_is_sent_opens_a_session(second):
+    """No cookie is sent for a session that was not stored, or that its own request had to take back."""
+    for kinds in (*PAIRS, *TRIPLES):
+        for state, outcomes in explored(kinds, second).finals:
+            assert all(outcome.cookie in sessions(state) for outcome in outcomes if outcome.cookie is not None)
+
+
+def test_nobody_else_is_sent_a_cookie(second):
+    """A request that neither begins, ends nor moves a session sends no cookie, whatever overlaps it."""
+    for kinds in (*PAIRS, *TRIPLES):
+        if not ENDS & {*kinds}:
+            for _state, outcomes in explored(kinds, second).finals:
+                assert not any(outcome.sends for outcome in outcomes)
+
+
+def test_no_session_comes_back(second):
+    """After a logout nothing opens what the session held, unless a login had moved it before."""
+    for kinds in (*PAIRS, *TRIPLES):
+        if invalidate in kinds:
+            for state, _outcomes in explored(kinds, second).finals:
+                assert OLD not in sessions(state)
+                assert regenerate in kinds or not any("name" in content for content in sessions(state).values())
+
+
+def test_no_id_is_adopted(second):
+    """An id that the store does not know is given to no session, whatever the requests do."""
+    for kinds in (*PAIRS, *TRIPLES):
+        schedules = Schedules(kinds, second, alive=False)
+        check_orders(schedules, alive=False)
+
+        assert all(OLD not in dict(state.records) for state, _outcomes in schedules.finals)
+
+
+@pytest.mark.parametrize("free_tries", [0, 1])
+def test_those_who_queue_on_the_lock_wait_for_one_another_in_turn(free_tries, second, monkeypatch):
+    """Where every writer queues on the store's lock, the outcomes are the same, and nobody waits for ever."""
+    monkeypatch.setattr(session, "FREE_TRIES", free_tries)
+    _advance.cache_clear()
+    for kinds in (*PAIRS, *TRIPLES):
+        check_orders(Schedules(kinds, second))
+    _advance.cache_clear()

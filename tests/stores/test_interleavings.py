@@ -1,0 +1,507 @@
+"""Two requests of one session that overlap in a chosen way, on every store."""
+
+from __future__ import annotations
+
+import pytest
+
+from beaker_bridge.exceptions import BeakerBridgeError, SessionStoreError
+from beaker_bridge.session.base import MOVED
+from beaker_bridge.session.session import MOVED_FOR
+from tests.requests import STORES, Browser, Clock, Request, content, options_of, profile_of, stored, watched
+
+pytestmark = pytest.mark.usefixtures("clean_up")
+
+TIMEOUT = 1000
+
+
+@pytest.fixture(params=STORES)
+def options(request, tmp_path):
+    """Return the options of each store in turn."""
+    return {**options_of(request, tmp_path), "timeout": TIMEOUT, "store_timeout": 30}
+
+
+@pytest.fixture
+def clock():
+    return Clock()
+
+
+@pytest.fixture
+def profile(options, clock):
+    return profile_of(**options, clock=clock)
+
+
+@pytest.fixture
+def clean_up(profile):
+    yield
+    profile.store.close()
+
+
+@pytest.fixture
+def browser(profile):
+    """Return the browser whose session the requests share."""
+    browser = Browser(profile)
+    browser.write(name="base", cart={"apples": 1, "deep": {"x": 1}}, _f_=["old"])
+    return browser
+
+
+@pytest.fixture
+def kept(profile, browser):
+    """Return what reads the session as the store has it."""
+    session_id = browser.id
+    return lambda: content(stored(profile, session_id))
+
+
+# -- Readers and writers -----------------------------------------------------------------------------
+
+
+def test_a_reader_does_not_overwrite_a_writer(browser, kept, clock):
+    """A request that only read leaves another's write alone, also where its access time was due."""
+    clock.now += TIMEOUT - 1
+    reader, writer = browser.begin(), browser.begin()
+    dict(reader.session)
+    writer.session["a"] = 1
+    browser.end(writer)
+    browser.end(reader)
+
+    assert kept()["a"] == 1
+
+
+def test_a_writer_finds_its_session_after_a_readers_touch(browser, kept, clock):
+    """A write is not lost to a request that has renewed the access time meanwhile."""
+    clock.now += TIMEOUT - 1
+    reader, writer = browser.begin(), browser.begin()
+    writer.session["a"] = 1
+    browser.end(reader)
+    browser.end(writer)
+
+    assert kept()["a"] == 1
+
+
+def test_writers_of_different_keys_both_last(browser, kept):
+    """Of two requests that set different keys, neither is lost, and the second one tells of the merge."""
+    one, other = browser.begin(), browser.begin()
+    one.session["a"] = 1
+    other.session["b"] = 2
+    del other.session["name"]
+    browser.end(one)
+    browser.end(other)
+
+    assert kept() == {"a": 1, "b": 2, "cart": {"apples": 1, "deep": {"x": 1}}, "_f_": ["old"]}
+    assert one.told == []
+    assert other.told == [("SessionMerged", kept())]
+
+
+def test_of_the_same_key_the_later_commit_wins(browser, kept):
+    """Two values of one key cannot both last: the later commit's does."""
+    one, other = browser.begin(), browser.begin()
+    other.session["a"] = "first commit"
+    one.session["a"] = "second commit"
+    browser.end(other)
+    browser.end(one)
+
+    assert kept()["a"] == "second commit"
+
+
+def test_nested_dicts_are_merged_at_any_depth(browser, kept):
+    """Changes of different keys of one nested dict are both kept."""
+    one, other = browser.begin(), browser.begin()
+    one.session["cart"]["pears"] = 2
+    one.session["cart"]["deep"]["y"] = 2
+    del other.session["cart"]["apples"]
+    other.session["cart"]["deep"]["z"] = 3
+    browser.end(one)
+    browser.end(other)
+
+    assert kept()["cart"] == {"pears": 2, "deep": {"x": 1, "y": 2, "z": 3}}
+
+
+@pytest.mark.parametrize(("message", "another"), [("saved", "sent"), ("saved", "saved")])
+def test_no_flash_message_is_lost(browser, kept, message, another):
+    """Two messages of two requests are two, also where they are equal."""
+    one, other = browser.begin(), browser.begin()
+    one.session.flash(message)
+    other.session.flash(another)
+    browser.end(one)
+    browser.end(other)
+
+    assert kept()["_f_"] == ["old", message, another]
+
+
+def test_three_equal_messages_are_three(browser, kept):
+    """Two losers that merge the same way do not take each other's record for their own."""
+    requests = [browser.begin() for _ in range(3)]
+    for request in requests:
+        request.session.flash("saved")
+    for request in requests:
+        browser.end(request)
+
+    assert kept()["_f_"] == ["old", "saved", "saved", "saved"]
+
+
+@pytest.mark.parametrize("pops_first", [True, False])
+def test_a_popped_message_stays_popped_and_a_new_one_stays(browser, kept, pops_first):
+    """A message that one request shows is gone, and one that another adds meanwhile is not."""
+    shows, adds = browser.begin(), browser.begin()
+    popped = shows.session.pop_flash()
+    adds.session.flash("new")
+    for request in (shows, adds) if pops_first else (adds, shows):
+        browser.end(request)
+
+    assert popped == ["old"]
+    assert kept()["_f_"] == ["new"]
+
+
+def test_a_writer_that_loses_three_times_queues_and_is_merged(profile, browser, kept):
+    """After three lost swaps a request takes the store's lock; nothing of the others' is lost."""
+    store = watched(profile)
+    slow = browser.begin()
+    slow.session["slow"] = True
+    for nth in range(1, 5):
+        # The watched swap before which it happens is the slow one's; each other one has one of its own.
+        store.before_swap[2 * nth - 1] = lambda nth=nth: browser.write(**{f"other{nth}": nth})
+    store.calls.clear()
+    browser.end(slow)
+
+    assert store.calls.count("lock") == 1
+    assert kept().items() >= {"slow": True, "other1": 1, "other2": 2, "other3": 3, "other4": 4}.items()
+
+
+# -- The end of a session ----------------------------------------------------------------------------
+
+
+def test_a_logout_holds_against_a_slow_writer(browser, profile):
+    """A request that was under way at the logout does not bring the session back, and sends no cookie."""
+    session_id = browser.id
+    slow, logout = browser.begin(), browser.begin()
+    slow.session["a"] = 1
+    logout.session.invalidate()
+    browser.end(logout)
+    browser.end(slow)
+
+    assert stored(profile, session_id) is None
+    assert slow.set_cookie is None
+    assert browser.read() == {}
+
+
+def test_a_logout_takes_a_writers_changes_along(browser, profile):
+    """A session that was written meanwhile is deleted all the same; the event has its last data."""
+    session_id = browser.id
+    writer, logout = browser.begin(), browser.begin()
+    writer.session["a"] = 1
+    logout.session.invalidate()
+    browser.end(writer)
+    browser.end(logout)
+
+    assert stored(profile, session_id) is None
+    assert [(name, data["a"]) for name, data in logout.told] == [("SessionInvalidated", 1)]
+
+
+def test_two_logouts_are_one(browser, profile):
+    """Two requests may delete the same session; neither fails."""
+    session_id = browser.id
+    one, other = browser.begin(), browser.begin()
+    one.session.invalidate()
+    other.session.delete()
+    browser.end(one)
+    browser.end(other)
+
+    assert stored(profile, session_id) is None
+    assert browser.cookie == ""
+
+
+def test_what_expires_meanwhile_does_not_come_back(browser, profile, clock):
+    """A slow request does not write over the end of its session."""
+    session_id = browser.id
+    slow = browser.begin()
+    slow.session["a"] = 1
+    clock.now += TIMEOUT + 1
+    late = browser.end(browser.begin())
+    browser.end(slow)
+
+    assert late.told == [("SessionExpired", {"name": "base", "cart": {"apples": 1, "deep": {"x": 1}}, "_f_": ["old"]})]
+    assert stored(profile, session_id) is None
+    assert slow.set_cookie is None
+
+
+def test_a_renewal_that_comes_before_the_expiry_counts(browser, profile, clock, kept):
+    """Where another request renews the session before it is deleted as expired, it is not expired."""
+    clock.now += TIMEOUT - 1
+    writer = browser.begin()
+    writer.session["a"] = 1
+    store = watched(profile)
+    store.before_swap[1] = lambda: browser.end(writer)
+    clock.now += 2
+    late = browser.begin()
+
+    assert late.session["a"] == 1
+    assert late.told == []
+    assert kept()["a"] == 1
+
+
+# -- Logins ------------------------------------------------------------------------------------------
+
+
+def login(browser, name):
+    request = browser.begin()
+    request.session.regenerate_id()
+    request.session["user"] = name
+    return request
+
+
+def test_a_login_takes_the_session_to_a_new_id(browser, profile):
+    """After a login the session is under a new id, and under the old one is a marker without data."""
+    old = browser.id
+    browser.end(login(browser, "ada"))
+
+    assert browser.id != old
+    assert browser.read()["user"] == "ada"
+    assert content(stored(profile, old)) == {}
+    assert MOVED in stored(profile, old)
+
+
+@pytest.mark.parametrize("reader_first", [True, False])
+def test_a_reader_does_not_log_out_who_logs_in(browser, clock, reader_first):
+    """A reader that overlaps a login sends no cookie, whichever of them ends first."""
+    clock.now += TIMEOUT - 1
+    reader, entry = browser.begin(), login(browser, "ada")
+    dict(reader.session)
+    for request in (reader, entry) if reader_first else (entry, reader):
+        browser.end(request)
+
+    assert reader.set_cookie is None
+    assert browser.read()["user"] == "ada"
+
+
+@pytest.mark.parametrize("begun_before", [True, False])
+def test_a_writer_with_the_old_cookie_is_not_let_in(browser, profile, begun_before):
+    """What the old id brings after a login is not saved anywhere: who knew it is not who has logged in."""
+    old = browser.cookie
+    writer = browser.begin() if begun_before else None
+    browser.end(login(browser, "ada"))
+    writer = writer or Request(profile, old)
+    writer.session["a"] = 1
+    browser.end(writer)
+
+    assert writer.set_cookie is None
+    assert "a" not in browser.read()
+    assert browser.read()["user"] == "ada"
+
+
+@pytest.mark.parametrize("swap", [1, 2])
+def test_a_write_that_comes_before_the_old_id_is_left_is_moved_along(browser, profile, swap):
+    """A write under the old id is kept, also where it comes between the login's two swaps."""
+    old = browser.cookie
+    entry = login(browser, "ada")
+
+    def write():
+        writer = Request(profile, old)
+        writer.session["a"] = 1
+        writer.commit()
+
+    watched(profile).before_swap[swap] = write
+    browser.end(entry)
+
+    assert browser.read() == {"a": 1, "user": "ada", "name": "base", "_f_": ["old"]} | {"cart": browser.read()["cart"]}
+    assert [name for name, _data in entry.told] == ["SessionMerged"]
+
+
+@pytest.mark.parametrize("overlapping", [True, False])
+def test_a_second_login_has_an_id_of_its_own(browser, profile, overlapping):
+    """Of a login that is clicked twice, each response has a cookie that opens a session with the login in it."""
+    tab = Browser(profile)
+    tab.cookie = browser.cookie
+    second = login(tab, "ada") if overlapping else None
+    browser.end(login(browser, "ada"))
+    tab.end(second or login(tab, "ada"))
+
+    assert browser.cookie != tab.cookie
+    assert browser.read()["user"] == "ada"
+    assert tab.read()["user"] == "ada"
+
+
+@pytest.mark.parametrize("swap", [1, 2])
+def test_a_logout_before_a_login_is_done_holds(browser, profile, swap):
+    """A session that is logged out while a login moves it lives on under neither id."""
+    old = browser.cookie
+    entry = login(browser, "ada")
+
+    def log_out():
+        logout = Request(profile, old)
+        logout.session.invalidate()
+        logout.commit()
+
+    watched(profile).before_swap[swap] = log_out
+    new = entry.session.id
+    entry.commit()
+
+    assert stored(profile, new) is None
+    assert stored(profile, browser.id) is None
+    assert entry.set_cookie is None
+    assert entry.told == []
+
+
+def test_the_marker_is_gone_after_its_time(browser, profile, clock):
+    """The first request with the old id after the marker's time removes it, and begins anew."""
+    old, old_id = browser.cookie, browser.id
+    browser.end(login(browser, "ada"))
+    clock.now += MOVED_FOR
+    late = Request(profile, old)
+    late.commit()
+
+    assert stored(profile, old_id) is None
+    assert late.session.new
+    assert late.session.id != old_id
+    assert late.told == []
+
+
+# -- New sessions, and answers that are lost ---------------------------------------------------------
+
+
+def test_two_first_requests_are_two_sessions(profile):
+    """Requests without a cookie begin sessions that know nothing of each other."""
+    browser = Browser(profile)
+    one, other = browser.begin(), browser.begin()
+    one.session["a"] = 1
+    other.session["b"] = 2
+    first, second = Browser(profile), Browser(profile)
+    first.end(one)
+    second.end(other)
+
+    assert first.read() == {"a": 1}
+    assert second.read() == {"b": 2}
+
+
+def test_a_first_write_that_is_made_twice_is_one(profile):
+    """A second commit of a new session writes nothing, and what is changed between goes into the same record."""
+    request = Request(profile)
+    request.session["a"] = 1
+    store = watched(profile)
+    request.commit().commit()
+    request.session["b"] = 2
+    request.commit()
+
+    assert store.calls == ["swap", "swap"]
+    assert content(stored(profile, request.session.id)) == {"a": 1, "b": 2}
+
+
+def _lose_answer():
+    raise SessionStoreError("the connection broke before the answer came")
+
+
+@pytest.mark.parametrize("encrypted", [False, True])
+@pytest.mark.parametrize("new", [False, True])
+def test_an_answer_that_is_lost_doubles_no_message(options, clock, new, encrypted):
+    """A commit whose answer was lost can be tried again: a message that was written is not written twice."""
+    keys = {"encrypt_key": "e" * 32, "validate_key": "v" * 32} if encrypted else {}
+    profile = profile_of(**options, **keys, clock=clock)
+    browser = Browser(profile)
+    if not new:
+        browser.write(name="base")
+    request = browser.begin()
+    request.session.flash("saved")
+    store = watched(profile)
+    store.after_swap[1] = _lose_answer
+    with pytest.raises(SessionStoreError):
+        request.commit()
+    assert request.set_cookie is None
+    browser.end(request)
+
+    assert browser.read()["_f_"] == ["saved"]
+    assert store.calls[:2] == ["swap", "swap"]
+    profile.store.close()
+
+
+@pytest.mark.parametrize("encrypted", [False, True])
+@pytest.mark.parametrize("new", [False, True])
+def test_what_is_changed_after_a_lost_answer_joins_what_was_written(options, clock, new, encrypted):
+    """A request finds what it has itself written, and goes on from there."""
+    keys = {"encrypt_key": "e" * 32, "validate_key": "v" * 32} if encrypted else {}
+    profile = profile_of(**options, **keys, clock=clock)
+    browser = Browser(profile)
+    if not new:
+        browser.write(name="base")
+    request = browser.begin()
+    request.session.flash("saved")
+    watched(profile).after_swap[1] = _lose_answer
+    with pytest.raises(SessionStoreError):
+        request.commit()
+    request.session.flash("sent")
+    browser.end(request)
+
+    assert browser.read()["_f_"] == ["saved", "sent"]
+    assert request.told == []
+    profile.store.close()
+
+
+def test_a_logout_whose_answer_is_lost_can_be_tried_again(browser, profile):
+    """A delete that was made finds nothing the second time, and is done."""
+    session_id = browser.id
+    logout = browser.begin()
+    logout.session.invalidate()
+    watched(profile).after_swap[1] = _lose_answer
+    with pytest.raises(SessionStoreError):
+        logout.commit()
+    browser.end(logout)
+
+    assert stored(profile, session_id) is None
+    assert browser.cookie == ""
+
+
+@pytest.mark.parametrize("swap", [1, 2])
+@pytest.mark.parametrize("made", [True, False])
+def test_a_login_whose_answer_is_lost_can_be_tried_again(browser, profile, swap, made):
+    """Neither of a login's two swaps is harmed by a second try; the cookie comes with the one that succeeds."""
+    old = browser.id
+    entry = login(browser, "ada")
+    store = watched(profile)
+    (store.after_swap if made else store.before_swap)[swap] = _lose_answer
+    with pytest.raises(SessionStoreError):
+        entry.commit()
+    assert entry.set_cookie is None
+    browser.end(entry)
+
+    assert browser.read()["user"] == "ada"
+    assert content(stored(profile, old)) == {}
+
+
+# -- One step ----------------------------------------------------------------------------------------
+
+
+def test_exclusive_blocks_see_one_anothers_changes(browser, kept):
+    """What two requests read, change and write as one step is counted twice."""
+    one, other = browser.begin(), browser.begin()
+    for request in (one, other):
+        with request.session.exclusive():
+            request.session["count"] = request.session.get("count", 0) + 1
+    browser.end(one)
+    browser.end(other)
+
+    assert kept()["count"] == 2
+
+
+def test_an_exclusive_block_excludes_another_one(browser, options, clock):
+    """Who finds the lock held gives up after its time, with what the request had unharmed."""
+    impatient = Browser(profile_of(**{**options, "store_timeout": 0.05}, clock=clock))
+    impatient.cookie = browser.cookie
+    holder, waiter = browser.begin(), impatient.begin()
+    waiter.session["mine"] = 1
+    with (
+        holder.session.exclusive(),
+        pytest.raises(BeakerBridgeError, match="held the session's lock"),
+        waiter.session.exclusive(),
+    ):
+        pytest.fail("two blocks at once")
+    impatient.end(waiter)
+
+    assert browser.read()["mine"] == 1
+    impatient.profile.store.close()
+
+
+def test_ordinary_writers_do_not_wait_for_an_exclusive_block(browser, kept):
+    """A write that needs no step of its own goes past an exclusive block, and is kept beside it."""
+    holder = browser.begin()
+    with holder.session.exclusive():
+        browser.write(b=2)
+        holder.session["a"] = 1
+
+    assert kept().items() >= {"a": 1, "b": 2}.items()

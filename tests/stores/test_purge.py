@@ -1,0 +1,370 @@
+"""The purge removes what is over, and nothing else."""
+
+from __future__ import annotations
+
+import os
+import threading
+from pathlib import Path
+
+import pytest
+from beaker.cache import clsmap
+
+from beaker_bridge.exceptions import SessionStoreError
+from beaker_bridge.session import purge as purge_module
+from beaker_bridge.session.base import new_id
+from beaker_bridge.session.purge import ABANDONED_AFTER, THREAD, purge
+from beaker_bridge.session.session import MOVED_FOR
+from tests.requests import START, Browser, Clock, content, options_of, profile_of, stored, watched
+
+TIMEOUT = 1000
+
+
+@pytest.fixture
+def clock():
+    return Clock()
+
+
+@pytest.fixture(params=["memory", "file", "dbm", "sqlite", "postgresql", "mariadb"])
+def options(request, tmp_path, clock):
+    """Return the options of each store that does not expire its records itself."""
+    return {**options_of(request, tmp_path), "clock": clock, "timeout": TIMEOUT}
+
+
+@pytest.fixture
+def profile(options):
+    profile = profile_of(**options)
+    # The memory and the databases are other tests' as well.
+    for session_id in list(profile.store.ids()):
+        profile.store.swap(session_id, profile.store.read(session_id), None)
+    yield profile
+    profile.store.close()
+
+
+@pytest.fixture
+def in_memory(clock):
+    """Return a configuration in memory, with nothing in it."""
+    profile = profile_of(clock=clock, timeout=TIMEOUT)
+    for session_id in list(profile.store.ids()):
+        profile.store.swap(session_id, profile.store.read(session_id), None)
+    return profile
+
+
+def write(profile, content):
+    """Write a record past all sessions, and return its id."""
+    session_id = new_id()
+    profile.store.swap(session_id, None, profile.codec.seal(profile.codec.serialize(content)))
+    return session_id
+
+
+def log_in(browser):
+    """Give a browser's session a new id, and return the old one."""
+    old = browser.id
+    request = browser.begin()
+    request.session.regenerate_id()
+    browser.end(request)
+    return old
+
+
+def test_what_is_over_is_deleted_and_what_lives_is_not(profile, clock):
+    """A purge deletes the records whose time is over, and says how many."""
+    browsers = [Browser(profile) for _ in range(5)]
+    for browser in browsers:
+        browser.write(a=1)
+    clock.now += TIMEOUT + 1
+    alive = Browser(profile)
+    alive.write(a=2)
+
+    assert purge(profile) == 5
+    assert list(profile.store.ids()) == [alive.id]
+    assert alive.read() == {"a": 2}
+    assert purge(profile) == 0
+
+
+def test_a_marker_is_deleted_after_its_time(profile, clock):
+    """What remembers an old id is kept for its sixty seconds, and no longer."""
+    browser = Browser(profile)
+    browser.write(a=1)
+    old = log_in(browser)
+    clock.now += MOVED_FOR - 1
+    assert purge(profile) == 0
+    clock.now += 1
+
+    assert purge(profile) == 1
+    assert stored(profile, old) is None
+    assert browser.read() == {"a": 1}
+
+
+def test_a_stub_of_beakers_is_deleted(profile):
+    """What Beaker's delete() leaves of a session goes, too."""
+    write(profile, {"_domain": None, "_path": "/"})
+
+    assert purge(profile) == 1
+    assert list(profile.store.ids()) == []
+
+
+def test_a_session_without_a_timeout_is_never_over(options, profile, clock):
+    """Without timeout and absolute_timeout nothing is deleted, save where a session has its own expiry."""
+    without = profile_of(**{**options, "timeout": None})
+    browser = Browser(without)
+    browser.write(a=1)
+    short = Browser(without)
+    request = short.begin()
+    request.session["a"] = 1
+    request.session.set_expiry(50)
+    short.end(request)
+    clock.now += 10**9
+
+    assert purge(without) == 1
+    assert browser.read() == {"a": 1}
+    without.store.close()
+
+
+def test_the_absolute_timeout_counts(clock):
+    """A session that is too old is over, however busy it is."""
+    browser = Browser(profile_of(clock=clock, absolute_timeout=100))
+    browser.write(a=1)
+    clock.now = START + 101
+
+    assert purge(browser.profile) >= 1
+    assert stored(browser.profile, browser.id) is None
+
+
+def test_a_record_that_cannot_be_read_stays(in_memory):
+    """What is damaged, or another configuration's, is not the purge's to judge."""
+    session_id = write(in_memory, {"a": 1})
+    in_memory.store.swap(session_id, in_memory.store.read(session_id), b"garbage")
+
+    assert purge(in_memory) == 0
+    assert in_memory.store.read(session_id).raw == b"garbage"
+
+
+def test_a_session_that_is_renewed_meanwhile_stays(in_memory, clock):
+    """Between the purge's read and its swap a request may have renewed the session."""
+    browser = Browser(in_memory)
+    browser.write(a=1)
+    clock.now += TIMEOUT
+    request = browser.begin()
+    request.session["b"] = 2
+    clock.now += 1
+    watched(in_memory).before_swap[1] = request.commit
+
+    assert purge(in_memory) == 0
+    assert content(stored(in_memory, browser.id)) == {"a": 1, "b": 2}
+
+
+def test_a_session_that_is_deleted_meanwhile_is_not_counted(in_memory, clock):
+    """Between the list of ids and the purge's read a session may be logged out."""
+    browser = Browser(in_memory)
+    browser.write(a=1)
+    store = watched(in_memory)
+    ids = [browser.id]
+    request = browser.begin()
+    request.session.invalidate()
+    request.commit()
+    store.ids = lambda: iter(ids)
+
+    assert purge(in_memory) == 0
+
+
+def test_cookie_sessions_are_not_purged():
+    """A cookie session is in its browser only."""
+    assert purge(profile_of(type="cookie", validate_key="v" * 32)) == 0
+
+
+@pytest.mark.parametrize("name", ["file", "dbm"])
+@pytest.mark.parametrize("old", [True, False])
+def test_what_a_killed_writer_left_is_swept(tmp_path, name, old):
+    """A temporary file that no writer can still be writing is removed; a new one is left alone."""
+    profile = profile_of(type=name, data_dir=str(tmp_path))
+    browser = Browser(profile)
+    browser.write(a=1)
+    # Which files there are is the dbm module's own.
+    written = min(path for path in Path(tmp_path).rglob(f"{browser.id}.*") if path.suffix != ".lock")
+    left = written.with_name(f"{written.name}.0123456789abcdef.bridge-tmp")
+    left.write_bytes(b"half")
+    age = ABANDONED_AFTER + 60 if old else 0
+    os.utime(left, (left.stat().st_mtime - age,) * 2)
+
+    assert purge(profile) == old
+    assert left.exists() is not old
+    assert browser.read() == {"a": 1}
+
+
+# -- By itself -----------------------------------------------------------------------------------------
+
+EVERY = 300
+
+
+@pytest.fixture(params=["file", "dbm", "sqlite", "postgresql", "mariadb"])
+def purging(request, tmp_path, clock):
+    """Return what makes a configuration that purges by itself, as each process has one."""
+    options = {**options_of(request, tmp_path), "clock": clock, "timeout": TIMEOUT, "purge_every": EVERY}
+    made = []
+
+    def make(**others):
+        made.append(profile_of(**{**options, **others}))
+        return made[-1]
+
+    store = make().store
+    # The databases are other tests' as well.
+    for session_id in [*store.ids(), "0" * 32 + ".lock"]:
+        if hasattr(store, "_table") or "." not in session_id:
+            store.swap(session_id, store.read(session_id), None)
+    yield make
+    for profile in made:
+        profile.store.close()
+
+
+def write_and_wait(profile):
+    """Let a new visitor come, and a purge that has begun end; return the visitor's id and the ids that stand then."""
+    browser = Browser(profile)
+    browser.write(a=1)
+    for thread in threading.enumerate():
+        if thread.name == THREAD:
+            thread.join()
+    return browser.id, set(profile.store.ids())
+
+
+def test_a_process_purges_by_itself(purging, clock):
+    """With purge_every a write begins a purge, and the next one not before that many seconds."""
+    profile = purging()
+    first, _ = write_and_wait(profile)
+    clock.now += TIMEOUT + 1
+    second, after_second = write_and_wait(profile)
+    clock.now += EVERY - 1
+    short = Browser(purging(purge_every=None, timeout=1))
+    short.write(a=1)
+    request = short.begin()
+    request.session.set_expiry(1)
+    short.end(request)
+    _, before_third = write_and_wait(profile)
+    clock.now += 2
+    _, after_third = write_and_wait(profile)
+
+    assert first not in after_second
+    assert second in after_second
+    assert short.id in before_third
+    assert short.id not in after_third
+    assert second in after_third
+
+
+def test_processes_purge_once_among_them(purging, clock):
+    """A process that begins, or whose time has come, does not purge what another one has purged a moment ago."""
+    write_and_wait(purging())
+    expired, _ = write_and_wait(purging(timeout=None, purge_every=None))
+    clock.now += EVERY - 1
+    ids = write_and_wait(purging(timeout=1))[1]
+    clock.now += 1
+    later = write_and_wait(purging(timeout=1))[1]
+
+    assert expired in ids
+    assert expired not in later
+
+
+def test_one_process_purges_at_a_time(purging, clock):
+    """While a process purges, however long it takes, no other one does; what it leaves is the next one's turn."""
+    one, other = purging().store, purging().store
+    with one.purge_turn(EVERY) as is_ones:
+        clock.now += EVERY + 1
+        with other.purge_turn(EVERY) as is_others:
+            pass
+    with other.purge_turn(EVERY) as is_others_now, one.purge_turn(EVERY) as is_ones_again:
+        pass
+
+    assert (is_ones, is_others, is_others_now, is_ones_again) == (True, False, True, False)
+
+
+def test_a_purge_that_fails_gives_its_turn_back(purging, clock):
+    """An error in a purge is its own, and the next purge comes at its time."""
+    store = purging().store
+    with pytest.raises(SessionStoreError), store.purge_turn(EVERY):
+        raise SessionStoreError("away")
+    clock.now += EVERY + 1
+    with store.purge_turn(EVERY) as is_ours:
+        pass
+
+    assert is_ours
+
+
+@pytest.fixture
+def in_files(tmp_path, clock):
+    """Return what makes a configuration of files that purges by itself."""
+    return lambda **others: profile_of(
+        **{
+            "type": "file",
+            "data_dir": str(tmp_path),
+            "clock": clock,
+            "timeout": TIMEOUT,
+            "purge_every": EVERY,
+            **others,
+        }
+    )
+
+
+def test_a_clock_that_was_set_back_does_not_end_the_purges(in_files, clock):
+    """A last purge that lies in the future, or that cannot be read, is none."""
+    store = in_files().store
+    turns = []
+    for step in (0, -EVERY, EVERY):
+        clock.now += step
+        with store.purge_turn(EVERY) as is_ours:
+            turns.append(is_ours)
+
+    assert turns == [True, True, True]
+
+
+def test_a_purge_that_fails_is_logged(in_files, tmp_path, caplog):
+    """The request whose write began a purge does not notice that it fails."""
+    (tmp_path / "container_file_lock" / "bridge-purge.lock").mkdir(parents=True)
+    session_id, ids = write_and_wait(in_files())
+
+    assert ids == {session_id}
+    assert f"the purge of the store file failed; it is tried again in {EVERY} seconds" in caplog.text
+
+
+def test_without_threads_there_is_no_purge(in_files, monkeypatch, caplog):
+    """Where no thread can be started, the request does not fail for that."""
+
+    def fail(_thread):
+        raise RuntimeError("can't start new thread")
+
+    monkeypatch.setattr(purge_module.threading.Thread, "start", fail)
+    session_id, ids = write_and_wait(in_files())
+
+    assert ids == {session_id}
+    assert "expired sessions are not purged: can't start new thread" in caplog.text
+
+
+def test_nothing_is_purged_by_itself_by_default(in_files, clock):
+    """Without purge_every a store is left alone."""
+    profile = in_files(purge_every=None)
+    expired, _ = write_and_wait(profile)
+    clock.now += TIMEOUT + 1
+
+    assert expired in write_and_wait(profile)[1]
+
+
+def test_a_forked_child_purges(in_files, clock):
+    """A process that was forked when its parent had purged does so, too, when its time has come."""
+    profile = in_files()
+    expired, _ = write_and_wait(profile)
+    clock.now += TIMEOUT + 1
+    child = os.fork()
+    if child == 0:
+        try:
+            os._exit(expired in write_and_wait(profile)[1])
+        finally:
+            os._exit(2)
+
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+
+
+def test_what_cannot_be_listed_is_not_purged(in_files, caplog):
+    """Where Beaker's own interface is all there is, purge_every is one warning at the start."""
+    other = in_files(type="dbm", dbmmodule=threading)
+    write_and_wait(in_files(namespace_class=clsmap["memory"]))
+
+    assert "purge_every is ignored: Beaker's own interface, which this type = dbm goes through" in caplog.text
+    assert "which this type = file goes through" in caplog.text
+    with other.store.purge_turn(EVERY) as is_ours:
+        assert not is_ours
