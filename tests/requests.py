@@ -12,8 +12,9 @@ from webob.cookies import parse_cookie
 
 from beaker_bridge.options.reader import given, read_options
 from beaker_bridge.pyramid.isession import PyramidSession
+from beaker_bridge.record.fields import RESERVED_KEYS
 from beaker_bridge.request.exchange import SessionObject, binding_of, commit, discard, with_session_headers
-from beaker_bridge.session.base import OWN_KEYS, SafeSession
+from beaker_bridge.session.base import SafeSession
 from beaker_bridge.session.config import SessionProfile
 from beaker_bridge.stores.base import Record, Store, Swap
 
@@ -165,7 +166,7 @@ def stored(profile: SessionProfile, session_id: str) -> dict | None:
 
 def content(record: dict | None) -> dict | None:
     """Return what the application put into a record."""
-    return None if record is None else {key: value for key, value in record.items() if key not in OWN_KEYS}
+    return None if record is None else {key: value for key, value in record.items() if key not in RESERVED_KEYS}
 
 
 class WatchedStore(Store):

@@ -14,9 +14,10 @@ from beaker.session import SessionObject as BeakerSessionObject
 from pyramid.interfaces import ISession
 from zope.interface import implementer
 
+from beaker_bridge.record.fields import RESERVED_KEYS
 from beaker_bridge.request.exchange import binding_of, commit, stored_session
 from beaker_bridge.session.attributes import BEAKERS, PRIVATE, Forwarded
-from beaker_bridge.session.base import OWN_KEYS, SafeSession
+from beaker_bridge.session.base import SafeSession
 from beaker_bridge.session.session import StandaloneSession
 
 if TYPE_CHECKING:
@@ -198,7 +199,7 @@ class PyramidSession:  # noqa: PLW1641 -- as a dict, it has no hash
 
     def __setitem__(self, key: str, value: Any) -> None:
         session = self._loaded
-        if key in OWN_KEYS:
+        if key in RESERVED_KEYS:
             session.set_own(key, value)
             return
         session.check(key, value)
@@ -207,7 +208,7 @@ class PyramidSession:  # noqa: PLW1641 -- as a dict, it has no hash
 
     def setdefault(self, key: str, default: Any = None) -> Any:
         """Return the value of a key, which becomes the default if there is none."""
-        if key in OWN_KEYS:
+        if key in RESERVED_KEYS:
             return self._loaded.setdefault(key, default)
         if key not in self:
             self[key] = default
@@ -217,9 +218,9 @@ class PyramidSession:  # noqa: PLW1641 -- as a dict, it has no hash
         """Set keys from a mapping, or from pairs, and from keyword arguments."""
         session, changes = self._loaded, dict(*args, **kwargs)
         for key, value in changes.items():
-            if key not in OWN_KEYS:
+            if key not in RESERVED_KEYS:
                 session.check(key, value)
-        for key in OWN_KEYS.intersection(changes):
+        for key in RESERVED_KEYS.intersection(changes):
             session.set_own(key, changes.pop(key))
         if changes:
             session.changed()

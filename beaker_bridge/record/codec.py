@@ -15,13 +15,13 @@ import os
 import pickle
 import re
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from beaker.crypto import generateCryptoKeys, get_crypto_module, get_nonce_size
 
 from beaker_bridge.exceptions import BeakerBridgeError, DamagedRecordError, SessionValueError
-from beaker_bridge.options.types import MAX_SECONDS
+from beaker_bridge.record.fields import wrong_field
 from beaker_bridge.record.json_types import LEAVES, check_at_once
 from beaker_bridge.record.serializers import JSONSerializer, PickleSerializer, Serializer, UnreadableError
 
@@ -146,63 +146,6 @@ class Cipher:
     def _key(self, pair: tuple[str, str], nonce: str) -> bytes:
         encrypt_key, validate_key = pair
         return bytes(generateCryptoKeys(encrypt_key, validate_key + nonce, 1, self._module.getKeyLength()))
-
-
-# -- A record's own keys -----------------------------------------------------------------------------
-
-#: Printable ASCII, without the semicolon that would begin another attribute.
-_ATTRIBUTE = re.compile(r"[!-:<-~]*")
-#: No time is later: in seconds since the epoch.
-_LATEST = 1e12
-
-
-def is_time(value: Any) -> bool:
-    """Say whether a value can be a time, in seconds since the epoch."""
-    # No NaN, no infinity, and nothing that overflows a float.
-    return isinstance(value, (int, float)) and -_LATEST < value < _LATEST
-
-
-def _is_lifetime(value: Any) -> bool:
-    return type(value) is int and 0 < value <= MAX_SECONDS
-
-
-def _is_text(value: Any) -> bool:
-    return isinstance(value, str)
-
-
-def is_attribute(value: Any) -> bool:
-    """Say whether a value can be a cookie's domain or path: nothing, or text that needs no quoting."""
-    return value is None or (isinstance(value, str) and _ATTRIBUTE.fullmatch(value) is not None)
-
-
-#: What a record holds beside the application's keys is computed with: it must be what it is named.
-_OWN_VALUES: Mapping[str, Callable[[Any], bool]] = {
-    "_creation_time": is_time,
-    "_accessed_time": is_time,
-    "_bb_expiry": _is_lifetime,
-    "_bb_moved": is_time,
-    "_bb_form": _is_text,
-    "_domain": is_attribute,
-    "_path": is_attribute,
-}
-
-
-#: Of them, what hardly any record has.
-_RARE = frozenset(_OWN_VALUES) - {"_creation_time", "_accessed_time"}
-
-
-def _check(record: Any) -> None:
-    """Raise where something is no record, or one whose own keys hold what nobody has written there."""
-    if not isinstance(record, dict):
-        raise UnreadableError(f"it holds a {type(record).__name__}, not a dict")
-    created, accessed = record.get("_creation_time"), record.get("_accessed_time")
-    # As we write them ourselves, which is nearly always.
-    are_times = type(created) is type(accessed) is float and 0 < created < _LATEST and 0 < accessed < _LATEST
-    if are_times and _RARE.isdisjoint(record):
-        return
-    for key, is_right in _OWN_VALUES.items():
-        if key in record and not is_right(record[key]):
-            raise UnreadableError(f"its {key} is none")
 
 
 # -- All of it ---------------------------------------------------------------------------------------
@@ -364,6 +307,15 @@ def _refused(key: Any, value: Any, cause: Exception) -> SessionValueError:
     return SessionValueError(
         f"session[{key!r}] cannot be stored: {cause} (it holds a {type(value).__name__})", name=key, original=cause
     )
+
+
+def _check(record: Any) -> None:
+    """Raise :class:`UnreadableError` for what is no record."""
+    if not isinstance(record, dict):
+        raise UnreadableError(f"it holds a {type(record).__name__}, not a dict")
+    wrong = wrong_field(record)
+    if wrong is not None:
+        raise UnreadableError(f"its {wrong} is none")
 
 
 def _is_json(plain: bytes) -> bool:

@@ -14,10 +14,10 @@ from uuid import UUID
 
 from translationstring import TranslationString
 
+from beaker_bridge.record.fields import SEAL_WORD
+
 #: The key that marks a JSON object as one of the types below.
 TAG = "__bb__"
-#: A record's own key: the word that its seals are made with.
-WORD = "_bb_word"
 #: The name in the tag of a text that is HTML.
 HTML = "Markup"
 
@@ -269,7 +269,7 @@ class Tagging:
         if len(written_as) < len(value):
             raise TypeError("two of its keys are one text, JSON would keep one of them")
         if word and self._has_sealed:
-            written_as[WORD] = word
+            written_as[SEAL_WORD] = word
         return {TAG: ["dict", list(written_as.items())]} if _looks_tagged(written_as) else written_as
 
     def _text_key(self, key: Any) -> str:

@@ -18,7 +18,8 @@ from itertools import chain
 from typing import Any, Protocol
 
 from beaker_bridge.exceptions import SessionTooLargeError
-from beaker_bridge.record.json_types import KEYS, LEAVES, PLAIN, TAG, TOO_DEEP, WORD, Seals, Tagging, untagged, written
+from beaker_bridge.record.fields import SEAL_WORD
+from beaker_bridge.record.json_types import KEYS, LEAVES, PLAIN, TAG, TOO_DEEP, Seals, Tagging, untagged, written
 
 log = logging.getLogger(__name__)
 
@@ -149,7 +150,7 @@ class JSONSerializer:
         # What is in a block as it is can be no bomb, and needs no decompressor, which takes long to set up.
         json_bytes = _unstored(plain) if plain.startswith(_STORED) else _decompress(plain)
         text = json_bytes.decode("utf-8")
-        if TAG in text and WORD in text:
+        if TAG in text and SEAL_WORD in text:
             return self._unsealed(text)
         decoder = _TAG_DECODER if TAG in text else _DECODER
         # As its decode() does, without the steps between.
@@ -163,12 +164,12 @@ class JSONSerializer:
     def _unsealed(self, text: str) -> Any:
         """Return the record of a text that may have HTML in it, if it names the word for that."""
         record = _DECODER.decode(text)
-        word = record.get(WORD) if isinstance(record, dict) else None
+        word = record.get(SEAL_WORD) if isinstance(record, dict) else None
         if not isinstance(word, str):
             return _TAG_DECODER.decode(text)
         hook = partial(untagged, seals=Seals(word, self._keys))
         record = json.JSONDecoder(object_hook=hook).decode(text)
-        del record[WORD]
+        del record[SEAL_WORD]
         return record
 
     def encode(self, value: Any, is_record: bool = False) -> bytes:

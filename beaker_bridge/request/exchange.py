@@ -19,8 +19,9 @@ from beaker_bridge.exceptions import BeakerBridgeError, SettingsError
 from beaker_bridge.once import log_once
 from beaker_bridge.options.reader import given, read_options
 from beaker_bridge.options.rules import COOKIE
+from beaker_bridge.record.fields import RESERVED_KEYS
 from beaker_bridge.request.headers import Headers, guarded, varied
-from beaker_bridge.session.base import OWN_KEYS, SafeSession
+from beaker_bridge.session.base import SafeSession
 from beaker_bridge.session.config import Binding, SessionProfile
 from beaker_bridge.session.cookie import CookieSession
 from beaker_bridge.session.merge import merge
@@ -204,7 +205,7 @@ def _take_over(session_object: BeakerSessionObject, theirs: Any) -> None:
             # Beaker itself has invalidated what it could not read.
             log_once(log, logging.ERROR, _UNREAD.format(theirs.data_serializer, ours.data_serializer))
     before, now = (
-        {key: value for key, value in content.items() if key not in OWN_KEYS}
+        {key: value for key, value in content.items() if key not in RESERVED_KEYS}
         for content in (getattr(theirs, "accessed_dict", {}), theirs)
     )
     merged = merge(before, now, dict(ours))

@@ -30,11 +30,21 @@ from beaker_bridge.options.reader import given, read_options
 from beaker_bridge.options.rules import COOKIE_PREFIXES, HOST_PREFIX
 from beaker_bridge.options.table import SessionOptions
 from beaker_bridge.options.types import COOKIE_DOMAIN, DOMAIN_RULE, MAX_SECONDS
-from beaker_bridge.record.codec import is_attribute, is_time
-from beaker_bridge.record.json_types import WORD
+from beaker_bridge.record.fields import (
+    ACCESSED,
+    BEAKER_KEYS,
+    CREATED,
+    DOMAIN,
+    EXPIRY,
+    PATH,
+    RESERVED_KEYS,
+    WRITER,
+    in_milliseconds,
+    is_attribute,
+    is_time,
+)
 from beaker_bridge.session.attributes import BeakerAttributes, ReadOnly
 from beaker_bridge.session.config import Binding
-from beaker_bridge.session.merge import ACCESSED
 from beaker_bridge.stores.base import Record
 
 if TYPE_CHECKING:
@@ -42,24 +52,6 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-CREATED = "_creation_time"
-DOMAIN = "_domain"
-PATH = "_path"
-#: A cookie session's id, in its record.
-ID = "_id"
-#: Our own: the idle seconds that ``set_expiry`` gave this session.
-EXPIRY = "_bb_expiry"
-#: Our own: the time until which an id that was regenerated is remembered.
-MOVED = "_bb_moved"
-#: Our own, in cookies: the domain and path that a cookie session was last set for.
-FORM = "_bb_form"
-#: Our own: which request wrote the record. Two that make the same change (two equal flash messages) must
-#: not write the same bytes: the second one's swap would find its record there already.
-WRITER = "_bb_writer"
-#: Beaker's own keys of a record.
-BEAKERS_KEYS = frozenset({CREATED, ACCESSED, DOMAIN, PATH, ID, "_expires"})
-#: What a record holds beside the application's keys; none of them is a key of ``request.session``.
-OWN_KEYS = BEAKERS_KEYS | {EXPIRY, MOVED, FORM, WRITER, WORD}
 #: The options that say how a cookie is written.
 _COOKIE_OPTIONS = (
     "key",
@@ -73,8 +65,6 @@ _COOKIE_OPTIONS = (
 )
 #: How many cookies of ours are tried: a browser sends one for each domain and path that ever set one.
 MAX_COOKIES = 4
-#: What Beaker's ``delete()`` leaves of them.
-_STUB = frozenset({DOMAIN, PATH})
 
 _ABSENT = object()
 
@@ -82,31 +72,6 @@ _ABSENT = object()
 def new_id() -> str:
     """Return 128 random bits, in the form of Beaker's ids."""
     return secrets.token_hex(16)
-
-
-def in_milliseconds(now: float) -> float:
-    """Return a time as records hold it: JSON reads and writes the other half of a clock's digits for nothing."""
-    return round(now, 3)
-
-
-def is_over(record: dict[str, Any], options: SessionOptions, now: float) -> bool:
-    """Say whether the session of a record has expired.
-
-    Args:
-        record: what the store or the cookie holds.
-        options: the option table.
-        now: the time, in seconds.
-    """
-    idle = record.get(EXPIRY, options.timeout)
-    return bool(
-        (idle and now - record.get(ACCESSED, now) > idle)
-        or (options.absolute_timeout and now - record.get(CREATED, now) > options.absolute_timeout)
-    )
-
-
-def is_stub(record: dict[str, Any]) -> bool:
-    """Say whether a record is what Beaker's ``delete()`` leaves: its own keys, and no session."""
-    return len(record) <= len(_STUB) and record.keys() <= _STUB
 
 
 class SafeSession(BeakerAttributes, BeakerSession):
@@ -171,12 +136,12 @@ class SafeSession(BeakerAttributes, BeakerSession):
 
     def __missing__(self, key: str) -> Any:
         # Other WSGI code may read Beaker's own keys, as in Beaker's sessions.
-        if key in OWN_KEYS:
+        if key in RESERVED_KEYS:
             return self._own[key]
         raise KeyError(key)
 
     def __setitem__(self, key: str, value: Any) -> None:
-        if key not in OWN_KEYS:
+        if key not in RESERVED_KEYS:
             dict.__setitem__(self, key, value)
         elif key in (CREATED, ACCESSED) and is_time(value):
             # As other WSGI code sets them in Beaker's sessions.
@@ -185,14 +150,14 @@ class SafeSession(BeakerAttributes, BeakerSession):
             self.set_own(key, value)
 
     def __delitem__(self, key: str) -> None:
-        if key in OWN_KEYS:
+        if key in RESERVED_KEYS:
             self.set_own(key, None)
         else:
             dict.__delitem__(self, key)
 
     def pop(self, key: str, default: Any = _ABSENT) -> Any:
         """Remove a key and return its value, or the default; raises ``KeyError`` if there is neither."""
-        if key in OWN_KEYS:
+        if key in RESERVED_KEYS:
             value = self._own.get(key, None if default is _ABSENT else default)
             self.set_own(key, None)
             return value
@@ -200,7 +165,7 @@ class SafeSession(BeakerAttributes, BeakerSession):
 
     def setdefault(self, key: str, default: Any = None) -> Any:
         """Return the value of a key, which becomes the default if there is none."""
-        if key in OWN_KEYS:
+        if key in RESERVED_KEYS:
             if key not in self._own or key not in (DOMAIN, PATH):
                 self.set_own(key, default)
             return self._own.get(key, default)
@@ -209,7 +174,7 @@ class SafeSession(BeakerAttributes, BeakerSession):
     def update(self, *args: Any, **kwargs: Any) -> None:
         """Set keys from a mapping, or from pairs, and from keyword arguments."""
         changes = dict(*args, **kwargs)
-        for key in OWN_KEYS.intersection(changes):
+        for key in RESERVED_KEYS.intersection(changes):
             self[key] = changes.pop(key)
         dict.update(self, changes)
 
@@ -221,7 +186,7 @@ class SafeSession(BeakerAttributes, BeakerSession):
         """Set the cookie's domain or path under Beaker's key; its other keys are ignored, with a warning.
 
         Args:
-            key: one of :data:`OWN_KEYS`.
+            key: one of :data:`RESERVED_KEYS`.
             value: the value; None where the key is removed.
 
         Raises:
@@ -230,7 +195,7 @@ class SafeSession(BeakerAttributes, BeakerSession):
         """
         if key in (DOMAIN, PATH):
             setattr(self, key.removeprefix("_"), value)
-        elif key in BEAKERS_KEYS:
+        elif key in BEAKER_KEYS:
             message = f"session[{key!r}] is Beaker's own, and kept by the session itself: what sets it is ignored"
             log_once(log, logging.WARNING, message)
         else:
@@ -491,7 +456,7 @@ class SafeSession(BeakerAttributes, BeakerSession):
         own = self._own = {CREATED: record.pop(CREATED, self._now), ACCESSED: record.pop(ACCESSED, self._now)}
         if WRITER in record:
             own[WRITER] = record.pop(WRITER)
-        for key in OWN_KEYS.intersection(record):
+        for key in RESERVED_KEYS.intersection(record):
             own[key] = record.pop(key)
         if len(self):
             dict.clear(self)
@@ -669,7 +634,7 @@ class SafeSession(BeakerAttributes, BeakerSession):
         if self._record is None:
             return False
         stored = self._base()
-        own = {key: stored.pop(key) for key in OWN_KEYS & stored.keys()}
+        own = {key: stored.pop(key) for key in RESERVED_KEYS & stored.keys()}
         return own == self._own and self._profile.codec.writes_alike(dict(self), stored)
 
     @property
@@ -701,7 +666,7 @@ class SafeSession(BeakerAttributes, BeakerSession):
 
     def _tell(self, kind: type[SessionEvent], session_id: str, record: dict[str, Any]) -> None:
         if self._binding.notify is not None:
-            data = {key: value for key, value in record.items() if key not in OWN_KEYS}
+            data = {key: value for key, value in record.items() if key not in RESERVED_KEYS}
             self._binding.notify(kind(session_id, data))
 
 

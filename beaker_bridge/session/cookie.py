@@ -10,18 +10,8 @@ from beaker_bridge.cookies import HOST_ONLY, LONGEST, MAX_COOKIE_SIZE
 from beaker_bridge.events import SessionExpired, SessionInvalidated
 from beaker_bridge.exceptions import BeakerBridgeError, DamagedRecordError, SessionTooLargeError
 from beaker_bridge.log_limits import QUIET
-from beaker_bridge.session.base import (
-    CREATED,
-    FORM,
-    ID,
-    MOVED,
-    SafeSession,
-    in_milliseconds,
-    is_over,
-    new_id,
-    shown,
-)
-from beaker_bridge.session.merge import ACCESSED
+from beaker_bridge.record.fields import ACCESSED, CREATED, FORM, ID, MOVED, in_milliseconds, is_expired
+from beaker_bridge.session.base import SafeSession, new_id, shown
 from beaker_bridge.stores.base import Record
 
 log = logging.getLogger(__name__)
@@ -91,7 +81,7 @@ class CookieSession(SafeSession):
             if MOVED in content:
                 # A logout; what is older stays closed.
                 return False
-            if not is_over(content, self._profile.options, self._now):
+            if not is_expired(content, self._profile.options, self._now):
                 self._record = record
                 self._begin(content, stale=stale)
                 self._id = str(self._own.get(ID) or new_id())

@@ -7,7 +7,7 @@ import threading
 import time
 
 from beaker_bridge.exceptions import DamagedRecordError
-from beaker_bridge.session.base import MOVED, is_over, is_stub
+from beaker_bridge.record.fields import MOVED, is_expired, is_stub
 from beaker_bridge.session.config import SessionProfile
 from beaker_bridge.stores.base import Record, Store
 
@@ -84,4 +84,4 @@ def _has_ended(profile: SessionProfile, record: Record) -> bool:
     now = profile.clock()
     if MOVED in content:
         return bool(now >= content[MOVED])
-    return is_stub(content) or is_over(content, profile.options, now)
+    return is_stub(content) or is_expired(content, profile.options, now)

@@ -18,20 +18,19 @@ from beaker_bridge.exceptions import (
     SessionStoreError,
     SessionValueError,
 )
-from beaker_bridge.session.base import (
+from beaker_bridge.record.fields import (
+    ACCESSED,
     CREATED,
     EXPIRY,
     ID,
-    MAX_COOKIES,
     MOVED,
     WRITER,
-    SafeSession,
     in_milliseconds,
-    is_over,
+    is_expired,
     is_stub,
-    shown,
 )
-from beaker_bridge.session.merge import ACCESSED, merge
+from beaker_bridge.session.base import MAX_COOKIES, SafeSession, shown
+from beaker_bridge.session.merge import merge
 from beaker_bridge.session.purge import begin_purge
 from beaker_bridge.stores.base import ID_FORM, Record, Store, Swap
 
@@ -111,7 +110,7 @@ class Session(SafeSession):
             record = profile.store.read(session_id)
             while record is not None:
                 content, stale_record = self._decode_for(session_id, record)
-                if MOVED in content or is_over(content, profile.options, self._now) or is_stub(content):
+                if MOVED in content or is_expired(content, profile.options, self._now) or is_stub(content):
                     if self._now < content.get(MOVED, 0):
                         self._found_tombstone = True
                         return False

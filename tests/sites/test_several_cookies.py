@@ -10,8 +10,7 @@ from webtest import TestApp
 from webtest.http import StopableWSGIServer
 
 from beaker_bridge.cookies import LONGEST, Signer
-from beaker_bridge.session.base import CREATED, FORM, MOVED
-from beaker_bridge.session.merge import ACCESSED
+from beaker_bridge.record.fields import ACCESSED, CREATED, FORM, MOVED
 from tests.installations import ALONE, WITH_TWEEN, Views, install, store_options
 from tests.jar import Jar
 from tests.live_site import browsing

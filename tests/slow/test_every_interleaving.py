@@ -18,9 +18,9 @@ from typing import Any, NamedTuple
 import pytest
 
 from beaker_bridge.record.codec import BareEnvelope
+from beaker_bridge.record.fields import MOVED, RESERVED_KEYS
 from beaker_bridge.session import base as session_base
 from beaker_bridge.session import session
-from beaker_bridge.session.base import MOVED, OWN_KEYS
 from beaker_bridge.stores.base import Record, Store, Swap
 from tests.requests import NAME, START, Request, profile_of
 
@@ -421,7 +421,7 @@ def sessions(state: State) -> dict[str, dict[str, Any]]:
     """Return the sessions that live, by their ids."""
     records = {name: _profile.codec.decode(raw)[0] for name, raw in state.records}
     return {
-        name: {key: value for key, value in record.items() if key not in OWN_KEYS}
+        name: {key: value for key, value in record.items() if key not in RESERVED_KEYS}
         for name, record in records.items()
         if MOVED not in record
     }

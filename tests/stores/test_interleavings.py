@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from beaker_bridge.exceptions import BeakerBridgeError, SessionStoreError
-from beaker_bridge.session.base import MOVED
+from beaker_bridge.record.fields import MOVED
 from beaker_bridge.session.session import MOVED_FOR
 from tests.requests import STORES, Browser, Clock, Request, content, options_of, profile_of, stored, watched
 

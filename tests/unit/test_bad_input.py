@@ -736,16 +736,9 @@ def test_no_character_but_space_and_tab_is_white_space(tmp_path, store, form):
 
 
 #: What reads options, answers of servers and files of our own, and nothing that a request sends.
-NO_REQUEST = (
-    *("kinds", "masking", "option_reader", "option_rules", "settings", "stores", "testing"),
-    *("region_backends", "region_locks", "region_options", "region_settings", "regions"),
-)
+NO_REQUEST = ("options", "regions", "stores", "testing")
 _PACKAGE = Path(beaker_bridge.__file__).parent
-READERS = [
-    path
-    for path in sorted(_PACKAGE.rglob("*.py"))
-    if path.relative_to(_PACKAGE).parts[0].removesuffix(".py") not in NO_REQUEST
-]
+READERS = [path for path in sorted(_PACKAGE.rglob("*.py")) if path.relative_to(_PACKAGE).parts[0] not in NO_REQUEST]
 #: Methods that go by Unicode; the first ones where they are not told what to look for.
 UNICODE_WITHOUT_ARGUMENT = {"strip", "lstrip", "rstrip", "split", "rsplit"}
 UNICODE = {
@@ -755,9 +748,9 @@ UNICODE = {
 #: Numbers that are no texts: what Python reads as one is more than ASCII's digits.
 NUMBERS = {
     "cookies.py": {"int(NEVER - now)", "int(aware.timestamp() - now)", "int(expires)"},
-    "environ.py": {"int(environ.get('retry.attempt', 0))"},
-    "pyramid_session.py": {"int(self._loaded.created)"},
-    "session_base.py": {
+    "exchange.py": {"int(environ.get('retry.attempt', 0))"},
+    "isession.py": {"int(self._loaded.created)"},
+    "base.py": {
         *("float(int(self._now))", "int(self._now)", "int(self._binding.environ.get('retry.attempt', 0))"),
     },
 }

@@ -24,7 +24,8 @@ from beaker_bridge import SessionMiddleware
 from beaker_bridge.exceptions import SessionValueError
 from beaker_bridge.record import json_types, serializers
 from beaker_bridge.record.codec import RecordCodec
-from beaker_bridge.record.json_types import HTML, MAX_DEPTH, TAG, WORD, PlainMarkup
+from beaker_bridge.record.fields import SEAL_WORD
+from beaker_bridge.record.json_types import HTML, MAX_DEPTH, TAG, PlainMarkup
 from beaker_bridge.record.serializers import JSONSerializer
 from beaker_bridge.session.merge import merge
 from tests.requests import Browser, Clock, Request, profile_of
@@ -304,7 +305,7 @@ def forgeries(tag, word):
         HTML,
     ):
         yield {TAG: content}
-        yield [{"a": {TAG: content, WORD: word}}, {WORD: word}]
+        yield [{"a": {TAG: content, SEAL_WORD: word}}, {SEAL_WORD: word}]
 
 
 @pytest.mark.parametrize("serializer", [JSONSerializer(), JSONSerializer(["a key"])], ids=["stored", "cookie"])
@@ -312,7 +313,7 @@ def test_a_users_json_is_no_html(serializer):
     """JSON that looks like a tag for HTML, written by a process of Beaker's, stays what it is; ours stays HTML."""
     plain = serializer.dumps({"ours": Markup("<b>"), "a": 1})
     record = BeakerJSONSerializer().loads(plain)
-    for forged in forgeries(record["ours"], record[WORD]):
+    for forged in forgeries(record["ours"], record[SEAL_WORD]):
         read = serializer.loads(rewritten_by_beaker(plain, forged=forged))
 
         assert exactly(read) == exactly({"ours": Markup("<b>"), "a": 1, "forged": forged})
@@ -324,7 +325,7 @@ def test_html_under_another_word_stays_what_it_is(word):
     """A tag for HTML in a record that names no word, or another one, is a dict."""
     record = BeakerJSONSerializer().loads(JSONSerializer().dumps({"v": Markup("<b>")}))
     tag = record["v"]
-    for changed in ({"v": tag}, {"v": tag, WORD: word}, {"v": tag, "w": {WORD: record[WORD]}}):
+    for changed in ({"v": tag}, {"v": tag, SEAL_WORD: word}, {"v": tag, "w": {SEAL_WORD: record[SEAL_WORD]}}):
         read = JSONSerializer().loads(BeakerJSONSerializer().dumps(changed))
 
         assert exactly(read["v"]) == exactly(tag)
@@ -335,9 +336,9 @@ def test_who_knows_the_word_cannot_seal(options):
     """Who can read his cookie, and the word in it, or chooses a word, makes no HTML of it: that needs the key."""
     codec = profile_of(**options).codec
     plain = codec.serialize({"ours": Markup("<b>")})
-    for word in (BeakerJSONSerializer().loads(plain)[WORD], "chosen"):
+    for word in (BeakerJSONSerializer().loads(plain)[SEAL_WORD], "chosen"):
         forged = {TAG: [HTML, json_types.Seals(word, [""]).seal("<script>"), "<script>"]}
-        read = codec.serializer.loads(rewritten_by_beaker(plain, forged=forged, **{WORD: word}))
+        read = codec.serializer.loads(rewritten_by_beaker(plain, forged=forged, **{SEAL_WORD: word}))
 
         assert exactly(read["forged"]) == exactly(forged)
 
@@ -366,10 +367,10 @@ def test_the_word_is_no_key_of_the_session():
     browser.write(message=Markup("<b>"))
     assert list(browser.read()) == ["message"]
     with pytest.raises(SessionValueError, match="own"):
-        browser.begin().session[WORD] = "a"
+        browser.begin().session[SEAL_WORD] = "a"
     raw = JSONSerializer().dumps({"a": 1, "t": ADDED})
 
-    assert WORD not in BeakerJSONSerializer().loads(raw)
+    assert SEAL_WORD not in BeakerJSONSerializer().loads(raw)
 
 
 def test_a_process_of_beakers_that_shares_the_store(tmp_path):
@@ -792,7 +793,7 @@ def dict_of_bases():
 
 
 texts = st.text(st.characters()) | st.sampled_from(["\ud800", "\ud800\udc00", "a\udc00\ud800", "\U00010000", "\\ud800"])
-any_key = texts | st.sampled_from([TAG, WORD + "s", Mood.GOOD, "good", Mood.TAG, Key("k"), "k", Markup("k")])
+any_key = texts | st.sampled_from([TAG, SEAL_WORD + "s", Mood.GOOD, "good", Mood.TAG, Key("k"), "k", Markup("k")])
 zones = st.sampled_from([None, timezone.utc, ZoneInfo("Europe/Paris"), ZoneInfo("Asia/Tokyo"), OwnZone()])
 scalars = st.one_of(
     *(st.none(), st.booleans(), st.integers(), st.floats(), texts, texts.map(Markup), st.binary(max_size=3)),

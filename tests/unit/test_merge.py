@@ -12,7 +12,8 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from beaker_bridge.exceptions import SessionValueError
-from beaker_bridge.session.merge import ACCESSED, merge
+from beaker_bridge.record.fields import ACCESSED
+from beaker_bridge.session.merge import merge
 
 # -- Sentence by sentence ----------------------------------------------------------------------------
 

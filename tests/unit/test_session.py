@@ -23,12 +23,12 @@ from beaker_bridge.once import forget
 from beaker_bridge.options.reader import given, prefixed, read_options
 from beaker_bridge.pyramid.isession import PyramidSession
 from beaker_bridge.record.codec import RecordCodec
+from beaker_bridge.record.fields import ACCESSED, CREATED, EXPIRY, ID, MOVED, WRITER
 from beaker_bridge.record.serializers import PickleSerializer
 from beaker_bridge.request.exchange import SessionObject, commit, standalone_session
-from beaker_bridge.session.base import CREATED, EXPIRY, ID, MAX_COOKIES, MOVED, WRITER, new_id
+from beaker_bridge.session.base import MAX_COOKIES, new_id
 from beaker_bridge.session.config import Binding, SessionProfile
 from beaker_bridge.session.cookie import CookieSession
-from beaker_bridge.session.merge import ACCESSED
 from beaker_bridge.session.session import GRACE, MOVED_FOR, Session
 from beaker_bridge.stores.base import Record, Swap
 from tests.requests import NAME, START, Browser, Clock, Request, content, profile_of, stored, watched

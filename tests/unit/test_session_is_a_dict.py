@@ -9,12 +9,14 @@ from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
-from beaker_bridge.session.base import OWN_KEYS
+from beaker_bridge.record.fields import RESERVED_KEYS
 from tests.requests import Browser, profile_of
 
 pytestmark = pytest.mark.slow
 
-KEYS = st.sampled_from(["a", "b", "c", "", "_f_", "ключ"]) | st.text(max_size=4).filter(lambda key: key not in OWN_KEYS)
+KEYS = st.sampled_from(["a", "b", "c", "", "_f_", "ключ"]) | st.text(max_size=4).filter(
+    lambda key: key not in RESERVED_KEYS
+)
 SCALARS = st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | st.text(max_size=4)
 VALUES = st.recursive(
     SCALARS,

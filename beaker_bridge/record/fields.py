@@ -1,0 +1,120 @@
+"""The reserved keys of a record: what Beaker and we keep in it beside the application's own keys."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from beaker_bridge.options.table import SessionOptions
+from beaker_bridge.options.types import MAX_SECONDS
+
+# -- Beaker's keys -----------------------------------------------------------------------------------
+
+CREATED = "_creation_time"
+ACCESSED = "_accessed_time"
+DOMAIN = "_domain"
+PATH = "_path"
+#: The id of a cookie session.
+ID = "_id"
+
+BEAKER_KEYS = frozenset({CREATED, ACCESSED, DOMAIN, PATH, ID, "_expires"})
+
+# -- Our keys ----------------------------------------------------------------------------------------
+
+#: The idle timeout that ``set_expiry`` gave this session, in seconds.
+EXPIRY = "_bb_expiry"
+#: Marks a tombstone: the time until which an id that was rotated is remembered.
+MOVED = "_bb_moved"
+#: The domain and path that a cookie session was last set for; in cookies only.
+FORM = "_bb_form"
+#: The request that wrote the record. Two requests that make the same change, such as two equal flash messages, must
+#: not write the same bytes: the second swap would take the first one's record for its own.
+WRITER = "_bb_writer"
+#: The random word that the seals of a record's HTML are made with.
+SEAL_WORD = "_bb_word"
+
+#: Every key that is no key of ``request.session``.
+RESERVED_KEYS = BEAKER_KEYS | {EXPIRY, MOVED, FORM, WRITER, SEAL_WORD}
+
+# -- Their values ------------------------------------------------------------------------------------
+
+#: The limit of a time, in seconds since the epoch.
+_MAX_TIME = 1e12
+#: Printable ASCII, without the semicolon that would begin another attribute.
+_ATTRIBUTE = re.compile(r"[!-:<-~]*")
+#: The keys that Beaker's ``delete()`` leaves.
+_STUB = frozenset({DOMAIN, PATH})
+
+
+def is_time(value: Any) -> bool:
+    """Say whether a value can be a time, in seconds since the epoch."""
+    # Exclude NaN, infinities and integers that overflow a float.
+    return isinstance(value, (int, float)) and -_MAX_TIME < value < _MAX_TIME
+
+
+def is_attribute(value: Any) -> bool:
+    """Say whether a value can be the domain or path of a cookie: None, or text that needs no quoting."""
+    return value is None or (isinstance(value, str) and _ATTRIBUTE.fullmatch(value) is not None)
+
+
+def _is_lifetime(value: Any) -> bool:
+    return type(value) is int and 0 < value <= MAX_SECONDS
+
+
+def _is_text(value: Any) -> bool:
+    return isinstance(value, str)
+
+
+_CHECKS: Mapping[str, Callable[[Any], bool]] = {
+    CREATED: is_time,
+    ACCESSED: is_time,
+    EXPIRY: _is_lifetime,
+    MOVED: is_time,
+    FORM: _is_text,
+    DOMAIN: is_attribute,
+    PATH: is_attribute,
+}
+#: The keys of these that hardly any record has.
+_RARE = frozenset(_CHECKS) - {CREATED, ACCESSED}
+
+
+def wrong_field(record: dict[Any, Any]) -> str | None:
+    """Return the first reserved key whose value cannot be what the key says; None where all are right.
+
+    Sessions compute with these values, and a store can hold anything.
+
+    Args:
+        record: what a serializer has read.
+    """
+    created, accessed = record.get(CREATED), record.get(ACCESSED)
+    # Take the short way for two floats, as nearly every record has them.
+    are_times = type(created) is type(accessed) is float and 0 < created < _MAX_TIME and 0 < accessed < _MAX_TIME
+    if are_times and _RARE.isdisjoint(record):
+        return None
+    return next((key for key, is_right in _CHECKS.items() if key in record and not is_right(record[key])), None)
+
+
+def is_expired(record: Mapping[str, Any], options: SessionOptions, now: float) -> bool:
+    """Say whether the session of a record has expired.
+
+    Args:
+        record: what the store or the cookie holds.
+        options: the option table.
+        now: the time, in seconds since the epoch.
+    """
+    idle = record.get(EXPIRY, options.timeout)
+    return bool(
+        (idle and now - record.get(ACCESSED, now) > idle)
+        or (options.absolute_timeout and now - record.get(CREATED, now) > options.absolute_timeout)
+    )
+
+
+def is_stub(record: Mapping[str, Any]) -> bool:
+    """Say whether a record is what Beaker's ``delete()`` leaves: a domain and a path, but no session."""
+    return len(record) <= len(_STUB) and record.keys() <= _STUB
+
+
+def in_milliseconds(now: float) -> float:
+    """Return a time as records hold it, in seconds: the digits below a millisecond only cost JSON time."""
+    return round(now, 3)
