@@ -26,7 +26,7 @@ from beaker_bridge.request.exchange import (
 from beaker_bridge.request.headers import Headers
 from beaker_bridge.request.recorded_filter import record_filter
 from beaker_bridge.request.streaming import LENGTH, StreamedBody, is_streamed, length_of
-from beaker_bridge.session.config import SessionProfile
+from beaker_bridge.session.config import SessionConfig
 from beaker_bridge.session.session import StandaloneSession
 
 WSGIApplication = Callable[[MutableMapping[str, Any], Callable[..., Any]], Iterable[bytes]]
@@ -41,17 +41,13 @@ class _Answer:
 
     Args:
         session_object: the environ's session.
-        environ: the request's WSGI environ.
         start_response: the server's.
     """
 
-    __slots__ = ("_environ", "_held", "_is_going_on", "_object", "_start_response", "_write")
+    __slots__ = ("_held", "_is_going_on", "_object", "_start_response", "_write")
 
-    def __init__(
-        self, session_object: SessionObject, environ: MutableMapping[str, Any], start_response: Callable[..., Any]
-    ) -> None:
+    def __init__(self, session_object: SessionObject, start_response: Callable[..., Any]) -> None:
         self._object = session_object
-        self._environ = environ
         self._start_response = start_response
         self._held: tuple[str, Headers, Any] | None = None
         #: Whether the application works while its response is sent.
@@ -66,7 +62,7 @@ class _Answer:
             self.hand_on(streamed=True)
         if session_object.__dict__["_sess"] is not None and needs_commit(session_object):
             commit_session = commit_before_error if exc_info else commit_or_discard
-            commit_session(session_object, self._environ)
+            commit_session(session_object)
         self._held = status, headers, exc_info
         if self._is_going_on:
             self.hand_on(streamed=True)
@@ -136,28 +132,28 @@ class SessionMiddleware:
         self.options: Mapping[str, Any] = MappingProxyType(
             {**table.backend_arguments, **{name: getattr(table, name) for name in TABLE}}
         )
-        self._profile = SessionProfile(table)
+        self._config = SessionConfig(table)
         self._webtest_varname = table.webtest_varname
         if environ_key == ENVIRON_KEY:
-            record_filter(self.app, self._profile)
+            record_filter(self.app, self._config)
 
     def __call__(self, environ: MutableMapping[str, Any], start_response: Callable[..., Any]) -> Iterable[bytes]:
         """Answer a request."""
-        session_object = environ[self.environ_key] = SessionObject(environ, self._profile)
+        session_object = environ[self.environ_key] = SessionObject(environ, self._config)
         environ["beaker.get_session"] = self._get_session
         if "paste.registry" in environ and environ["paste.registry"].reglist:
             environ["paste.registry"].register(self.session, session_object)
         if self._webtest_varname:
             show_to_test(session_object, environ, self._webtest_varname)
 
-        answer = _Answer(session_object, environ, start_response)
+        answer = _Answer(session_object, start_response)
         body = self.app(environ, answer)
         if is_streamed(body, environ):
             answer.go_on()
-            return StreamedBody(body, session_object, environ)
+            return StreamedBody(body, session_object)
         if session_object.__dict__["_sess"] is not None and is_asked_to_commit(session_object):
             # By an application that has called start_response before; its headers are still here.
-            commit_or_discard(session_object, environ)
+            commit_or_discard(session_object)
         answer.hand_on(streamed=False)
         let_go(session_object)
         return body
@@ -168,7 +164,7 @@ class SessionMiddleware:
         Raises:
             BeakerBridgeError: a cookie session is its request's alone.
         """
-        return standalone_session(self._profile)
+        return standalone_session(self._config)
 
 
 def session_filter_app_factory(app: WSGIApplication, global_conf: dict[str, Any], **options: Any) -> SessionMiddleware:

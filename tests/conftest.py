@@ -53,12 +53,12 @@ def _skipping(item) -> Iterator[None]:
 def pytest_runtest_setup(item):
     """Skip a test whose fixtures need what is not there; none is the second one to have something logged once."""
     from beaker_bridge import once
-    from beaker_bridge.session import config as profile
+    from beaker_bridge.session import config
 
     once._logged.clear()
     # Nearly each test has Beaker's own cookie name.
     for label in ("key", "session.key", "beaker.session.key"):
-        once._logged.add((profile.log.name, profile.default_key_warning(label), None))
+        once._logged.add((config.log.name, config.default_key_warning(label), None))
     with _skipping(item):
         return (yield)
 

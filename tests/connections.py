@@ -6,16 +6,16 @@ import os
 import secrets
 from typing import Any
 
-from beaker_bridge.session.config import SessionProfile
+from beaker_bridge.session.config import SessionConfig
 from beaker_bridge.stores._breaker import ServerStore
 from beaker_bridge.stores.memcached import MemcachedStore
 from beaker_bridge.stores.redis import RedisStore
 from beaker_bridge.stores.sql import SQLStore
 
 
-def connection_of(profile: SessionProfile) -> str:
+def connection_of(config: SessionConfig) -> str:
     """Return a name for the connection by which this thread asks the store now."""
-    store: Any = profile.store
+    store: Any = config.store
     if isinstance(store, RedisStore):
         return str(store._connected().execute_command("CLIENT", "ID"))
     if isinstance(store, SQLStore):

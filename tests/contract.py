@@ -13,7 +13,7 @@ from beaker.cache import clsmap
 
 from beaker_bridge.exceptions import SessionConflictError, SessionTooLargeError
 from beaker_bridge.options.reader import given, read_options
-from beaker_bridge.session.config import Binding, SessionProfile
+from beaker_bridge.session.config import SessionConfig, SessionContext
 from beaker_bridge.session.session import Session
 from beaker_bridge.stores import open_store
 from beaker_bridge.stores.base import Record, Store, Swap
@@ -477,10 +477,10 @@ class StoreContract:
 
     def test_an_uncontended_write_is_one_read_and_one_swap(self, options, store):
         """A new session costs one swap, a changed one a read and a swap, one that was only read a read."""
-        profile = SessionProfile(read_options(given({"secret": "s" * 32, **options})))
-        profile.store.close()
-        profile.store = counted = CountedStore(store)
-        new = Session({}, binding=Binding(profile, {}))
+        config = SessionConfig(read_options(given({"secret": "s" * 32, **options})))
+        config.store.close()
+        config.store = counted = CountedStore(store)
+        new = Session({}, exchange=SessionContext(config))
         new["key"] = "value"
         new.changed()
         new.commit()
@@ -488,7 +488,7 @@ class StoreContract:
         assert counted.calls == ["swap"]
 
         counted.calls.clear()
-        changed = Session({}, binding=Binding(profile, {}), session_id=new.id)
+        changed = Session({}, exchange=SessionContext(config), session_id=new.id)
         changed["key"] = "another value"
         changed.changed()
         changed.commit()
@@ -497,7 +497,7 @@ class StoreContract:
         assert counted.calls == ["read", "swap"]
 
         counted.calls.clear()
-        read = Session({}, binding=Binding(profile, {}), session_id=new.id)
+        read = Session({}, exchange=SessionContext(config), session_id=new.id)
         read.commit()
 
         assert read == {"key": "another value"}

@@ -235,7 +235,7 @@ class Traffic:
             for thread in threads:
                 thread.join()
         at_most = clients() - BROWSERS
-        self._app._profile.store.close()
+        self._app._config.store.close()
         gc.collect()
         wait_until(lambda: clients() == 0)
         return self._report(name, (*_more_than(before), max(0, at_most)))

@@ -291,15 +291,15 @@ class Browser:
 
 
 @contextmanager
-def browsing(profile: Path) -> Iterator[Browser]:
-    """Run a browser with a new, empty profile."""
+def browsing(config: Path) -> Iterator[Browser]:
+    """Run a browser with a new, empty config."""
     chromium = program("chromium")
     for_browser, to_browser = os.pipe()
     from_browser, of_browser = os.pipe()
     # Chromium reads from 3 and writes to 4; only bash redirects descriptors over 9.
     command = f'exec "$@" 3<&{for_browser} 4>&{of_browser}'
     process = subprocess.Popen(
-        [program("bash"), "-c", command, "bash", chromium, *FLAGS, f"--user-data-dir={profile}"],
+        [program("bash"), "-c", command, "bash", chromium, *FLAGS, f"--user-data-dir={config}"],
         pass_fds=(for_browser, of_browser),
         stdout=subprocess.DEVNULL,
         stderr=subprocess.DEVNULL,

@@ -13,9 +13,9 @@ from webob.cookies import parse_cookie
 from beaker_bridge.options.reader import given, read_options
 from beaker_bridge.pyramid.isession import PyramidSession
 from beaker_bridge.record.fields import RESERVED_KEYS
-from beaker_bridge.request.exchange import SessionObject, binding_of, commit, discard, with_session_headers
+from beaker_bridge.request.exchange import SessionObject, commit, discard, exchange_of, with_session_headers
 from beaker_bridge.session.base import SafeSession
-from beaker_bridge.session.config import SessionProfile
+from beaker_bridge.session.config import SessionConfig
 from beaker_bridge.stores.base import Record, Store, Swap
 
 #: When the tests' clocks begin, in seconds since the epoch.
@@ -73,25 +73,25 @@ class Clock:
         return self.now
 
 
-def profile_of(**options: object) -> SessionProfile:
-    """Return the profile of session options, in memory if they name no store."""
-    return SessionProfile(read_options(given(options)))
+def config_of(**options: object) -> SessionConfig:
+    """Return the config of session options, in memory if they name no store."""
+    return SessionConfig(read_options(given(options)))
 
 
 class Request:
     """A request: it loads its session at once, as the first touch does.
 
     Args:
-        profile: the configuration.
+        config: the configuration.
         cookie: the ``Cookie`` header.
         scheme: the URL's scheme.
     """
 
-    def __init__(self, profile: SessionProfile, cookie: str = "", *, scheme: str = "http") -> None:
+    def __init__(self, config: SessionConfig, cookie: str = "", *, scheme: str = "http") -> None:
         self.environ = {"wsgi.url_scheme": scheme, "HTTP_COOKIE": cookie}
-        self.object = SessionObject(self.environ, profile)
+        self.object = SessionObject(self.environ, config)
         self.events: list = []
-        binding_of(self.object).notify = self.events.append
+        exchange_of(self.object).notify = self.events.append
         self.session = PyramidSession(self.object)
         self.loaded: SafeSession = self.object._session()
 
@@ -102,7 +102,7 @@ class Request:
 
     def discard(self) -> None:
         """Let the request leave no trace."""
-        discard(self.object, self.environ)
+        discard(self.object)
 
     @property
     def set_cookie(self) -> str | None:
@@ -123,13 +123,13 @@ class Request:
 class Browser:
     """A cookie jar for one cookie."""
 
-    def __init__(self, profile: SessionProfile) -> None:
-        self.profile = profile
+    def __init__(self, config: SessionConfig) -> None:
+        self.config = config
         self.cookie = ""
 
-    def begin(self, profile: SessionProfile | None = None, **options: object) -> Request:
+    def begin(self, config: SessionConfig | None = None, **options: object) -> Request:
         """Begin a request with the cookie that the browser has now, perhaps under a changed configuration."""
-        return Request(profile or self.profile, self.cookie, **options)
+        return Request(config or self.config, self.cookie, **options)
 
     def end(self, request: Request) -> Request:
         """Commit a request and keep the cookie of its response."""
@@ -158,10 +158,10 @@ class Browser:
         return dict(parse_cookie(self.cookie)).get(NAME.encode(), b"").decode()
 
 
-def stored(profile: SessionProfile, session_id: str) -> dict | None:
+def stored(config: SessionConfig, session_id: str) -> dict | None:
     """Return what stands in the store under an id, or nothing."""
-    record = profile.store.read(session_id)
-    return None if record is None else profile.codec.decode(record.raw)[0]
+    record = config.store.read(session_id)
+    return None if record is None else config.codec.decode(record.raw)[0]
 
 
 def content(record: dict | None) -> dict | None:
@@ -219,7 +219,7 @@ def _nothing() -> None:
     """Do nothing."""
 
 
-def watched(profile: SessionProfile) -> WatchedStore:
-    """Watch a profile's store from now on."""
-    profile.store = WatchedStore(profile.store)
-    return profile.store
+def watched(config: SessionConfig) -> WatchedStore:
+    """Watch a config's store from now on."""
+    config.store = WatchedStore(config.store)
+    return config.store

@@ -55,7 +55,7 @@ def stream(request):
 def meet(request):
     """Wait until so many processes answer this, each of which has used the store; tell of this one."""
     folder = Path(PROCESSES)
-    found = {"pid": os.getpid(), "master": MASTER, "connection": connection_of(PROFILE)}
+    found = {"pid": os.getpid(), "master": MASTER, "connection": connection_of(CONFIG)}
     # Renamed: whoever sees the file reads all of it.
     draft = folder / f"{os.getpid()}.{threading.get_ident()}.draft"
     draft.write_text(json.dumps(found), encoding="ascii")
@@ -94,7 +94,7 @@ def make_application() -> SessionMiddleware:
 
 # A server's own words for it.
 application = make_application()
-PROFILE = application._profile
+CONFIG = application._config
 assert Request.blank("/begin?name=master").get_response(application).status_code == 200
 #: The process that has imported this, and the connection that it has.
-MASTER = {"pid": os.getpid(), "connection": connection_of(PROFILE)}
+MASTER = {"pid": os.getpid(), "connection": connection_of(CONFIG)}

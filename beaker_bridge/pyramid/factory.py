@@ -22,10 +22,11 @@ from beaker_bridge.pyramid.policy import Policy, keeps_session
 from beaker_bridge.request.exchange import (
     ENVIRON_KEY,
     ROUTE,
+    Exchange,
     SessionObject,
-    binding_of,
     commit_or_discard,
     discard,
+    exchange_of,
     headers_left,
     is_carried,
     let_go,
@@ -34,9 +35,9 @@ from beaker_bridge.request.exchange import (
     show_to_test,
     with_session_headers,
 )
-from beaker_bridge.request.recorded_filter import recorded_profile
+from beaker_bridge.request.recorded_filter import recorded_config
 from beaker_bridge.request.streaming import LENGTH, StreamedBody, is_streamed, length_of
-from beaker_bridge.session.config import Binding, SessionProfile
+from beaker_bridge.session.config import SessionConfig
 
 log = logging.getLogger(__name__)
 
@@ -108,19 +109,19 @@ class RequestSession(PyramidSession):
         registry: Any = getattr(request, "registry", None)
         session_object = environ.get(ENVIRON_KEY)
         if session_object is None:
-            profile = recorded_profile(registry, source.profile) or source.in_memory(environ)
-            session_object = environ[ENVIRON_KEY] = SessionObject(environ, profile, carried=False)
-            if profile.options.webtest_varname:
-                show_to_test(session_object, environ, profile.options.webtest_varname)
+            config = recorded_config(registry, source.config) or source.in_memory(environ)
+            session_object = environ[ENVIRON_KEY] = SessionObject(environ, config, carried=False)
+            if config.options.webtest_varname:
+                show_to_test(session_object, environ, config.options.webtest_varname)
         # A test's own registry need not be one of Pyramid's.
         if getattr(registry, "has_listeners", False):
-            binding_of(session_object, environ).notify = registry.notify
+            exchange_of(session_object, environ).notify = registry.notify
         elif TWEEN not in environ or type(session_object) is not SessionObject:
             # What the tween has done for ours.
             make_ready(session_object, environ)
-        profile = session_object.__dict__["profile"]
-        if not (source.compared or profile is source.profile):
-            source.compare(profile.options)
+        config = session_object.__dict__["config"]
+        if not (source.compared or config is source.config):
+            source.compare(config.options)
         # Where our middleware and our tween do it all, which is most often, there is nothing to complete.
         if environ.get(TWEEN, _NO_REGISTRY) is not registry or not is_carried(session_object):
             _Completion(session_object, source.options).follow(request)
@@ -147,7 +148,7 @@ def can_make_session(request: Any) -> bool:
     factory = registry.queryUtility(ISessionFactory)
     if not (isinstance(factory, type) and issubclass(factory, RequestSession)):
         return False
-    return ENVIRON_KEY in request.environ or recorded_profile(registry, factory._source.profile) is not None
+    return ENVIRON_KEY in request.environ or recorded_config(registry, factory._source.config) is not None
 
 
 class SessionSource:
@@ -159,14 +160,14 @@ class SessionSource:
 
     def __init__(self, options: SessionOptions | None) -> None:
         self.options = options
-        self.profile = SessionProfile(options) if options else None
+        self.config = SessionConfig(options) if options else None
         self.csrf_token = options.constant_csrf_token if options else None
         #: Whether the options were compared with those of a filter.
         self.compared = False
         self._lock = threading.Lock()
-        self._in_memory: SessionProfile | None = None
+        self._in_memory: SessionConfig | None = None
 
-    def in_memory(self, environ: Mapping[str, Any]) -> SessionProfile:
+    def in_memory(self, environ: Mapping[str, Any]) -> SessionConfig:
         """Return the configuration where there is none: sessions in memory, with an error in the log.
 
         Raises:
@@ -181,7 +182,7 @@ class SessionSource:
                 log.error(
                     "%s: sessions are kept in the memory of this process, and end with it; %s", _NOT_CONFIGURED, _REMEDY
                 )
-                self._in_memory = SessionProfile(read_options({}))
+                self._in_memory = SessionConfig(read_options({}))
             return self._in_memory
 
     def compare(self, used: SessionOptions) -> None:
@@ -248,9 +249,9 @@ class _Completion:
 
     def follow(self, request: Any) -> None:
         """Have the request completed, once, where our middleware and our tween do not do it all."""
-        binding = binding_of(self._object)
-        if (self._adds_headers or TWEEN not in request.environ) and not binding.followed:
-            binding.followed = True
+        exchange = exchange_of(self._object)
+        if (self._adds_headers or TWEEN not in request.environ) and not exchange.followed:
+            exchange.followed = True
             if hasattr(request, "add_finished_callback"):
                 request.add_response_callback(remember_response)
                 request.add_finished_callback(self._complete)
@@ -270,7 +271,7 @@ class _Completion:
         else:
             kept = keeps_session(own.cookie_on_exception, request, exception)
         if not kept:
-            discard(self._object, request.environ)
+            discard(self._object)
 
     def _complete(self, request: Any) -> None:
         """Complete the response: the last finished callback, since Pyramid calls none after one that raises."""
@@ -287,38 +288,38 @@ class _Completion:
             kept = not failed and (_has_tween(request) or is_kept(request, self._object, self._options))
         finally:
             if not kept:
-                discard(self._object, environ)
+                discard(self._object)
         if response is not None and self._adds_headers:
-            commit_or_discard(self._object, environ)
+            commit_or_discard(self._object)
             streamed = is_streamed(response.app_iter, environ)
             response.headerlist = with_session_headers(
                 self._object, response.headerlist, cookie=self._adds_cookie, streamed=streamed
             )
-            self._end(response, environ, streamed=streamed)
+            self._end(response, streamed=streamed)
         elif self._adds_cookie and not failed:
             if loses_changes(self._object):
                 log.warning(
                     "a session that was changed by a script, or first touched after the response callbacks, is not"
                     " saved: see the tween"
                 )
-            discard(self._object, environ)
+            discard(self._object)
 
     def _add_cookie(self, request: Any, response: Any) -> None:
         """Commit, and add the cookie alone: the response callback of a request that has no other, as a test's own."""
         if not is_kept(request, self._object, self._options):
-            discard(self._object, request.environ)
+            discard(self._object)
         if self._adds_headers:
-            commit_or_discard(self._object, request.environ)
+            commit_or_discard(self._object)
             headers = with_session_headers(self._object, [], cookie=self._adds_cookie)
             response.headerlist.extend(header for header in headers if header[0] == "Set-Cookie")
 
-    def _end(self, response: Any, environ: Mapping[str, Any], *, streamed: bool) -> None:
+    def _end(self, response: Any, *, streamed: bool) -> None:
         """Have saved what a body changes that is made while it is sent; otherwise nothing more happens."""
         if streamed:
             # WebOb takes a new body for one of another length.
             length = response.content_length
             self._object.__dict__[LENGTH] = length_of(response.headerlist)
-            response.app_iter = _StreamedResponse(response.app_iter, self._object, environ)
+            response.app_iter = _StreamedResponse(response.app_iter, self._object)
             response.content_length = length
         elif self._adds_cookie:
             let_go(self._object)
@@ -354,8 +355,8 @@ def discard_if_failing(request: Any, fallback: SessionOptions | None) -> None:
     exception, session_object = sys.exc_info()[1], request.environ.get(ENVIRON_KEY)
     if exception is None or session_object is None or not _is_failing():
         return
-    if not keeps_session(_policy(binding_of(session_object), fallback), request, exception):
-        discard(session_object, request.environ)
+    if not keeps_session(_policy(exchange_of(session_object), fallback), request, exception):
+        discard(session_object)
 
 
 def is_kept(request: Any, session_object: BeakerSessionObject, fallback: SessionOptions | None) -> bool:
@@ -370,12 +371,12 @@ def is_kept(request: Any, session_object: BeakerSessionObject, fallback: Session
     if exception is None:
         return True
     return not _will_be_retried(request, exception) and keeps_session(
-        _policy(binding_of(session_object), fallback), request, exception
+        _policy(exchange_of(session_object), fallback), request, exception
     )
 
 
-def _policy(binding: Binding, fallback: SessionOptions | None) -> Policy:
-    options = binding.profile.options
+def _policy(exchange: Exchange, fallback: SessionOptions | None) -> Policy:
+    options = exchange.config.options
     if "cookie_on_exception" in options.given or fallback is None:
         return options.cookie_on_exception
     return fallback.cookie_on_exception

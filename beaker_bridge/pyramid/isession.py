@@ -15,7 +15,7 @@ from pyramid.interfaces import ISession
 from zope.interface import implementer
 
 from beaker_bridge.record.fields import RESERVED_KEYS
-from beaker_bridge.request.exchange import binding_of, commit, stored_session
+from beaker_bridge.request.exchange import commit, exchange_of, stored_session
 from beaker_bridge.session.attributes import BEAKERS, PRIVATE, Forwarded
 from beaker_bridge.session.base import SafeSession
 from beaker_bridge.session.session import StandaloneSession
@@ -280,7 +280,7 @@ class PyramidSession:  # noqa: PLW1641 -- as a dict, it has no hash
             BeakerBridgeError: sessions are in cookies, where none can be found by its id.
             SessionStoreError: the store cannot be reached.
         """
-        return stored_session(binding_of(self._object), id)
+        return stored_session(exchange_of(self._object), id)
 
     def set_expiry(self, seconds: int | None) -> None:
         """Give this session its own idle timeout and cookie lifetime ("remember me").
@@ -323,7 +323,7 @@ class PyramidSession:  # noqa: PLW1641 -- as a dict, it has no hash
 
     def new_csrf_token(self) -> str:
         """Return a new CSRF token, and keep it."""
-        constant = self._state["profile"].options.constant_csrf_token or self._constant_csrf_token
+        constant = self._state["config"].options.constant_csrf_token or self._constant_csrf_token
         token = constant or secrets.token_hex(20)
         self[CSRF_TOKEN] = token
         return token

@@ -78,9 +78,9 @@ def session_tween_factory(handler: Callable[[Any], Any], registry: Any) -> Calla
             kept = not failed or session_object is None or is_kept(request, session_object, fallback)
         finally:
             if not kept and ENVIRON_KEY in environ:
-                discard(environ[ENVIRON_KEY], environ)
-        profile = None if session_object is None else session_object.__dict__.get("profile")
-        if profile is not None and (may_discard or profile.options.cookie_on_exception is not True):
+                discard(environ[ENVIRON_KEY])
+        config = None if session_object is None else session_object.__dict__.get("config")
+        if config is not None and (may_discard or config.options.cookie_on_exception is not True):
             # A response callback, or a tween over this one, may raise when the session is committed.
             request.add_finished_callback(follow_failure)
         if is_settled(session_object):
@@ -112,7 +112,7 @@ def _committed(request: Any, response: Any) -> Any:
     try:
         commit(session_object)
     except BeakerBridgeError:
-        discard(session_object, request.environ)
+        discard(session_object)
         return request.invoke_exception_view(sys.exc_info(), reraise=True)
     return response
 

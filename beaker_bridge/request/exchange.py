@@ -22,7 +22,7 @@ from beaker_bridge.options.rules import COOKIE
 from beaker_bridge.record.fields import RESERVED_KEYS
 from beaker_bridge.request.headers import Headers, guarded, varied
 from beaker_bridge.session.base import SafeSession
-from beaker_bridge.session.config import Binding, SessionProfile
+from beaker_bridge.session.config import SENT, SessionConfig, SessionContext
 from beaker_bridge.session.cookie import CookieSession
 from beaker_bridge.session.merge import merge
 from beaker_bridge.session.session import MemorySession, Session, StandaloneSession
@@ -39,25 +39,55 @@ ROUTE = "route"
 _CLASSES: dict[str | None, type[SafeSession]] = {COOKIE: CookieSession, "memory": MemorySession}
 
 
+class Exchange(SessionContext):
+    """One attempt at a request, and what was decided about its session.
+
+    Args:
+        config: the configuration.
+        environ: the request's WSGI environ.
+    """
+
+    #: Whether somebody has taken it upon himself to complete the response.
+    followed = False
+    _discarded_in: object = None
+
+    def __init__(self, config: SessionConfig, environ: Mapping[str, Any]) -> None:
+        self.config = config
+        self.environ = environ
+
+    def discard(self) -> None:
+        """Decide that the request leaves no trace; final for this attempt at it, as pyramid_retry counts them."""
+        self.discarded = True
+        self._discarded_in = _attempt(self.environ)
+
+    def outlived(self, environ: Mapping[str, Any]) -> bool:
+        """Say whether it was discarded in another attempt than this one."""
+        return self.discarded and self._discarded_in != _attempt(environ)
+
+
+def _attempt(environ: Mapping[str, Any]) -> object:
+    return environ.get("retry.attempt")
+
+
 class SessionObject(BeakerSessionObject):
     """Beaker's lazy proxy of a session, over one of ours.
 
     Args:
         environ: the request's WSGI environ.
-        profile: the configuration.
+        config: the configuration.
         carried: whether a middleware carries the session: commits it last, and adds its headers.
     """
 
-    def __init__(self, environ: MutableMapping[str, Any], profile: SessionProfile, *, carried: bool = True) -> None:
+    def __init__(self, environ: MutableMapping[str, Any], config: SessionConfig, *, carried: bool = True) -> None:
         # On the way of each request, also of those that leave the session alone: what only a session
-        # needs is made when there is one. The parameters are the profile's; Beaker's methods only read them.
+        # needs is made when there is one. The parameters are the config's; Beaker's methods only read them.
         state = self.__dict__
         state["_environ"] = environ
-        state["_params"] = profile.parameters
+        state["_params"] = config.parameters
         state["_sess"] = None
         state["_headers"] = {}
-        state["binding"] = None
-        state["profile"] = profile
+        state["exchange"] = None
+        state["config"] = config
         if carried:
             state["carried"] = True
 
@@ -66,40 +96,40 @@ class SessionObject(BeakerSessionObject):
         session: SafeSession | None = state["_sess"]
         if session is None:
             request = state["_headers"] = {"cookie_out": None, "cookie": state["_environ"].get("HTTP_COOKIE")}
-            session_class = _CLASSES.get(state["profile"].options.type, Session)
-            session = state["_sess"] = session_class(request, state["binding"] or _bound(self))
+            session_class = _CLASSES.get(state["config"].options.type, Session)
+            session = state["_sess"] = session_class(request, state["exchange"] or _bound(self))
         return session
 
     def get_by_id(self, id: str) -> StandaloneSession | None:  # noqa: A002 -- Beaker's name
         """Return the stored session of an id, or None. Its ``commit()`` writes what is changed."""
-        return stored_session(binding_of(self), id)
+        return stored_session(exchange_of(self), id)
 
 
-def stored_session(binding: Binding, session_id: str) -> StandaloneSession | None:
+def stored_session(exchange: Exchange, session_id: str) -> StandaloneSession | None:
     """Return the stored session of an id, or None. Its ``commit()`` writes what is changed.
 
     Args:
-        binding: the request's, for its configuration and its subscribers.
+        exchange: the request's, for its configuration and its subscribers.
         session_id: the id.
 
     Raises:
         BeakerBridgeError: sessions are in cookies, where none can be found by its id.
         SessionStoreError: the store cannot be reached.
     """
-    session = standalone_session(binding.profile, session_id, binding.notify)
-    if binding.locks is None:
-        binding.locks = {}
-    session._binding.locks = binding.locks
+    session = standalone_session(exchange.config, session_id, exchange.notify)
+    if exchange.locks is None:
+        exchange.locks = {}
+    session._exchange.locks = exchange.locks
     return None if session.is_new else session
 
 
 def standalone_session(
-    profile: SessionProfile, session_id: str | None = None, notify: Callable[[object], None] | None = None
+    config: SessionConfig, session_id: str | None = None, notify: Callable[[object], None] | None = None
 ) -> StandaloneSession:
     """Return a session that belongs to no request: the stored one of an id, or a new one.
 
     Args:
-        profile: the configuration.
+        config: the configuration.
         session_id: the id.
         notify: what gets the session's events.
 
@@ -107,20 +137,20 @@ def standalone_session(
         BeakerBridgeError: sessions are in cookies, where one cannot be without its request.
         SessionStoreError: the store cannot be reached.
     """
-    if profile.store is None:
+    if config.store is None:
         raise BeakerBridgeError(
             "get_by_id() and beaker.get_session need sessions that are stored on the server, got type = cookie"
         )
-    binding = Binding(profile, {})
-    binding.notify = notify
-    return StandaloneSession({}, binding=binding, session_id=session_id)
+    context = SessionContext(config)
+    context.notify = notify
+    return StandaloneSession({}, exchange=context, session_id=session_id)
 
 
-# -- Binding -----------------------------------------------------------------------------------------
+# -- Exchange -----------------------------------------------------------------------------------------
 
 
-def binding_of(session_object: BeakerSessionObject, environ: Mapping[str, Any] | None = None) -> Binding:
-    """Return the binding of the environ's session, for this attempt at the request.
+def exchange_of(session_object: BeakerSessionObject, environ: Mapping[str, Any] | None = None) -> Exchange:
+    """Return the exchange of the environ's session, for this attempt at the request.
 
     Our session class is placed into an object that Beaker's own middleware made, before its first use.
 
@@ -134,63 +164,59 @@ def binding_of(session_object: BeakerSessionObject, environ: Mapping[str, Any] |
     if not isinstance(session_object, BeakerSessionObject):
         raise SettingsError(f"environ[{ENVIRON_KEY!r}] must be a Beaker session, got a {type(session_object).__name__}")
     state = session_object.__dict__
-    binding: Binding | None = state.get("binding")
-    if binding is None:
-        return _bound(session_object) if "profile" in state else _adopt(session_object)
-    if environ is not None and binding.outlived(_attempt(environ)):
+    exchange: Exchange | None = state.get("exchange")
+    if exchange is None:
+        return _bound(session_object) if "config" in state else _adopt(session_object)
+    if environ is not None and exchange.outlived(environ):
         # pyramid_retry uses the environ again: this attempt starts from the store.
         state.update(_sess=None, _headers={}, _dirty=False)
         return _bound(session_object)
-    return binding
+    return exchange
 
 
-def _attempt(environ: Mapping[str, Any]) -> int:
-    return int(environ.get("retry.attempt", 0))
-
-
-def _bound(session_object: BeakerSessionObject) -> Binding:
+def _bound(session_object: BeakerSessionObject) -> Exchange:
     """Bind the environ's session to its configuration, for this attempt at the request."""
     state = session_object.__dict__
-    profile: SessionProfile = state["profile"]
-    binding = state["binding"] = Binding(profile, state["_environ"])
+    config: SessionConfig = state["config"]
+    exchange = state["exchange"] = Exchange(config, state["_environ"])
     if "sent" in state:
-        binding.sent = True
+        exchange.phase = SENT
     if type(session_object) is not SessionObject:
         # With these, Beaker's own object makes one of our sessions.
         state["_params"] |= {
-            **profile.parameters,
-            "session_class": _CLASSES.get(profile.options.type, Session),
-            "binding": binding,
+            **config.parameters,
+            "session_class": _CLASSES.get(config.options.type, Session),
+            "exchange": exchange,
         }
         # Beaker's own would read the record in Beaker's way.
-        state["get_by_id"] = partial(stored_session, binding)
-    return binding
+        state["get_by_id"] = partial(stored_session, exchange)
+    return exchange
 
 
-_profiles: list[tuple[dict[str, Any], SessionProfile]] = []
-_profiles_lock = threading.Lock()
+_configs: list[tuple[dict[str, Any], SessionConfig]] = []
+_configs_lock = threading.Lock()
 
 
-def _adopt(session_object: BeakerSessionObject) -> Binding:
+def _adopt(session_object: BeakerSessionObject) -> Exchange:
     """Place our session class into an object of Beaker's own middleware."""
     state = session_object.__dict__
     theirs = state["_sess"]
-    state["profile"] = _profile_of(dict(state["_params"]))
-    binding = _bound(session_object)
+    state["config"] = _config_of(dict(state["_params"]))
+    exchange = _bound(session_object)
     if theirs is not None:
         _take_over(session_object, theirs)
-    return binding
+    return exchange
 
 
-def _profile_of(parameters: dict[str, Any]) -> SessionProfile:
-    """Return the profile of a Beaker middleware's options, parsed once."""
-    with _profiles_lock:
-        for known, profile in _profiles:
+def _config_of(parameters: dict[str, Any]) -> SessionConfig:
+    """Return the config of a Beaker middleware's options, parsed once."""
+    with _configs_lock:
+        for known, config in _configs:
             if known == parameters:
-                return profile
-        profile = SessionProfile(read_options(given(parameters)))
-        _profiles.append((parameters, profile))
-        return profile
+                return config
+        config = SessionConfig(read_options(given(parameters)))
+        _configs.append((parameters, config))
+        return config
 
 
 def _take_over(session_object: BeakerSessionObject, theirs: Any) -> None:
@@ -243,11 +269,11 @@ def make_ready(session_object: BeakerSessionObject, environ: Mapping[str, Any]) 
         environ: the request's WSGI environ.
 
     Raises:
-        SettingsError: as :func:`binding_of`.
+        SettingsError: as :func:`exchange_of`.
     """
     # Ours that nobody has bound yet is ready, and there is nothing to bind as long as nobody touches it.
-    if type(session_object) is not SessionObject or session_object.__dict__["binding"] is not None:
-        binding_of(session_object, environ)
+    if type(session_object) is not SessionObject or session_object.__dict__["exchange"] is not None:
+        exchange_of(session_object, environ)
 
 
 def is_carried(session_object: BeakerSessionObject | None) -> bool:
@@ -311,7 +337,7 @@ def commit(session_object: BeakerSessionObject) -> None:
     session.commit()
 
 
-def commit_or_discard(session_object: BeakerSessionObject, environ: Mapping[str, Any]) -> None:
+def commit_or_discard(session_object: BeakerSessionObject) -> None:
     """Commit while the answer can still be an error: a failure is raised, and the request leaves no trace.
 
     Raises:
@@ -320,32 +346,32 @@ def commit_or_discard(session_object: BeakerSessionObject, environ: Mapping[str,
     try:
         commit(session_object)
     except BaseException:
-        discard(session_object, environ)
+        discard(session_object)
         raise
 
 
-def commit_late(session_object: BeakerSessionObject, environ: Mapping[str, Any]) -> None:
+def commit_late(session_object: BeakerSessionObject) -> None:
     """Commit when the answer cannot become an error any more: a failure is logged, and nothing is saved."""
     try:
-        commit_or_discard(session_object, environ)
+        commit_or_discard(session_object)
     except Exception:
         log.exception("a session that was changed too late for an error page is not saved")
 
 
-def commit_before_error(session_object: BeakerSessionObject, environ: Mapping[str, Any]) -> None:
+def commit_before_error(session_object: BeakerSessionObject) -> None:
     """Commit before an error page (``exc_info``), which is sent whatever becomes of that.
 
     Where it replaces an answer that was begun, nothing more is committed; the cookie of that answer's commit stays.
     """
     if "sent" in session_object.__dict__:
-        binding_of(session_object).discard(_attempt(environ))
+        exchange_of(session_object).discard()
     else:
-        commit_late(session_object, environ)
+        commit_late(session_object)
 
 
-def discard(session_object: BeakerSessionObject, environ: Mapping[str, Any]) -> None:
+def discard(session_object: BeakerSessionObject) -> None:
     """Let the request leave no trace, whatever touches its session afterwards; final."""
-    binding_of(session_object).discard(_attempt(environ))
+    exchange_of(session_object).discard()
     session_object.__dict__["_headers"]["set_cookie"] = False
 
 
@@ -353,9 +379,9 @@ def headers_left(session_object: BeakerSessionObject) -> None:
     """Take note that the response's headers have left: no cookie reaches the browser any more."""
     state = session_object.__dict__
     state["sent"] = True
-    binding: Binding | None = state.get("binding")
-    if binding is not None:
-        binding.sent = True
+    exchange: Exchange | None = state.get("exchange")
+    if exchange is not None:
+        exchange.phase = SENT
 
 
 def let_go(session_object: BeakerSessionObject) -> None:
@@ -367,9 +393,9 @@ def let_go(session_object: BeakerSessionObject) -> None:
         "wsgi.url_scheme": known("wsgi.url_scheme"),
         "wsgi.multiprocess": known("wsgi.multiprocess"),
     }
-    binding: Binding | None = state.get("binding")
-    if binding is not None:
-        binding.environ = environ
+    exchange: Exchange | None = state.get("exchange")
+    if exchange is not None:
+        exchange.environ = environ
 
 
 def with_session_headers(
@@ -405,7 +431,7 @@ def _guarded(session_object: BeakerSessionObject, headers: Headers) -> Headers:
     headers, shared = guarded(headers, now)
     route = state.get(ROUTE)
     # A path may be anything: of those without a route the first one stands for all.
-    if shared and state["profile"].log_lines.is_due(("shared", route and route.name), math.inf, now):
+    if shared and state["config"].log_lines.is_due(("shared", route and route.name), math.inf, now):
         log.warning(
             "%s sets the session's cookie, and lets caches keep the page (%s): it is sent with Cache-Control: private."
             " Do without the session there, or without http_cache",

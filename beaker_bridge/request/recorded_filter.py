@@ -8,7 +8,7 @@ from pyramid.config import global_registries
 from pyramid.router import Router
 
 from beaker_bridge.request.exchange import ENVIRON_KEY
-from beaker_bridge.session.config import SessionProfile
+from beaker_bridge.session.config import SessionConfig
 
 #: The attribute of a router's registry.
 _RECORDED = "beaker_bridge_filter"
@@ -17,26 +17,26 @@ _WRAPPED = ("app", "application", "wrap_app", "applications", "apps")
 
 
 class _RecordedFilter(NamedTuple):
-    profile: SessionProfile
+    config: SessionConfig
     #: Whether the filter was seen to wrap the router; else that was the last one made.
     wraps_router: bool
 
 
-def record_filter(app: Any, profile: SessionProfile) -> None:
+def record_filter(app: Any, config: SessionConfig) -> None:
     """Record a filter's configuration in the registry of each router that it wraps.
 
     Args:
         app: the WSGI application that the filter wraps.
-        profile: its configuration.
+        config: its configuration.
     """
     found = False
     for wrapped in _wrapped(app):
         if isinstance(wrapped, Router):
-            setattr(wrapped.registry, _RECORDED, _RecordedFilter(profile, wraps_router=True))
+            setattr(wrapped.registry, _RECORDED, _RecordedFilter(config, wraps_router=True))
         found = found or isinstance(wrapped, Router) or _makes_session(wrapped)
     registry = global_registries.last
     if not found and registry is not None and not hasattr(registry, _RECORDED):
-        setattr(registry, _RECORDED, _RecordedFilter(profile, wraps_router=False))
+        setattr(registry, _RECORDED, _RecordedFilter(config, wraps_router=False))
 
 
 def _wrapped(app: Any) -> list[Any]:
@@ -61,7 +61,7 @@ def _makes_session(app: Any) -> bool:
     return getattr(app, "__dict__", {}).get("environ_key") == ENVIRON_KEY
 
 
-def recorded_profile(registry: Any, own: SessionProfile | None) -> SessionProfile | None:
+def recorded_config(registry: Any, own: SessionConfig | None) -> SessionConfig | None:
     """Return the configuration that a request without a session is served with.
 
     Args:
@@ -70,5 +70,5 @@ def recorded_profile(registry: Any, own: SessionProfile | None) -> SessionProfil
     """
     recorded = getattr(registry, _RECORDED, None)
     if isinstance(recorded, _RecordedFilter) and (recorded.wraps_router or own is None):
-        return recorded.profile
+        return recorded.config
     return own

@@ -39,13 +39,11 @@ class StreamedBody:
     Args:
         body: the body.
         session_object: the environ's session.
-        environ: the request's WSGI environ.
     """
 
-    def __init__(self, body: Iterable[bytes], session_object: BeakerSessionObject, environ: Mapping[str, Any]) -> None:
+    def __init__(self, body: Iterable[bytes], session_object: BeakerSessionObject) -> None:
         self._body = body
         self._object = session_object
-        self._environ = environ
 
     def __iter__(self) -> Iterator[bytes]:
         state = self._object.__dict__
@@ -75,7 +73,7 @@ class StreamedBody:
 
     def _commit(self) -> None:
         if needs_commit(self._object):
-            commit_late(self._object, self._environ)
+            commit_late(self._object)
 
 
 def is_streamed(body: Iterable[bytes], environ: Mapping[str, Any]) -> bool:

@@ -46,7 +46,7 @@ class Absent(ReadOnly):
 
 
 def _option(name: str) -> ReadOnly:
-    return ReadOnly(attrgetter(f"_profile.options.{name}"), f"the option {name}")
+    return ReadOnly(attrgetter(f"_config.options.{name}"), f"the option {name}")
 
 
 def _of_cookie(name: str) -> property:
@@ -79,7 +79,7 @@ class BeakerAttributes:
     namespace_class = _option("namespace_class")
     data_serializer = _option("data_serializer")
     invalidate_corrupt = _option("invalidate_corrupt")
-    save_atime = ReadOnly(attrgetter("_profile.options.save_accessed_time"), "the option save_accessed_time")
+    save_atime = ReadOnly(attrgetter("_config.options.save_accessed_time"), "the option save_accessed_time")
 
     secret = Absent("the option secret")
     encrypt_key = Absent("the option encrypt_key")

@@ -44,7 +44,7 @@ from beaker_bridge.record.fields import (
     is_time,
 )
 from beaker_bridge.session.attributes import BeakerAttributes, ReadOnly
-from beaker_bridge.session.config import Binding
+from beaker_bridge.session.config import SessionContext
 from beaker_bridge.stores.base import Record
 
 if TYPE_CHECKING:
@@ -79,9 +79,9 @@ class SafeSession(BeakerAttributes, BeakerSession):
 
     Args:
         request: Beaker's dict of the ``Cookie`` header, into which the cookie for the response goes.
-        binding: what the request has decided about its session.
+        exchange: what it knows of its request.
         session_id: the id of a stored session, instead of a cookie's.
-        beaker_options: what Beaker's ``SessionObject`` hands over; ignored, the profile has it parsed.
+        beaker_options: what Beaker's ``SessionObject`` hands over; ignored, the config has it parsed.
     """
 
     # How a session begins: most requests only read it, and change none of these.
@@ -122,14 +122,14 @@ class SafeSession(BeakerAttributes, BeakerSession):
     last_accessed: float | None
 
     def __init__(
-        self, request: dict[str, Any], binding: Binding, session_id: str | None = None, **beaker_options: Any
+        self, request: dict[str, Any], exchange: SessionContext, session_id: str | None = None, **beaker_options: Any
     ) -> None:
         # Beaker's constructor parses, verifies, loads and locks, in ways that we do not share.
         self.request = request
         request["set_cookie"] = False
-        self._binding = binding
-        self._profile = profile = binding.profile
-        self._now = profile.clock()
+        self._exchange = exchange
+        self._config = config = exchange.config
+        self._now = config.clock()
         self._load(session_id)
 
     # -- Beaker's attributes and the mapping ---------------------------------------------------------
@@ -211,7 +211,7 @@ class SafeSession(BeakerAttributes, BeakerSession):
         Raises:
             SessionValueError: the key, the value, or one of its first items.
         """
-        self._profile.codec.check(key, value)
+        self._config.codec.check(key, value)
 
     def clear(self) -> None:
         """Remove what the application put there."""
@@ -220,7 +220,7 @@ class SafeSession(BeakerAttributes, BeakerSession):
     @property
     def _timeout(self) -> int | None:
         """The idle seconds after which this session expires."""
-        return self._own.get(EXPIRY, self._profile.options.timeout)
+        return self._own.get(EXPIRY, self._config.options.timeout)
 
     @property
     def created(self) -> float:
@@ -230,7 +230,7 @@ class SafeSession(BeakerAttributes, BeakerSession):
     @property
     def domain(self) -> str | None:
         """The cookie's domain; one that is set here is kept in the record."""
-        return self._own.get(DOMAIN) or self._profile.options.cookie_domain
+        return self._own.get(DOMAIN) or self._config.options.cookie_domain
 
     @domain.setter
     def domain(self, domain: str | None) -> None:
@@ -239,7 +239,7 @@ class SafeSession(BeakerAttributes, BeakerSession):
     @property
     def path(self) -> str:
         """The cookie's path; one that is set here is kept in the record."""
-        return self._own.get(PATH) or self._profile.options.cookie_path
+        return self._own.get(PATH) or self._config.options.cookie_path
 
     @path.setter
     def path(self, path: str) -> None:
@@ -255,7 +255,7 @@ class SafeSession(BeakerAttributes, BeakerSession):
         """
         if name == "cookie_expires" and EXPIRY in self._own and not self._cookie_lifetime_is_set:
             return self._own[EXPIRY]
-        return getattr(self._cookie_options or self._profile.options, name)
+        return getattr(self._cookie_options or self._config.options, name)
 
     def set_cookie_option(self, name: str, value: Any) -> None:
         """Change an option for this response's cookie, which is sent if there is a session.
@@ -285,7 +285,7 @@ class SafeSession(BeakerAttributes, BeakerSession):
         self._set_cookie_expires(expires)
 
     def _update_cookie_out(self, set_cookie: bool = True) -> None:
-        if not self._profile.options.use_cookies:
+        if not self._config.options.use_cookies:
             raise SessionAttributeError("no cookie is sent, since use_cookies = false", name="use_cookies", value=False)
         self._refuse_late_cookie()
         self.unsettled = self._dirty = True
@@ -379,7 +379,7 @@ class SafeSession(BeakerAttributes, BeakerSession):
         Raises:
             SessionTooLateError: the response's headers have left, and the browser does not know the session.
         """
-        if self._binding.sent:
+        if self._exchange.sent:
             self._refuse_late_change()
         self.unsettled = self._dirty = True
 
@@ -397,15 +397,15 @@ class SafeSession(BeakerAttributes, BeakerSession):
                 self.force()
             self.commit()
         except BaseException as error:
-            self._binding.discard(int(self._binding.environ.get("retry.attempt", 0)))
-            if not (self._binding.sent and isinstance(error, BeakerBridgeError)):
+            self._exchange.discard()
+            if not (self._exchange.sent and isinstance(error, BeakerBridgeError)):
                 raise
             log.exception("a session that was changed when the response's headers had left is not saved")
 
     def force(self) -> None:
         """Mark the session to be stored even if it is new and empty, as Beaker's ``save()`` does."""
         # After ``delete()`` that is no wish of the application's: Beaker's proxy marks itself as saved then.
-        if self._binding.sent and not self._deleted:
+        if self._exchange.sent and not self._deleted:
             self._refuse_late_change()
         self.unsettled = self._dirty = self._forced = True
 
@@ -414,12 +414,12 @@ class SafeSession(BeakerAttributes, BeakerSession):
 
         When the headers have left, a new session that is empty stays unsaved: no browser would know its id.
         """
-        if len(self) or self._exists or not self._binding.sent:
+        if len(self) or self._exists or not self._exchange.sent:
             self.unsettled = self._dirty = self._forced = True
 
     def hand_out(self, key: str, value: Any) -> None:
         """Remember a mutable value that the application was handed, to see whether it changes it."""
-        fingerprint = self._profile.fingerprint
+        fingerprint = self._config.fingerprint
         if fingerprint is None:
             return
         if self._handed_out is None:
@@ -431,7 +431,7 @@ class SafeSession(BeakerAttributes, BeakerSession):
     def has_changed(self) -> bool:
         """Say whether the application has changed the session since the last commit."""
         return self._dirty or any(
-            key in self and _print_of(self._profile.fingerprint, dict.__getitem__(self, key)) != before
+            key in self and _print_of(self._config.fingerprint, dict.__getitem__(self, key)) != before
             for key, before in (self._handed_out or {}).items()
         )
 
@@ -445,7 +445,7 @@ class SafeSession(BeakerAttributes, BeakerSession):
         return self._decoded(self._record) if self._record else {}
 
     def _decoded(self, record: Record) -> dict[str, Any]:
-        return self._profile.codec.decode(record.raw)[0]
+        return self._config.codec.decode(record.raw)[0]
 
     def _as_record(self) -> dict[str, Any]:
         return {**self, **self._own}
@@ -477,14 +477,14 @@ class SafeSession(BeakerAttributes, BeakerSession):
         self._dirty = self._forced = self._rotated = self._renewal_due = self._send_cookie = False
         self.unsettled = bool(self._handed_out)
         if self._handed_out:
-            fingerprint = self._profile.fingerprint
+            fingerprint = self._config.fingerprint
             self._handed_out = {key: _print_of(fingerprint, self[key]) for key in self._handed_out if key in self}
 
     # -- When the response's headers have left -------------------------------------------------------
 
     def _refuse_late_cookie(self) -> None:
         """Refuse what only a cookie can tell the browser, where none can be sent any more."""
-        if self._binding.sent and not self._binding.discarded and not self._unsaved:
+        if self._exchange.sent and not self._exchange.discarded and not self._unsaved:
             if self.was_invalidated:
                 # A logout holds, though nothing new can begin.
                 self._leave_behind()
@@ -504,34 +504,34 @@ class SafeSession(BeakerAttributes, BeakerSession):
     def _begin(self, record: dict[str, Any], *, stale: bool) -> None:
         """Begin a request on a session that exists."""
         self._take(record)
-        own, profile = self._own, self._profile
+        own, config = self._own, self._config
         accessed = self.last_accessed = own[ACCESSED]
-        renewal = min(profile.renewal, own[EXPIRY] / 10) if EXPIRY in own else profile.renewal
-        due = self._now - accessed >= renewal and profile.options.save_accessed_time
+        renewal = min(config.renewal, own[EXPIRY] / 10) if EXPIRY in own else config.renewal
+        due = self._now - accessed >= renewal and config.options.save_accessed_time
         if stale or due:
             self.unsettled = self._renewal_due = True
             self._access_due = due
 
     def _renew(self) -> None:
         """Renew the access time where that is due; a record that is about to be written carries it."""
-        if self._record is None or self._renewal_due or not self._profile.options.save_accessed_time:
+        if self._record is None or self._renewal_due or not self._config.options.save_accessed_time:
             self._own[ACCESSED] = in_milliseconds(self._now)
 
     @property
     def _cookie_has_lifetime(self) -> bool:
-        return EXPIRY in self._own or self._profile.options.cookie_expires is not True
+        return EXPIRY in self._own or self._config.options.cookie_expires is not True
 
     # -- The cookie ----------------------------------------------------------------------------------
 
     def _our_cookies(self) -> list[tuple[str, bool]]:
         """Return the values of our cookie that are ours, and whether each was signed in a retired way."""
         header = self.request.get("cookie")
-        options = self._profile.options
+        options = self._config.options
         if not header or not options.use_cookies:
             return []
         ours: list[tuple[str, bool]] = []
         for find in (cookie_values, joined_values):
-            ours = self._profile.signer.verified(find(header, options.key), self._form)
+            ours = self._config.signer.verified(find(header, options.key), self._form)
             # A browser lets a neighbour set "a=b, __Host-sid=…": what a comma parts may be anybody's.
             if ours or "," not in header or options.key.lower().startswith(COOKIE_PREFIXES):
                 break
@@ -541,16 +541,16 @@ class SafeSession(BeakerAttributes, BeakerSession):
     @property
     def _another_lost(self) -> bool:
         """Whether another of our cookies came; without a signature nobody knows whose it is."""
-        return self._ours > 1 and self._profile.signer.signs
+        return self._ours > 1 and self._config.signer.signs
 
     def _cookie(self, value: str, lifetime: int | None = None) -> str:
         options = self._cookie_options
-        cookies = self._profile.cookies if options is None else CookieWriter(options)
+        cookies = self._config.cookies if options is None else CookieWriter(options)
         if lifetime is None and not self._cookie_lifetime_is_set:
             lifetime = self._own.get(EXPIRY)
         return cookies.write(
-            self._profile.signer.sign(value),
-            https=self._binding.https,
+            self._config.signer.sign(value),
+            https=self._exchange.https,
             now=self._now,
             lifetime=lifetime,
             domain=self.domain,
@@ -568,22 +568,22 @@ class SafeSession(BeakerAttributes, BeakerSession):
 
         A cookie of another path or of a parent domain may be another application's, and stays.
         """
-        is_ours = self._another_lost or (self.was_invalidated and self._ours and self._profile.signer.signs)
+        is_ours = self._another_lost or (self.was_invalidated and self._ours and self._config.signer.signs)
         if not (is_ours and self.domain):
             return None
-        return self._profile.cookies.delete(https=self._binding.https, domain=HOST_ONLY, path=self.path)
+        return self._config.cookies.delete(https=self._exchange.https, domain=HOST_ONLY, path=self.path)
 
     def _forget_cookie(self) -> None:
         """Make the browser forget an id that no longer opens anything, or never hear of it."""
         self.request["set_cookie"] = False
         if self._ours or self._sent_cookies():
             self._cookie_out(
-                self._profile.cookies.delete(https=self._binding.https, domain=self.domain, path=self.path)
+                self._config.cookies.delete(https=self._exchange.https, domain=self.domain, path=self.path)
             )
 
     def _sent_cookies(self) -> list[str]:
         """Return the values of the cookies of our name, whoever has set them; an empty one is none."""
-        options = self._profile.options
+        options = self._config.options
         header = self.request.get("cookie")
         if not header or not options.use_cookies:
             return []
@@ -606,7 +606,7 @@ class SafeSession(BeakerAttributes, BeakerSession):
         Raises:
             BeakerBridgeError: the store, the serializer or a limit refuses it.
         """
-        if self._unsaved or not self.unsettled or self._binding.discarded:
+        if self._unsaved or not self.unsettled or self._exchange.discarded:
             return
         try:
             self._commit()
@@ -620,7 +620,7 @@ class SafeSession(BeakerAttributes, BeakerSession):
         if self.has_changed() and not (self._forced and not self._send_cookie and self._is_as_stored()):
             # A new session that nothing was put into leaves no record and no cookie.
             if len(self) or self._exists or (self._forced and not self._deleted):
-                if self._binding.sent:
+                if self._exchange.sent:
                     self._refuse_late_change()
                 self._save()
         elif self._record is not None and (self._renewal_due or self._send_cookie):
@@ -635,7 +635,7 @@ class SafeSession(BeakerAttributes, BeakerSession):
             return False
         stored = self._base()
         own = {key: stored.pop(key) for key in RESERVED_KEYS & stored.keys()}
-        return own == self._own and self._profile.codec.writes_alike(dict(self), stored)
+        return own == self._own and self._config.codec.writes_alike(dict(self), stored)
 
     @property
     def _exists(self) -> bool:
@@ -660,14 +660,14 @@ class SafeSession(BeakerAttributes, BeakerSession):
 
     def _damaged(self, error: DamagedRecordError, session: str) -> None:
         """Tell of a record or cookie that cannot be read, and stands for nothing; or raise."""
-        if not self._profile.options.invalidate_corrupt:
+        if not self._config.options.invalidate_corrupt:
             raise error
         log.warning("session %s: %s; it opens nothing", session, error)
 
     def _tell(self, kind: type[SessionEvent], session_id: str, record: dict[str, Any]) -> None:
-        if self._binding.notify is not None:
+        if self._exchange.notify is not None:
             data = {key: value for key, value in record.items() if key not in RESERVED_KEYS}
-            self._binding.notify(kind(session_id, data))
+            self._exchange.notify(kind(session_id, data))
 
 
 def _print_of(fingerprint: Any, value: Any) -> bytes | None:

@@ -1,4 +1,4 @@
-"""What a session is made with: once a configuration, and once a request."""
+"""What a session is made with: what the sessions of one configuration share, and what it knows of its request."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import math
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
+from types import MappingProxyType
 from typing import Any
 
 from beaker_bridge.cookies import CookieWriter, Signer
@@ -20,13 +21,15 @@ from beaker_bridge.stores import open_store
 
 log = logging.getLogger(__name__)
 
+#: The phases of a response: its headers can still be changed; they are sent; the request is over.
+OPEN, SENT, OVER = "open", "sent", "over"
 #: A secret that is shorter than this, in bytes, is warned about.
 SECRET_SIZE = 32
 #: What is encrypted into a cookie is padded to a multiple of so many bytes.
 STEP = 128
 
 
-class SessionProfile:
+class SessionConfig:
     """The objects that one configuration's sessions share; immutable.
 
     Args:
@@ -122,28 +125,37 @@ def _cipher(options: SessionOptions) -> Cipher | None:
     return Cipher(pairs, crypto_type=options.crypto_type, nonce_bits=options.encrypt_nonce_bits)
 
 
-class Binding:
-    """Binds one request to a profile, and remembers what was decided about its session.
+class SessionContext:
+    """What a session knows of its request; here, of none: a script's session, or one that was found by its id.
 
     Args:
-        profile: the configuration.
-        environ: the request's WSGI environ.
+        config: the configuration.
     """
 
-    #: What tells the application's subscribers of an event; set where Pyramid's registry is known.
+    #: How far the response is: :data:`OPEN`, :data:`SENT` or :data:`OVER`.
+    phase: str = OPEN
+    #: Whether the request leaves no trace, whatever touches its session from now on.
+    discarded = False
+    #: Notifies the application's subscribers of an event; set where Pyramid's registry is known.
     notify: Callable[[object], None] | None = None
-    #: Whether somebody has taken it upon himself to complete the response.
-    followed = False
-    #: Whether the response's headers have left: no cookie reaches the browser any more.
-    sent = False
-    #: The locks that this request has, by thread and id, and how long they last; shared with the sessions that it has
+    #: The locks that the request has, by thread and id, and how long they last; shared with the sessions that it has
     #: found by their ids.
     locks: dict[tuple[int, str], Callable[[], float] | None] | None = None
-    _discarded_in: int | None = None
+    #: The request's WSGI environ.
+    environ: Mapping[str, Any] = MappingProxyType({})
 
-    def __init__(self, profile: SessionProfile, environ: Mapping[str, Any]) -> None:
-        self.profile = profile
-        self.environ = environ
+    def __init__(self, config: SessionConfig) -> None:
+        self.config = config
+
+    @property
+    def sent(self) -> bool:
+        """Whether the response's headers are sent: no cookie reaches the browser any more."""
+        return self.phase is not OPEN
+
+    @property
+    def over(self) -> bool:
+        """Whether the request is over: no commit of it follows."""
+        return self.phase is OVER
 
     @property
     def https(self) -> bool:
@@ -151,14 +163,10 @@ class Binding:
         return self.environ.get("wsgi.url_scheme") == "https"
 
     @property
-    def discarded(self) -> bool:
-        """Whether the request leaves no trace, whatever touches its session from now on."""
-        return self._discarded_in is not None
+    def cookie_header(self) -> str | None:
+        """The request's ``Cookie`` header."""
+        return self.environ.get("HTTP_COOKIE")
 
-    def discard(self, attempt: int = 0) -> None:
-        """Decide that the request leaves no trace; final for this attempt at it, as pyramid_retry counts them."""
-        self._discarded_in = attempt
-
-    def outlived(self, attempt: int) -> bool:
-        """Say whether it was discarded in another attempt than this one."""
-        return self._discarded_in not in (None, attempt)
+    def discard(self) -> None:
+        """Decide that the request leaves no trace."""
+        self.discarded = True

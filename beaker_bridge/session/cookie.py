@@ -61,15 +61,15 @@ class CookieSession(SafeSession):
 
     def _refuse_forged(self) -> None:
         error = DamagedRecordError("the cookie is not signed with a key of ours")
-        if not self._profile.options.invalidate_corrupt:
+        if not self._config.options.invalidate_corrupt:
             raise error
         # Anybody can send one at each request.
-        if self._profile.log_lines.is_due("a forged cookie", QUIET, self._now):
+        if self._config.log_lines.is_due("a forged cookie", QUIET, self._now):
             self._damaged(error, "in a cookie")
 
     def _opened(self, value: str, *, stale: bool) -> _Opened:
         record = Record(value.encode("ascii"))
-        content, stale_record = self._profile.codec.decode(record.raw)
+        content, stale_record = self._config.codec.decode(record.raw)
         return record, content, stale or stale_record
 
     def _begin_newest(self, opened: list[_Opened]) -> bool:
@@ -81,7 +81,7 @@ class CookieSession(SafeSession):
             if MOVED in content:
                 # A logout; what is older stays closed.
                 return False
-            if not is_expired(content, self._profile.options, self._now):
+            if not is_expired(content, self._config.options, self._now):
                 self._record = record
                 self._begin(content, stale=stale)
                 self._id = str(self._own.get(ID) or new_id())
@@ -114,7 +114,7 @@ class CookieSession(SafeSession):
 
     def _touch(self) -> None:
         record = self._base()
-        if self._profile.options.save_accessed_time:
+        if self._config.options.save_accessed_time:
             record[ACCESSED] = self._own[ACCESSED] = self._later()
         try:
             self._send(record)
@@ -123,12 +123,12 @@ class CookieSession(SafeSession):
 
     def _send(self, record: dict[str, Any]) -> None:
         self._note_form(record)
-        codec = self._profile.codec
+        codec = self._config.codec
         plain = codec.serialize(record)
         if plain == self._plain and not self._send_cookie:
             return
         raw = codec.seal(plain)
-        if self._profile.options.use_cookies:
+        if self._config.options.use_cookies:
             cookie = self._cookie(raw.decode("ascii"))
             if len(cookie) > MAX_COOKIE_SIZE:
                 raise self._too_large(len(cookie))
@@ -136,7 +136,7 @@ class CookieSession(SafeSession):
         self._record, self._plain = Record(raw), plain
 
     def _too_large(self, size: int) -> SessionTooLargeError:
-        sizes = {key: len(self._profile.codec.serialize({key: value})) for key, value in self.items()}
+        sizes = {key: len(self._config.codec.serialize({key: value})) for key, value in self.items()}
         largest = ", ".join(repr(key) for key in sorted(sizes, key=sizes.__getitem__, reverse=True)[:3])
         return SessionTooLargeError(
             f"the session's cookie would have {size} bytes, a browser holds {MAX_COOKIE_SIZE};"
@@ -165,7 +165,7 @@ class CookieSession(SafeSession):
 
     def _form_at(self, domain: str | None) -> str:
         """Return what a browser tells a cookie of a domain by, beside its name."""
-        partition = "; Partitioned" if self._profile.options.partitioned else ""
+        partition = "; Partitioned" if self._config.options.partitioned else ""
         return f"{(domain or HOST_ONLY).lstrip('.').lower()}{self.path}{partition}"
 
     def _note_form(self, record: dict[str, Any]) -> None:
@@ -184,7 +184,7 @@ class CookieSession(SafeSession):
         now = self._later()
         record = {CREATED: now, ACCESSED: now, ID: self.id, MOVED: now}
         self._note_form(record)
-        codec = self._profile.codec
+        codec = self._config.codec
         self._cookie_out(self._cookie(codec.seal(codec.serialize(record)).decode("ascii"), LONGEST))
 
     def exclusive(self) -> AbstractContextManager[None]:

@@ -8,7 +8,7 @@ import time
 
 from beaker_bridge.exceptions import DamagedRecordError
 from beaker_bridge.record.fields import MOVED, is_expired, is_stub
-from beaker_bridge.session.config import SessionProfile
+from beaker_bridge.session.config import SessionConfig
 from beaker_bridge.stores.base import Record, Store
 
 log = logging.getLogger(__name__)
@@ -19,42 +19,42 @@ ABANDONED_AFTER = 3600
 THREAD = "beaker_bridge purge"
 
 
-def begin_purge(profile: SessionProfile) -> None:
+def begin_purge(config: SessionConfig) -> None:
     """Purge in a thread of its own, where no other process does, or has within ``purge_every`` seconds.
 
     The thread ends with its purge: none is there when a server forks, or is lost by that.
 
     Args:
-        profile: the configuration whose store is purged.
+        config: the configuration whose store is purged.
     """
-    every = profile.options.purge_every
+    every = config.options.purge_every
     assert every is not None
-    profile.purge_due = profile.clock() + every
+    config.purge_due = config.clock() + every
     try:
-        threading.Thread(target=_purge_in_turn, args=(profile, every), name=THREAD, daemon=True).start()
+        threading.Thread(target=_purge_in_turn, args=(config, every), name=THREAD, daemon=True).start()
     except RuntimeError as error:
         log.warning("expired sessions are not purged: %s", error)
 
 
-def _purge_in_turn(profile: SessionProfile, every: int) -> None:
-    store = profile.store
+def _purge_in_turn(config: SessionConfig, every: int) -> None:
+    store = config.store
     assert store is not None
     try:
         with store.purge_turn(every) as is_due:
             if is_due:
-                log.info("%d expired sessions were purged from the store %s", purge(profile), store.kind)
+                log.info("%d expired sessions were purged from the store %s", purge(config), store.kind)
     except Exception:  # a thread has nobody else who would see it
         log.exception("the purge of the store %s failed; it is tried again in %d seconds", store.kind, every)
 
 
-def purge(profile: SessionProfile) -> int:
+def purge(config: SessionConfig) -> int:
     """Delete the records of sessions that are over, and what killed writers have left.
 
     A record that a request renews meanwhile stays, as does one that cannot be read: another
     configuration may have written it. Sessions without a timeout are never over.
 
     Args:
-        profile: the configuration whose store is purged.
+        config: the configuration whose store is purged.
 
     Returns:
         How many records and files were deleted.
@@ -62,26 +62,26 @@ def purge(profile: SessionProfile) -> int:
     Raises:
         SessionStoreError: the store cannot be reached.
     """
-    store = profile.store
+    store = config.store
     if store is None:
         # Cookie sessions are in browsers.
         return 0
-    deleted = sum(_purge_record(profile, store, session_id) for session_id in store.ids())
-    # Files have the machine's time, whatever the profile's clock says.
+    deleted = sum(_purge_record(config, store, session_id) for session_id in store.ids())
+    # Files have the machine's time, whatever the config's clock says.
     return deleted + store.sweep(time.time() - ABANDONED_AFTER)
 
 
-def _purge_record(profile: SessionProfile, store: Store, session_id: str) -> bool:
+def _purge_record(config: SessionConfig, store: Store, session_id: str) -> bool:
     record = store.read(session_id)
-    return record is not None and _has_ended(profile, record) and store.swap(session_id, record, None).made
+    return record is not None and _has_ended(config, record) and store.swap(session_id, record, None).made
 
 
-def _has_ended(profile: SessionProfile, record: Record) -> bool:
+def _has_ended(config: SessionConfig, record: Record) -> bool:
     try:
-        content, _ = profile.codec.decode(record.raw)
+        content, _ = config.codec.decode(record.raw)
     except DamagedRecordError:
         return False
-    now = profile.clock()
+    now = config.clock()
     if MOVED in content:
         return bool(now >= content[MOVED])
-    return is_stub(content) or is_expired(content, profile.options, now)
+    return is_stub(content) or is_expired(content, config.options, now)

@@ -50,7 +50,7 @@ class Session(SafeSession):
 
     Args:
         request: as :class:`SafeSession`'s.
-        binding: as :class:`SafeSession`'s.
+        exchange: as :class:`SafeSession`'s.
         session_id: as :class:`SafeSession`'s.
         beaker_options: as :class:`SafeSession`'s.
     """
@@ -74,7 +74,7 @@ class Session(SafeSession):
 
     @property
     def _store(self) -> Store:
-        store = self._profile.store
+        store = self._config.store
         assert store is not None
         return store
 
@@ -104,13 +104,13 @@ class Session(SafeSession):
 
     def _open(self, session_id: str, *, stale: bool) -> bool:
         """Begin what an id stands for; False where it stands for nothing, or was moved."""
-        profile = self._profile
-        assert profile.store is not None
+        config = self._config
+        assert config.store is not None
         try:
-            record = profile.store.read(session_id)
+            record = config.store.read(session_id)
             while record is not None:
                 content, stale_record = self._decode_for(session_id, record)
-                if MOVED in content or is_expired(content, profile.options, self._now) or is_stub(content):
+                if MOVED in content or is_expired(content, config.options, self._now) or is_stub(content):
                     if self._now < content.get(MOVED, 0):
                         self._found_tombstone = True
                         return False
@@ -131,14 +131,14 @@ class Session(SafeSession):
 
     def _decode_for(self, session_id: str, record: Record) -> tuple[dict[str, Any], bool]:
         """Decode the record of an id, as the codec does; one that was copied from another id is damaged."""
-        decoded = self._profile.codec.decode(record.raw)
+        decoded = self._config.codec.decode(record.raw)
         if decoded[0].get(ID, session_id) != session_id:
             raise DamagedRecordError("it is another session's record", value=len(record.raw))
         return decoded
 
     def _begin_without_store(self, session_id: str, error: SessionStoreError) -> None:
         """Serve an empty session where the store cannot be reached, if the options say so; or raise."""
-        if self._profile.options.store_error != "empty":
+        if self._config.options.store_error != "empty":
             raise error
         log.warning("session %s: %s; an empty session is served", shown(session_id), error)
         self._start_unsaved()
@@ -162,7 +162,7 @@ class Session(SafeSession):
 
     def _refuse_late_change(self) -> None:
         # A browser that has the id finds the change under it.
-        if self._record is None and self._profile.options.use_cookies:
+        if self._record is None and self._config.options.use_cookies:
             self._refuse_late_cookie()
 
     # -- Commit --------------------------------------------------------------------------------------
@@ -189,18 +189,18 @@ class Session(SafeSession):
         try:
             written = self._write()
         except SessionStoreError as error:
-            if not fresh or self._left or self._profile.options.store_error != "empty":
+            if not fresh or self._left or self._config.options.store_error != "empty":
                 raise
             log.warning("a new session is not saved: %s", error)
             self._unsaved = True
             return
         if not self._unsaved and (self._send_cookie or (written and (fresh or renewed))):
             self._send()
-        if self._now >= self._profile.purge_due:
-            begin_purge(self._profile)
+        if self._now >= self._config.purge_due:
+            begin_purge(self._config)
 
     def _send(self) -> None:
-        if self._profile.options.use_cookies:
+        if self._config.options.use_cookies:
             self._cookie_out(self._cookie(self.id))
 
     def _write(self) -> bool:
@@ -251,14 +251,14 @@ class Session(SafeSession):
             # Not of ``random``, which applications seed: two writers must not have one word.
             self._writer = os.urandom(4).hex()
         self._own[WRITER] = self._writer
-        if self._profile.options.encrypt_key:
+        if self._config.options.encrypt_key:
             # Who can copy it, and not read it, shall not open it under an id of his own.
             self._own[ID] = self.id
-        return self._profile.codec.serialize(self._as_record())
+        return self._config.codec.serialize(self._as_record())
 
     def _touch(self) -> None:
         record = self._base()
-        if self._profile.options.save_accessed_time:
+        if self._config.options.save_accessed_time:
             record[ACCESSED] = self._own[ACCESSED] = in_milliseconds(self._now)
         try:
             plain = self._touched(record)
@@ -279,7 +279,7 @@ class Session(SafeSession):
 
         What only the legacy serializer takes stays in its form: a session that is only read does not end for that.
         """
-        codec = self._profile.codec
+        codec = self._config.codec
         try:
             return codec.serialize(record)
         except SessionValueError as refusal:
@@ -292,7 +292,7 @@ class Session(SafeSession):
             return plain
 
     def _swap(self, session_id: str, record: Record | None, plain: bytes) -> Swap:
-        raw = self._profile.codec.seal(plain)
+        raw = self._config.codec.seal(plain)
         try:
             return self._store.swap(session_id, record, raw, self._expires_in)
         except SessionStoreError:
@@ -302,7 +302,7 @@ class Session(SafeSession):
     @property
     def _expires_in(self) -> float | None:
         """Seconds after which the server may forget the record."""
-        options = self._profile.options
+        options = self._config.options
         timeout = self._own.get(EXPIRY, options.timeout)
         if not options.absolute_timeout:
             return timeout + GRACE if timeout else None
@@ -311,7 +311,7 @@ class Session(SafeSession):
 
     def _tries(self, session_id: str) -> Generator[None, None, None]:
         """Yield a few times freely, then with the store's lock until ``store_timeout`` is over."""
-        timeout = self._profile.options.store_timeout
+        timeout = self._config.options.store_timeout
         for _ in range(FREE_TRIES):
             yield
         deadline = time.monotonic() + timeout
@@ -331,7 +331,7 @@ class Session(SafeSession):
         try:
             return self._readable_content(session_id, found)
         except DamagedRecordError as error:
-            if not self._profile.options.invalidate_corrupt:
+            if not self._config.options.invalidate_corrupt:
                 raise
             log.warning("session %s: %s; nothing is written over it", shown(session_id), error)
             return None
@@ -406,8 +406,8 @@ class Session(SafeSession):
 
         The data stand under the new id already: a crash between leaves the old session, not none.
         """
-        codec = self._profile.codec
-        now = self._profile.clock()
+        codec = self._config.codec
+        now = self._config.clock()
         # With the times that Beaker, where it shares the store, looks for in each record.
         marker = codec.seal(codec.serialize({CREATED: self.created, ACCESSED: now, MOVED: now + MOVED_FOR}))
         with closing(self._tries(session_id)) as tries:
@@ -448,7 +448,7 @@ class Session(SafeSession):
             SessionStoreError: the store cannot be reached.
         """
         session_id = self._stored_id
-        if session_id is None or self._unsaved or self._locked or self._binding.discarded:
+        if session_id is None or self._unsaved or self._locked or self._exchange.discarded:
             yield
             return
         with self._lock(session_id) as lease:
@@ -472,14 +472,14 @@ class Session(SafeSession):
     @contextmanager
     def _lock(self, session_id: str) -> Iterator[Callable[[], float] | None]:
         """Hold the store's lock, and yield what it yields; once, where this request has it by another object."""
-        binding = self._binding
-        if binding.locks is None:
-            binding.locks = {}
-        locks, key = binding.locks, (threading.get_ident(), session_id)
+        exchange = self._exchange
+        if exchange.locks is None:
+            exchange.locks = {}
+        locks, key = exchange.locks, (threading.get_ident(), session_id)
         if key in locks:
             yield locks[key]
             return
-        with self._store.lock(session_id, self._profile.options.store_timeout) as lease:
+        with self._store.lock(session_id, self._config.options.store_timeout) as lease:
             locks[key] = lease
             try:
                 yield lease
@@ -488,7 +488,7 @@ class Session(SafeSession):
 
     def _refuse_ended_lease(self) -> None:
         """Refuse to commit a block when somebody else may have the lock before that is done."""
-        needed = 2 * self._profile.options.store_timeout
+        needed = 2 * self._config.options.store_timeout
         assert self._lease is not None
         if self._lease() < needed:
             raise SessionConflictError(
@@ -558,9 +558,9 @@ class MemorySession(Session):
 
     def _start_new(self) -> None:
         super()._start_new()
-        several = self._binding.environ.get("wsgi.multiprocess") and not self._profile.options.namespace_class
+        several = self._exchange.environ.get("wsgi.multiprocess") and not self._config.options.namespace_class
         # Of all threads one gets it, and keeps it.
-        if several and self._profile.may_warn_of_processes.acquire(blocking=False):
+        if several and self._config.may_warn_of_processes.acquire(blocking=False):
             log.warning(
                 "type = memory gives each process sessions of its own, and wsgi.multiprocess says that there are"
                 " several: a session is lost whenever another one answers;"

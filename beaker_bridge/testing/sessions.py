@@ -17,13 +17,13 @@ from beaker_bridge.pyramid.isession import PyramidSession
 from beaker_bridge.request.exchange import (
     ENVIRON_KEY,
     SessionObject,
-    binding_of,
     commit,
+    exchange_of,
     is_carried,
     make_ready,
     with_session_headers,
 )
-from beaker_bridge.session.config import SessionProfile
+from beaker_bridge.session.config import SessionConfig
 
 AnyRequest = TypeVar("AnyRequest")
 
@@ -49,17 +49,17 @@ def with_session(request: AnyRequest, data: Mapping[str, Any] | None = None, /, 
         SessionValueError: a session cannot hold this.
     """
     environ = request.environ  # type: ignore[attr-defined]  # whatever has one
-    profile = SessionProfile(read_options(given({"type": "memory"})))
-    earlier = PyramidSession(SessionObject({}, profile))
+    config = SessionConfig(read_options(given({"type": "memory"})))
+    earlier = PyramidSession(SessionObject({}, config))
     earlier.update(data or {}, **more)
     earlier.persist()
     if earlier:
         # Before others of that name: the first one wins.
-        environ["HTTP_COOKIE"] = f"{profile.options.key}={earlier.id}; {environ.get('HTTP_COOKIE', '')}"
-    session_object = environ[ENVIRON_KEY] = SessionObject(environ, profile)
+        environ["HTTP_COOKIE"] = f"{config.options.key}={earlier.id}; {environ.get('HTTP_COOKIE', '')}"
+    session_object = environ[ENVIRON_KEY] = SessionObject(environ, config)
     registry = getattr(request, "registry", None)
     if registry is not None:
-        binding_of(session_object).notify = registry.notify
+        exchange_of(session_object).notify = registry.notify
     request.session = PyramidSession(session_object)  # type: ignore[attr-defined]  # as each of Pyramid's requests
     return request
 

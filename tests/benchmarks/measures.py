@@ -22,7 +22,7 @@ from beaker_bridge import SessionTooLargeError
 from beaker_bridge.options.reader import given, read_options
 from beaker_bridge.pyramid.isession import PyramidSession
 from beaker_bridge.request.exchange import SessionObject
-from beaker_bridge.session.config import SessionProfile
+from beaker_bridge.session.config import SessionConfig
 from tests.benchmarks.backends import Backend
 from tests.benchmarks.content import LARGE, MIDDLE, SESSIONS, SMALL, contents_of
 from tests.benchmarks.contestants import (
@@ -143,11 +143,11 @@ def stored_costs(open_backend: Callable[[], Backend], number: int) -> Iterator[R
 
 def _filled(backend: Backend, app: Any, number: int) -> list[str]:
     """Store many sessions, and return the cookies of some of them."""
-    profile = app._profile
+    config = app._config
     like = Browser(app, READ).cookies[0].partition("=")[2]
     ids = [hashlib.md5(str(place).encode("ascii")).hexdigest() for place in range(number)]
-    backend.fill(ids, profile.signer.verify(like)[0])
-    return [f"{NAME}={profile.signer.sign(session_id)}" for session_id in ids[:: number // USED]]
+    backend.fill(ids, config.signer.verify(like)[0])
+    return [f"{NAME}={config.signer.sign(session_id)}" for session_id in ids[:: number // USED]]
 
 
 # -- Threads -----------------------------------------------------------------------------------------
@@ -235,18 +235,18 @@ def import_time(number: int) -> Row:
 def memory(number: int = 1000) -> Row:
     """Return the memory of one loaded session in bytes, its data's own left out."""
     content = next(contents_of(SMALL))
-    profile = SessionProfile(read_options(given({"type": "memory", "secret": SECRET, "key": NAME})))
-    first = PyramidSession(SessionObject({}, profile))
+    config = SessionConfig(read_options(given({"type": "memory", "secret": SECRET, "key": NAME})))
+    first = PyramidSession(SessionObject({}, config))
     first.update(content)
     loaded = first._object._session()
     loaded.commit()
-    cookie = f"{NAME}={profile.signer.sign(loaded.id)}"
+    cookie = f"{NAME}={config.signer.sign(loaded.id)}"
     text = json.dumps(content)
     of_data = _traced(lambda: json.loads(text), number)
     environs = iter([{"HTTP_COOKIE": cookie} for _ in range(2 * number)])
 
     def load() -> PyramidSession:
-        session = PyramidSession(SessionObject(next(environs), profile))
+        session = PyramidSession(SessionObject(next(environs), config))
         assert session["count"] == 0
         return session
 

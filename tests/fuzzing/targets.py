@@ -99,7 +99,7 @@ class Site:
 
     def __init__(self, **options: Any) -> None:
         self.app = install("filter", {"key": NAME, "timeout": TIMEOUT, "clock": lambda: NOW, **options}, _configure)
-        self.profile = self.app._profile
+        self.config = self.app._config
         self.cookie, self.id = self._begin("fuzzer")
         self.other_cookie, self.other_id = self._begin("other")
         self.other_record = self._record_of(self.other_id)
@@ -148,22 +148,22 @@ class Site:
         return self._owned(value, told["id"], owner)
 
     def _owned(self, cookie: str, session_id: str, owner: str) -> tuple[str, str]:
-        store, codec = self.profile.store, self.profile.codec
+        store, codec = self.config.store, self.config.codec
         if store is not None:
             record = store.read(session_id)
             content = {**codec.decode(record.raw)[0], "owner": owner}
             store.swap(session_id, record, codec.seal(codec.serialize(content)))
             return cookie, session_id
-        content = {**codec.decode(self.profile.signer.verify(cookie)[0].encode())[0], "owner": owner}
-        return self.profile.signer.sign(codec.seal(codec.serialize(content)).decode()), session_id
+        content = {**codec.decode(self.config.signer.verify(cookie)[0].encode())[0], "owner": owner}
+        return self.config.signer.sign(codec.seal(codec.serialize(content)).decode()), session_id
 
     def _record_of(self, session_id: str) -> bytes | None:
-        return self.profile.store.read(session_id).raw if self.profile.store else None
+        return self.config.store.read(session_id).raw if self.config.store else None
 
     def _remove(self, session_id: str) -> None:
         """Remove what a new session has left: the store must not grow for the fuzzer's sake."""
-        if self.profile.store:
-            self.profile.store.swap(session_id, self.profile.store.read(session_id), None)
+        if self.config.store:
+            self.config.store.swap(session_id, self.config.store.read(session_id), None)
 
 
 def _assert_sound(headers: list[tuple[str, str]]) -> None:
@@ -269,8 +269,8 @@ def value(data: bytes) -> None:
     text = _put(found, depth, content).decode("latin-1").replace(_OWN, found.id)
     # A cookie session is what is in the cookie; an id is one as it stands, and anywhere where none is signed.
     allowed = {"memory": text == found.id, "unsigned": found.id in text}.get(name, True)
-    told = found.check(f"{NAME}={found.profile.signer.sign(text)}", allowed=allowed)
-    assert text != found.id or found.profile.store is None or told["id"] == found.id
+    told = found.check(f"{NAME}={found.config.signer.sign(text)}", allowed=allowed)
+    assert text != found.id or found.config.store is None or told["id"] == found.id
 
 
 def _put(found: Site, depth: str, content: bytes) -> bytes:
@@ -278,7 +278,7 @@ def _put(found: Site, depth: str, content: bytes) -> bytes:
     if depth == "text":
         return content
     plain = zlib.compress(content, 1) if depth == "JSON" else content
-    cipher = found.profile.codec._cipher
+    cipher = found.config.codec._cipher
     return cipher.encrypt(plain) if cipher else base64.b64encode(plain)
 
 
@@ -300,7 +300,7 @@ def record(data: bytes) -> None:
 
 
 def _plant(found: Site, depth: str, content: bytes) -> None:
-    kind, envelope = found.profile.options.type, found.profile.store.envelope
+    kind, envelope = found.config.options.type, found.config.store.envelope
     raw = content
     if depth in ("text", "plain", "JSON"):
         # An envelope holds ASCII.
@@ -308,7 +308,7 @@ def _plant(found: Site, depth: str, content: bytes) -> None:
     if kind == "memory":
         MemoryNamespaceManager.namespaces.dict[found.id] = {"session": raw.decode("ascii")}
         return
-    path = Path(session_path(found.profile.store._root, found.id, found.profile.store.suffix))
+    path = Path(session_path(found.config.store._root, found.id, found.config.store.suffix))
     if kind == "file":
         path.write_bytes(raw)
         return

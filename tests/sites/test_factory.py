@@ -667,7 +667,7 @@ def test_a_recorded_configuration_keeps_nothing_alive(tmp_path):
     """A filter and its application end together, and their configuration with them."""
     app = _pyramid()
     filtered = SessionMiddleware(app, **store_options("file", tmp_path))
-    left = [weakref.ref(filtered._profile), weakref.ref(app.registry)]
+    left = [weakref.ref(filtered._config), weakref.ref(app.registry)]
     global_registries.remove(app.registry)
     del app, filtered
     gc.collect()

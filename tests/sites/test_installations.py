@@ -753,8 +753,8 @@ class Busy(WatchedStore):
 
 def _keep_the_store_busy(session, _folder, patch):
     session["put"] = 1
-    profile = session._state["profile"]
-    patch.setattr(profile, "store", Busy(profile.store))
+    config = session._state["config"]
+    patch.setattr(config, "store", Busy(config.store))
 
 
 def _break_the_folder(session, folder, _patch):

@@ -8,7 +8,7 @@ from webtest import TestApp
 
 from beaker_bridge.request.exchange import SessionObject
 from tests.installations import INSTALLATIONS, SECRET, Views, count, install
-from tests.requests import profile_of
+from tests.requests import config_of
 
 WARNING = "type = memory gives each process sessions of its own"
 SEVERAL = {"wsgi.multiprocess": True}
@@ -73,8 +73,8 @@ def test_one_process_does_not_warn(caplog):
 
 def test_each_configuration_warns(caplog):
     """Two configurations of one process are warned about one by one, and each once."""
-    for profile in (profile_of(type="memory"), profile_of(type="memory")):
+    for config in (config_of(type="memory"), config_of(type="memory")):
         for _ in range(2):
-            SessionObject({**SEVERAL}, profile).get("a")
+            SessionObject({**SEVERAL}, config).get("a")
 
     assert len(warnings_in(caplog)) == 2

@@ -46,13 +46,13 @@ from beaker_bridge.options.reader import read_options
 from beaker_bridge.record.serializers import MAX_PLAIN_SIZE
 from beaker_bridge.request.exchange import commit_late
 from beaker_bridge.session.base import MAX_COOKIES, new_id
-from beaker_bridge.session.config import SECRET_SIZE, STEP, Binding
+from beaker_bridge.session.config import SECRET_SIZE, STEP, SessionContext
 from beaker_bridge.session.session import MOVED_FOR, Session
 from beaker_bridge.stores.base import Store
 from tests import machine
 from tests.fuzzing.memory import peak_of
 from tests.installations import INSTALLATIONS, install
-from tests.requests import STORES, Browser, Clock, options_of, profile_of
+from tests.requests import STORES, Browser, Clock, config_of, options_of
 
 NAME = "sid"
 #: The cookie's name where there is no option ``key``.
@@ -694,8 +694,8 @@ def test_an_encrypted_record_is_merged_into_no_other_session(tmp_path):
     place = FilePlace({"type": "file", "data_dir": str(tmp_path)})
     site, attacker = (Site({**place.options, **ENCRYPTED}) for _ in range(2))
     session_id, attackers_id = site.visit("/confide")["id"], attacker.visit()["id"]
-    profile = profile_of(**place.options, **ENCRYPTED)
-    session = Session({}, Binding(profile, {}), attackers_id)
+    config = config_of(**place.options, **ENCRYPTED)
+    session = Session({}, SessionContext(config), attackers_id)
     place.write(attackers_id, place.read(session_id))
     session["more"] = True
     session.changed()
@@ -984,8 +984,8 @@ class NotingStore(Store):
 def noting_site(request):
     """Return a site whose store notes what it is asked for."""
     site = Site({"type": "memory", "key": NAME, "secret": request.param})
-    site.profile = site.application._profile
-    site.profile.store = NotingStore(site.profile.store)
+    site.config = site.application._config
+    site.config.store = NotingStore(site.config.store)
     return site
 
 
@@ -1019,8 +1019,8 @@ MALFORMED = [
 
 def assert_is_used_for_nothing(site, session_id):
     """Assert that an id from a browser reaches nothing, in the cookie nor by ``get_by_id()``."""
-    site.profile.store.ids_seen.clear()
-    signed = site.profile.signer.sign(session_id)
+    site.config.store.ids_seen.clear()
+    signed = site.config.signer.sign(session_id)
     site.app.reset()
     told = site.app.get("/page", extra_environ={"HTTP_COOKIE": f"{NAME}={signed}"}).json
     found = site.app.get("/by_id", params={"id": session_id}).json["found"]
@@ -1028,8 +1028,8 @@ def assert_is_used_for_nothing(site, session_id):
     assert told["new"]
     assert not found
     # What is white space around it in a header is none of it.
-    assert set(site.profile.store.ids_seen) <= {told["id"], session_id.strip()}
-    assert all(ID_FORM.fullmatch(asked) for asked in site.profile.store.ids_seen)
+    assert set(site.config.store.ids_seen) <= {told["id"], session_id.strip()}
+    assert all(ID_FORM.fullmatch(asked) for asked in site.config.store.ids_seen)
 
 
 @pytest.mark.parametrize("session_id", MALFORMED, ids=repr)
@@ -1088,8 +1088,8 @@ def overlap(browser, first, second):
 
 def live_through_everything(place, clock):
     """Make a session meet all that can become of it: merges, logins, logouts, expiry, damage, a store that fails."""
-    profile = profile_of(**place.options, timeout=600, clock=clock, store_error="empty", store_timeout=0.3)
-    browser = Browser(profile)
+    config = config_of(**place.options, timeout=600, clock=clock, store_error="empty", store_timeout=0.3)
+    browser = Browser(config)
     browser.write(name="Ada")
     overlap(browser, lambda session: session.update(a=1), lambda session: session.update(b=2))
     overlap(browser, lambda session: session.update(a=2), lambda session: session.regenerate_id())
@@ -1118,7 +1118,7 @@ def fail(place, browser, clock):
     with place.breakdown(browser.id):
         browser.read()
         touching.commit()
-        commit_late(writing.object, writing.environ)
+        commit_late(writing.object)
         reading.commit()
 
 
@@ -1137,7 +1137,7 @@ def test_no_log_line_has_a_whole_id(place, drawn, caplog):
 @pytest.mark.parametrize("place", [name for name in STORES if name != "memory"], indirect=True)
 def test_no_error_of_a_store_has_a_whole_id(place):
     """An application that logs a :class:`SessionStoreError` with its traceback logs no id."""
-    browser = Browser(profile_of(**place.options, store_timeout=0.3))
+    browser = Browser(config_of(**place.options, store_timeout=0.3))
     browser.write(name="Ada")
     with place.breakdown(browser.id), pytest.raises(SessionStoreError) as raised:
         browser.begin()
@@ -1149,7 +1149,7 @@ def test_no_error_of_a_store_has_a_whole_id(place):
 @pytest.mark.parametrize(("kind", "folder"), [("file", "container_file"), ("dbm", "container_dbm")])
 def test_no_error_behind_an_error_has_a_whole_id(kind, folder, tmp_path, drawn):
     """The same holds for an error that came before the one that is told, and that a traceback shows, too."""
-    request = Browser(profile_of(type=kind, data_dir=str(tmp_path), dbmmodule=dbm.dumb)).begin()
+    request = Browser(config_of(type=kind, data_dir=str(tmp_path), dbmmodule=dbm.dumb)).begin()
     request.session["name"] = "Ada"
     # Neither is there a folder for the file, nor can one be made.
     (tmp_path / folder).symlink_to(tmp_path / "nowhere")

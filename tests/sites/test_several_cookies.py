@@ -14,7 +14,7 @@ from beaker_bridge.record.fields import ACCESSED, CREATED, FORM, MOVED
 from tests.installations import ALONE, WITH_TWEEN, Views, install, store_options
 from tests.jar import Jar
 from tests.live_site import browsing
-from tests.requests import NAME, START, Clock, Request, content, profile_of, stored, watched
+from tests.requests import NAME, START, Clock, Request, config_of, content, stored, watched
 
 SECRET = "s" * 32
 KINDS = {
@@ -47,7 +47,7 @@ class Visit:
 
     def __init__(self, kind, forms, host="www.example.org", apart=True, forged="", **options):
         self.clock = Clock()
-        self.profiles = [profile_of(clock=self.clock, **kind, **options, **form) for form in forms]
+        self.configs = [config_of(clock=self.clock, **kind, **options, **form) for form in forms]
         self.jar = Jar(tells_hosts_apart=apart)
         self.host, self.forged = host, forged
         self.expected = {}
@@ -55,7 +55,7 @@ class Visit:
 
     def begin(self):
         """Begin a request, with all the cookies that the browser has for it."""
-        return Request(self.profiles[0], self.forged + self.jar.header(self.host, "/x/page"))
+        return Request(self.configs[0], self.forged + self.jar.header(self.host, "/x/page"))
 
     def end(self, request):
         """End a request, and keep its cookies."""
@@ -65,7 +65,7 @@ class Visit:
 
     def change(self):
         """Have the site change its cookie's form."""
-        self.profiles.reverse()
+        self.configs.reverse()
 
     def step(self, step):
         """Make a step, and say whether the session held what it should, before it and after it."""
@@ -225,7 +225,7 @@ def test_a_logout_deletes_both_forms(kind):
 @pytest.mark.parametrize("kind", KINDS.values(), ids=KINDS)
 def test_only_a_cookie_of_ours_has_both_forms_deleted(kind):
     """Where none of ours came, a logout deletes no host's own cookie: it may be another application's."""
-    request = Request(profile_of(**kind, **DOMAIN), f"{NAME}=another")
+    request = Request(config_of(**kind, **DOMAIN), f"{NAME}=another")
     request.session.invalidate()
 
     assert shown(request.commit().set_cookies) == [(True, "example.org", "/")]
@@ -248,37 +248,37 @@ def test_without_a_secret_no_other_cookie_is_deleted():
 # -- Stored sessions ---------------------------------------------------------------------------------
 
 
-def cookies_of(profile, *session_ids):
+def cookies_of(config, *session_ids):
     """Return a header with a cookie of each id."""
-    return "; ".join(f"{NAME}={profile.signer.sign(session_id)}" for session_id in session_ids)
+    return "; ".join(f"{NAME}={config.signer.sign(session_id)}" for session_id in session_ids)
 
 
 def three_sessions(**options):
-    """Return a profile, and the ids of two live sessions and of a tombstone."""
-    profile = profile_of(secret=SECRET, clock=Clock(), **options)
+    """Return a config, and the ids of two live sessions and of a tombstone."""
+    config = config_of(secret=SECRET, clock=Clock(), **options)
     ids = []
     for number in range(2):
-        request = Request(profile)
+        request = Request(config)
         request.session["number"] = number
         ids.append(request.commit().session.id)
-    request = Request(profile)
+    request = Request(config)
     request.session["number"] = 2
     moved = request.commit().session.id
-    request = Request(profile, cookies_of(profile, moved))
+    request = Request(config, cookies_of(config, moved))
     request.session.regenerate_id()
     request.commit()
-    return profile, *ids, moved
+    return config, *ids, moved
 
 
 def test_the_first_live_one_wins_then_the_first_tombstone():
     """A tombstone before a live session does not hide it; alone it opens an empty session that is not saved."""
-    profile, one, other, moved = three_sessions()
+    config, one, other, moved = three_sessions()
     unknown = "0" * 32
     opened = {
-        order: dict(Request(profile, cookies_of(profile, *order)).session)
+        order: dict(Request(config, cookies_of(config, *order)).session)
         for order in [(moved, one), (moved, one, other), (unknown, moved, other, one), (other, moved)]
     }
-    request = Request(profile, cookies_of(profile, unknown, moved))
+    request = Request(config, cookies_of(config, unknown, moved))
     request.session["a"] = 1
 
     assert [found["number"] for found in opened.values()] == [0, 0, 1, 1]
@@ -287,53 +287,53 @@ def test_the_first_live_one_wins_then_the_first_tombstone():
 
 def test_a_logout_drops_the_tombstones_that_the_browser_still_sends():
     """After a logout a new login is not hidden by what an earlier one has left; another live session stays."""
-    profile, one, other, moved = three_sessions()
-    request = Request(profile, cookies_of(profile, one, moved, other))
+    config, one, other, moved = three_sessions()
+    request = Request(config, cookies_of(config, one, moved, other))
     request.session.invalidate()
     request.commit()
 
     assert request.told == [("SessionInvalidated", {"number": 0})]
-    assert [stored(profile, session_id) for session_id in (one, moved)] == [None, None]
-    assert content(stored(profile, other)) == {"number": 1}
+    assert [stored(config, session_id) for session_id in (one, moved)] == [None, None]
+    assert content(stored(config, other)) == {"number": 1}
 
 
 def test_a_tombstone_that_changes_under_a_logout_is_dropped():
     """Where the tombstone is another one when it is to be dropped, that one is dropped."""
-    profile, one, _, moved = three_sessions()
-    request = Request(profile, cookies_of(profile, one, moved))
+    config, one, _, moved = three_sessions()
+    request = Request(config, cookies_of(config, one, moved))
     request.session.invalidate()
-    store = watched(profile)
+    store = watched(config)
 
     def change():
         record = store.read(moved)
-        tombstone, _ = profile.codec.decode(record.raw)
-        other = profile.codec.serialize({**tombstone, MOVED: tombstone[MOVED] + 1})
-        store._store.swap(moved, record, profile.codec.seal(other))
+        tombstone, _ = config.codec.decode(record.raw)
+        other = config.codec.serialize({**tombstone, MOVED: tombstone[MOVED] + 1})
+        store._store.swap(moved, record, config.codec.seal(other))
 
     store.before_swap[1] = change
     request.commit()
 
-    assert [stored(profile, session_id) for session_id in (one, moved)] == [None, None]
+    assert [stored(config, session_id) for session_id in (one, moved)] == [None, None]
 
 
 def test_a_damaged_record_beside_a_tombstone_is_no_obstacle_for_a_logout():
     """What cannot be read is no tombstone, and is left as it is."""
-    profile, one, other, moved = three_sessions()
-    profile.store.swap(other, profile.store.read(other), b"garbage")
-    request = Request(profile, cookies_of(profile, one, other, moved))
+    config, one, other, moved = three_sessions()
+    config.store.swap(other, config.store.read(other), b"garbage")
+    request = Request(config, cookies_of(config, one, other, moved))
     request.session.invalidate()
     request.commit()
 
-    assert stored(profile, moved) is None
-    assert profile.store.read(other).raw == b"garbage"
+    assert stored(config, moved) is None
+    assert config.store.read(other).raw == b"garbage"
 
 
 def test_one_cookie_costs_one_read():
     """Nothing is read for the sake of cookies that did not come; a live one is not read for one that wins."""
-    profile, one, other, _ = three_sessions()
-    store = watched(profile)
-    Request(profile, cookies_of(profile, one)).commit()
-    Request(profile, cookies_of(profile, one, other)).commit()
+    config, one, other, _ = three_sessions()
+    store = watched(config)
+    Request(config, cookies_of(config, one)).commit()
+    Request(config, cookies_of(config, one, other)).commit()
 
     assert store.calls == ["read", "read"]
 
@@ -352,36 +352,36 @@ def test_a_write_that_touches_deletes_the_other_cookie():
 # -- Cookie sessions ---------------------------------------------------------------------------------
 
 
-def sealed(profile, **record):
+def sealed(config, **record):
     """Return the pair of a cookie that holds a record."""
-    codec = profile.codec
-    return f"{NAME}={profile.signer.sign(codec.seal(codec.serialize(record)).decode())}"
+    codec = config.codec
+    return f"{NAME}={config.signer.sign(codec.seal(codec.serialize(record)).decode())}"
 
 
 @pytest.fixture(params=[{}, {"encrypt_key": "e" * 32}], ids=["signed", "encrypted"])
-def profile(request):
-    return profile_of(**KINDS["cookie"], **request.param, clock=Clock(), timeout=1000)
+def config(request):
+    return config_of(**KINDS["cookie"], **request.param, clock=Clock(), timeout=1000)
 
 
-def test_the_latest_access_wins(profile):
+def test_the_latest_access_wins(config):
     """Of several cookie sessions the one that was accessed last wins, wherever it stands, with its data alone."""
     times = {"old": {CREATED: START - 9, ACCESSED: START - 9}, "new": {CREATED: START - 99, ACCESSED: START - 1}}
-    cookies = [sealed(profile, **{name: 1}, **record) for name, record in times.items()]
-    without = sealed(profile, made=1, **{CREATED: START - 2})
+    cookies = [sealed(config, **{name: 1}, **record) for name, record in times.items()]
+    without = sealed(config, made=1, **{CREATED: START - 2})
 
     for header in permutations([*cookies, without]):
-        assert dict(Request(profile, "; ".join(header)).session) == {"new": 1}
+        assert dict(Request(config, "; ".join(header)).session) == {"new": 1}
     for header in permutations([cookies[0], without]):
-        assert dict(Request(profile, "; ".join(header)).session) == {"made": 1}
+        assert dict(Request(config, "; ".join(header)).session) == {"made": 1}
 
 
-def test_an_expired_one_does_not_win(profile):
+def test_an_expired_one_does_not_win(config):
     """A session whose time is over hides no live one, and is told of once there is no other."""
-    expired = sealed(profile, a=1, **{CREATED: START - 5000, ACCESSED: START - 2, "_bb_expiry": 1})
-    older = sealed(profile, b=1, **{CREATED: START - 5000, ACCESSED: START - 1001})
-    live = sealed(profile, c=1, **{CREATED: START - 5000, ACCESSED: START - 3})
-    found = Request(profile, f"{expired}; {live}; {older}")
-    none = Request(profile, f"{older}; {expired}").commit()
+    expired = sealed(config, a=1, **{CREATED: START - 5000, ACCESSED: START - 2, "_bb_expiry": 1})
+    older = sealed(config, b=1, **{CREATED: START - 5000, ACCESSED: START - 1001})
+    live = sealed(config, c=1, **{CREATED: START - 5000, ACCESSED: START - 3})
+    found = Request(config, f"{expired}; {live}; {older}")
+    none = Request(config, f"{older}; {expired}").commit()
 
     assert dict(found.session) == {"c": 1}
     assert found.told == []
@@ -389,37 +389,37 @@ def test_an_expired_one_does_not_win(profile):
     assert shown(none.set_cookies) == [(True, None, "/")]
 
 
-def test_many_cookies_hide_no_live_one(profile):
+def test_many_cookies_hide_no_live_one(config):
     """However many cookies of ours came, the latest one is found."""
     cookies = [
-        sealed(profile, number=number, **{CREATED: START, ACCESSED: START - number}) for number in range(9, -1, -1)
+        sealed(config, number=number, **{CREATED: START, ACCESSED: START - number}) for number in range(9, -1, -1)
     ]
 
-    assert dict(Request(profile, "; ".join(cookies)).session) == {"number": 0}
+    assert dict(Request(config, "; ".join(cookies)).session) == {"number": 0}
 
 
-def test_a_write_is_newer_than_what_came(profile):
+def test_a_write_is_newer_than_what_came(config):
     """A write wins over the cookie that it was read from, also where another process's clock was ahead."""
-    before = sealed(profile, a=1, **{CREATED: START, ACCESSED: START + 30})
-    request = Request(profile, before)
+    before = sealed(config, a=1, **{CREATED: START, ACCESSED: START + 30})
+    request = Request(config, before)
     request.session["a"] = 2
     after = request.commit().set_cookies[0].partition(";")[0]
 
     assert request.session.last_accessed == START + 30
     for header in (f"{before}; {after}", f"{after}; {before}"):
-        assert dict(Request(profile, header).session) == {"a": 2}
+        assert dict(Request(config, header).session) == {"a": 2}
 
 
-def test_a_logout_of_several_leaves_an_empty_one(profile):
+def test_a_logout_of_several_leaves_an_empty_one(config):
     """Where several came, a logout sets an empty, signed, newer one, and what is older stays closed for ever."""
-    remembered = sealed(profile, a=1, **{CREATED: START, ACCESSED: START + 5, "_bb_expiry": 10**8})
-    other = sealed(profile, b=1, **{CREATED: START, ACCESSED: START})
-    request = Request(profile, f"{other}; {remembered}")
+    remembered = sealed(config, a=1, **{CREATED: START, ACCESSED: START + 5, "_bb_expiry": 10**8})
+    other = sealed(config, b=1, **{CREATED: START, ACCESSED: START})
+    request = Request(config, f"{other}; {remembered}")
     request.session.invalidate()
     (cookie,) = request.commit().set_cookies
     closed = cookie.partition(";")[0]
-    profile.clock.now += 10**6
-    later = Request(profile, f"{remembered}; {closed}; {other}")
+    config.clock.now += 10**6
+    later = Request(config, f"{remembered}; {closed}; {other}")
 
     assert f"Max-Age={LONGEST}" in cookie
     assert request.told == [("SessionInvalidated", {"a": 1})]
@@ -429,22 +429,22 @@ def test_a_logout_of_several_leaves_an_empty_one(profile):
     assert later.told == []
 
 
-def test_after_such_a_logout_a_login_is_a_session_again(profile):
+def test_after_such_a_logout_a_login_is_a_session_again(config):
     """What is put into the session after a logout of several, in the same request or later, is kept."""
-    cookies = "; ".join(sealed(profile, number=number, **{CREATED: START, ACCESSED: START}) for number in range(2))
-    request = Request(profile, cookies)
+    cookies = "; ".join(sealed(config, number=number, **{CREATED: START, ACCESSED: START}) for number in range(2))
+    request = Request(config, cookies)
     request.session.invalidate()
     request.session["message"] = "bye"
     (kept,) = request.commit().set_cookies
-    later = Request(profile, f"{cookies}; {kept.partition(';')[0]}")
+    later = Request(config, f"{cookies}; {kept.partition(';')[0]}")
     later.session.invalidate()
     (closed,) = later.commit().set_cookies
-    login = Request(profile, f"{cookies}; {closed.partition(';')[0]}")
+    login = Request(config, f"{cookies}; {closed.partition(';')[0]}")
     login.session["user"] = 1
     (again,) = login.commit().set_cookies
 
     assert dict(later.session) == {}
-    assert dict(Request(profile, f"{again.partition(';')[0]}; {cookies}").session) == {"user": 1}
+    assert dict(Request(config, f"{again.partition(';')[0]}; {cookies}").session) == {"user": 1}
 
 
 @pytest.mark.parametrize(
@@ -486,12 +486,12 @@ def test_the_form_is_in_the_record_where_it_is_not_the_usual_one():
     """A cookie session's record names its cookie's domain and path, unless it is the host's own for all paths."""
     forms = []
     for options in (HOST, HOST_X, DOMAIN_X, {"cookie_domain": ".Example.org", "secure": True, "partitioned": True}):
-        profile = profile_of(**KINDS["cookie"], **options)
-        request = Request(profile)
+        config = config_of(**KINDS["cookie"], **options)
+        request = Request(config)
         request.session["a"] = 1
         pair, _, _ = request.commit().set_cookies[0].partition(";")
-        value, _ = profile.signer.verify(pair.partition("=")[2])
-        forms.append(profile.codec.decode(value.encode())[0].get(FORM))
+        value, _ = config.signer.verify(pair.partition("=")[2])
+        forms.append(config.codec.decode(value.encode())[0].get(FORM))
 
     assert forms == [None, "/x", "example.org/x", "example.org/; Partitioned"]
 

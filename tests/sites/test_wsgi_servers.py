@@ -14,7 +14,7 @@ import pytest
 from beaker_bridge.stores import _breaker as servers
 from tests.connections import connection_of
 from tests.forks import silent_fork
-from tests.requests import STORES, Browser, options_of, profile_of, store_options
+from tests.requests import STORES, Browser, config_of, options_of, store_options
 from tests.servers import PATIENCE
 from tests.wsgi_servers import PROCESSES, UWSGI, Gunicorn, GunicornPreload, GunicornThreads, Waitress
 
@@ -154,10 +154,10 @@ def test_a_streamed_body_under_a_server(server, tmp_path):
 @pytest.fixture(params=ALL)
 def browser(request, tmp_path):
     """Return a browser with a session in each store that processes can share."""
-    browser = Browser(profile_of(**options_of(request, tmp_path), store_timeout=30))
+    browser = Browser(config_of(**options_of(request, tmp_path), store_timeout=30))
     browser.write(name="base")
     yield browser
-    browser.profile.store.close()
+    browser.config.store.close()
 
 
 def count(browser, times):
@@ -173,18 +173,18 @@ def count(browser, times):
 @pytest.mark.parametrize("fork", [os.fork, silent_fork])
 def test_parent_and_child_work_on(browser, fork):
     """A forked child has a connection of its own, and both count on in one session."""
-    before = connection_of(browser.profile)
+    before = connection_of(browser.config)
     child = fork()
     if child == 0:
         try:
             count(browser, times=20)
-            os._exit(2 if connection_of(browser.profile) == before else 0)
+            os._exit(2 if connection_of(browser.config) == before else 0)
         finally:
             os._exit(1)
     count(browser, times=20)
 
     assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
-    assert connection_of(browser.profile) == before
+    assert connection_of(browser.config) == before
     assert browser.read() == {"name": "base", "count": 40}
 
 
@@ -203,7 +203,7 @@ class AnotherWasFirst:
 
 def test_one_thread_makes_a_store_begin_anew(redis_server, monkeypatch):
     """Of the threads that are the first to use a store in a child, one makes it begin anew."""
-    store = profile_of(type="ext:redis", url=redis_server.url).store
+    store = config_of(type="ext:redis", url=redis_server.url).store
     queues = store._queues
     monkeypatch.setattr(servers, "_guards", {os.getpid(): AnotherWasFirst(store)})
     store._process = 0

@@ -22,7 +22,7 @@ from beaker_bridge.record.fields import MOVED, RESERVED_KEYS
 from beaker_bridge.session import base as session_base
 from beaker_bridge.session import session
 from beaker_bridge.stores.base import Record, Store, Swap
-from tests.requests import NAME, START, Request, profile_of
+from tests.requests import NAME, START, Request, config_of
 
 # Millions of schedules of one and the same logic.
 pytestmark = [pytest.mark.once, pytest.mark.slow]
@@ -242,22 +242,22 @@ class Schedules:
         return self._explore(after, (*turns[:number], turn, *turns[number + 1 :]))
 
 
-_profile = profile_of(timeout=TIMEOUT, clock=lambda: START)
+_config = config_of(timeout=TIMEOUT, clock=lambda: START)
 
 
 def _record(content: dict[str, Any]) -> bytes:
     times = {"_creation_time": START, "_accessed_time": START}
-    return _profile.codec.seal(_profile.codec.serialize({**content, **times}))
+    return _config.codec.seal(_config.codec.serialize({**content, **times}))
 
 
 @cache
 def _advance(kind: Any, number: int, second: int, answers: tuple[Any, ...]) -> Turn:
     """Run a request from its start until it needs an answer more than it has."""
-    _profile.store = store = SteppedStore(answers)
-    _profile.clock = lambda: START + second_of(kind, second)
+    _config.store = store = SteppedStore(answers)
+    _config.clock = lambda: START + second_of(kind, second)
     _ids.begin(number)
     try:
-        request = Request(_profile, f"{NAME}={OLD}")
+        request = Request(_config, f"{NAME}={OLD}")
         request.loaded._writer = f"{number:08x}"
         kind(request.session, number)
         request.commit()
@@ -419,7 +419,7 @@ def explored(kinds: tuple[Any, ...], second: int) -> Schedules:
 
 def sessions(state: State) -> dict[str, dict[str, Any]]:
     """Return the sessions that live, by their ids."""
-    records = {name: _profile.codec.decode(raw)[0] for name, raw in state.records}
+    records = {name: _config.codec.decode(raw)[0] for name, raw in state.records}
     return {
         name: {key: value for key, value in record.items() if key not in RESERVED_KEYS}
         for name, record in records.items()

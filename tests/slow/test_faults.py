@@ -18,7 +18,7 @@ from tests import faults
 from tests.faults import BROWSERS, FAULTS, LONG, SHORT, Browser, fill, on_files, site
 from tests.machine import mounted, remount
 from tests.requests import Browser as Visitor
-from tests.requests import Clock, profile_of
+from tests.requests import Clock, config_of
 
 pytestmark = [
     # Real servers: what the interpreter adds does not differ.
@@ -101,8 +101,8 @@ def test_a_touch_that_fails_is_logged(disk, tmp_path, caplog, how, name):
         data.mkdir()
         folder = disk("--bind", str(data))
     clock = Clock()
-    profile = profile_of(**on_files(name, folder), clock=clock, timeout=1000)
-    visitor = Visitor(profile)
+    config = config_of(**on_files(name, folder), clock=clock, timeout=1000)
+    visitor = Visitor(config)
     visitor.write(user="somebody")
     cookie = visitor.cookie
     if how == "full":
@@ -168,4 +168,4 @@ def test_an_empty_session_while_the_store_is_away(start_server):
     assert keys_after == keys
     assert back.json == {"user": "somebody", "visits": 2}
 
-    app._profile.store.close()
+    app._config.store.close()

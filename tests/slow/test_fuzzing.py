@@ -226,7 +226,7 @@ def test_a_bomb_is_cut(target, name, depth, caplog):
     found = site(target, name)
     content = base64.b64encode(bomb) if depth == "text" else bomb
     if name == "encrypted" and depth == "text":
-        content = found.profile.codec._cipher.encrypt(bomb)
+        content = found.config.codec._cipher.encrypt(bomb)
     caplog.clear()
     peak = peak_of(TARGETS[target], bytes([number]) + content)
 

@@ -18,7 +18,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.requests import Browser, profile_of, store_options
+from tests.requests import Browser, config_of, store_options
 
 # Files and processes: what the interpreter adds does not differ.
 pytestmark = [pytest.mark.once, pytest.mark.slow]
@@ -54,7 +54,7 @@ def filling(number: int) -> str:
 
 def write_for_ever(options: dict, cookie: str, number: int, pipe: int) -> None:
     """Write one number after the other into the session, and tell of each before it is written."""
-    browser = Browser(profile_of(**options))
+    browser = Browser(config_of(**options))
     browser.cookie = cookie
     while True:
         number += 1
@@ -89,12 +89,12 @@ def kill_one(options: dict, cookie: str, number: int, life: float) -> int:
 def kill_all(name: str, folder: str, kills: int) -> dict:
     """Kill writers one after the other, and look at the session after each."""
     options = {**store_options(name, folder), "store_timeout": 2}
-    browser = Browser(profile_of(**options))
+    browser = Browser(config_of(**options))
     browser.write(number=0, filling=filling(0))
     found = {"before": 0, "after": 0}
     for _ in range(kills):
         # No connection may be carried over a fork.
-        browser.profile.store.close()
+        browser.config.store.close()
         last = kill_one(options, browser.cookie, browser.read()["number"], LIFE[name])
         session = browser.read()
         if session["filling"] != filling(session["number"]):
@@ -103,7 +103,7 @@ def kill_all(name: str, folder: str, kills: int) -> dict:
         browser.write(looked_at=last)
         if browser.read()["looked_at"] != last:
             raise RuntimeError("the next request's write is lost")
-    swept = browser.profile.store.sweep(time.time() + 60)
+    swept = browser.config.store.sweep(time.time() + 60)
     left = [path.name for path in Path(folder).rglob("*") if "tmp" in path.name]
     return {**found, "swept": swept, "left": left}
 

@@ -17,8 +17,8 @@ from typing import Any
 
 import pytest
 
-from beaker_bridge.session.config import SessionProfile
-from tests.requests import NAME, Browser, content, options_of, profile_of, stored
+from beaker_bridge.session.config import SessionConfig
+from tests.requests import NAME, Browser, config_of, content, options_of, stored
 
 # Processes and real servers: what the interpreter adds does not differ.
 pytestmark = [pytest.mark.once, pytest.mark.slow]
@@ -47,10 +47,10 @@ def options(request, tmp_path):
 @pytest.fixture
 def browser(options):
     """Return a browser with a session that all workers share."""
-    browser = Browser(profile_of(**options))
+    browser = Browser(config_of(**options))
     browser.write(name="base")
     yield browser
-    browser.profile.store.close()
+    browser.config.store.close()
 
 
 def run(task: str, options: dict, **arguments: object) -> None:
@@ -91,7 +91,7 @@ def test_many_sessions_are_not_mixed_up(options, browser, sessions):
     run("spread", options, salt=browser.id, sessions=sessions)
 
     for session in range(sessions):
-        record = content(stored(browser.profile, id_of(browser.id, session)))
+        record = content(stored(browser.config, id_of(browser.id, session)))
         assert record == {"session": session} | {str(worker): session for worker in sharers(session)}
 
 
@@ -106,9 +106,9 @@ def sharers(session: int) -> list[int]:
 # -- The program -------------------------------------------------------------------------------------
 
 
-def write(profile: SessionProfile, worker: int, cookie: str, writes: int) -> None:
+def write(config: SessionConfig, worker: int, cookie: str, writes: int) -> None:
     """Write distinct keys to the one session, and append each to one list."""
-    browser = Browser(profile)
+    browser = Browser(config)
     browser.cookie = cookie
     for nth in range(writes):
         request = browser.begin()
@@ -117,9 +117,9 @@ def write(profile: SessionProfile, worker: int, cookie: str, writes: int) -> Non
         request.commit()
 
 
-def count(profile: SessionProfile, worker: int, cookie: str, counts: int) -> None:
+def count(config: SessionConfig, worker: int, cookie: str, counts: int) -> None:
     """Count in the one session."""
-    browser = Browser(profile)
+    browser = Browser(config)
     browser.cookie = cookie
     for _ in range(counts):
         request = browser.begin()
@@ -128,37 +128,37 @@ def count(profile: SessionProfile, worker: int, cookie: str, counts: int) -> Non
         request.commit()
 
 
-def spread(profile: SessionProfile, worker: int, salt: str, sessions: int) -> None:
+def spread(config: SessionConfig, worker: int, salt: str, sessions: int) -> None:
     """Write to this worker's share of many sessions."""
-    browser = Browser(profile)
+    browser = Browser(config)
     for session in range(sessions):
         if worker in sharers(session):
             browser.cookie = f"{NAME}={id_of(salt, session)}"
             browser.write(**{str(worker): session})
 
 
-def begin_sessions(profile: SessionProfile, number: int, salt: str, sessions: int) -> None:
+def begin_sessions(config: SessionConfig, number: int, salt: str, sessions: int) -> None:
     """Store this process's share of new sessions."""
     for session in range(number, sessions, PROCESSES):
-        raw = profile.codec.seal(profile.codec.serialize({"session": session}))
-        profile.store.swap(id_of(salt, session), None, raw)
+        raw = config.codec.seal(config.codec.serialize({"session": session}))
+        config.store.swap(id_of(salt, session), None, raw)
 
 
 def do_share(number: int, order: dict[str, Any], together: Barrier) -> None:
     """Do a process's share of a task: its workers begin when all of the others do."""
-    profile = profile_of(**order["options"])
+    config = config_of(**order["options"])
     task, arguments = globals()[order["task"]], order["arguments"]
     if task is spread:
-        begin_sessions(profile, number, **arguments)
+        begin_sessions(config, number, **arguments)
 
     def work(thread: int) -> None:
         together.wait(PATIENCE)
-        task(profile, number * THREADS + thread, **arguments)
+        task(config, number * THREADS + thread, **arguments)
 
     with ThreadPoolExecutor(THREADS) as pool:
         for future in [pool.submit(work, thread) for thread in range(THREADS)]:
             future.result(PATIENCE)
-    profile.store.close()
+    config.store.close()
 
 
 def main(order: str) -> bool:

@@ -14,7 +14,7 @@ from beaker_bridge import SessionMiddleware, session_factory_from_settings
 from beaker_bridge.exceptions import SessionStoreError, SettingsError
 from beaker_bridge.stores import _flock as locks_module
 from tests.machine import mounted, remount
-from tests.requests import Browser, profile_of
+from tests.requests import Browser, config_of
 
 #: What the options of each store are; the last one goes through Beaker's own interface.
 KINDS = {
@@ -41,7 +41,7 @@ def in_the_way(tmp_path):
 def refused(**options):
     """Return the error with which a configuration stops the start."""
     with pytest.raises(SettingsError) as stopped:
-        profile_of(**options)
+        config_of(**options)
     return stopped.value
 
 
@@ -90,9 +90,9 @@ def test_the_option_is_told_as_it_was_written(in_the_way):
 
 def test_the_start_leaves_nothing(kind, tmp_path, monkeypatch):
     """The try makes no directory, which would be root's where root starts the application, and leaves no file."""
-    profile_of(data_dir=str(tmp_path / "new"), **kind)
+    config_of(data_dir=str(tmp_path / "new"), **kind)
     monkeypatch.chdir(tmp_path)
-    profile_of(data_dir="relative/new", **kind)
+    config_of(data_dir="relative/new", **kind)
 
     assert list(tmp_path.iterdir()) == []
 
@@ -105,7 +105,7 @@ def test_a_full_disk_does_not_stop_the_start(kind, tmp_path, monkeypatch):
 
     monkeypatch.setattr(tempfile, "TemporaryFile", fail)
 
-    assert profile_of(data_dir=str(tmp_path), **kind).store.read("0" * 32) is None
+    assert config_of(data_dir=str(tmp_path), **kind).store.read("0" * 32) is None
 
 
 def test_a_root_that_is_not_there_is_looked_at(tmp_path, monkeypatch):
@@ -113,7 +113,7 @@ def test_a_root_that_is_not_there_is_looked_at(tmp_path, monkeypatch):
     monkeypatch.setattr(os.path, "lexists", lambda _path: False)
     tried = []
     monkeypatch.setattr(tempfile, "TemporaryFile", lambda **of: tried.append(of["dir"]) or nullcontext())
-    profile_of(type="file", data_dir=str(tmp_path))
+    config_of(type="file", data_dir=str(tmp_path))
 
     assert tried == [tmp_path.anchor] * 2
 
@@ -122,7 +122,7 @@ def test_a_read_only_disk(tmp_path):
     """What cannot be written stops the start; what is read-only later is told with its option, and without the id."""
     (tmp_path / "source").mkdir()
     with mounted(tmp_path, "--bind", str(tmp_path / "source")) as place:
-        browser = Browser(profile_of(type="file", data_dir=str(place)))
+        browser = Browser(config_of(type="file", data_dir=str(place)))
         browser.write(a=1)
         remount(place, "ro")
         error = refused(type="file", data_dir=str(place))
@@ -143,8 +143,8 @@ def test_an_error_names_the_directory(kind, name, tmp_path):
     own = f"{kind['type']}_dir"
     # One in the other: the more exact one is meant.
     places = {"own": tmp_path / "locks" / "records", "lock_dir": tmp_path / "locks"}
-    profile = profile_of(**{own: str(places["own"]), "lock_dir": str(places["lock_dir"]), **kind})
-    browser = Browser(profile)
+    config = config_of(**{own: str(places["own"]), "lock_dir": str(places["lock_dir"]), **kind})
+    browser = Browser(config)
     if name == "own":
         places["lock_dir"].mkdir()
     places[name].touch()
@@ -160,19 +160,19 @@ def test_an_error_names_the_directory(kind, name, tmp_path):
 
 def test_a_file_system_without_locks_is_told_by_the_locks_directory(tmp_path, monkeypatch):
     """An error that names no file, of a lock, is about the directory of the locks."""
-    profile = profile_of(type="file", file_dir=str(tmp_path / "f"), lock_dir=str(tmp_path / "l"))
+    config = config_of(type="file", file_dir=str(tmp_path / "f"), lock_dir=str(tmp_path / "l"))
 
     def fail(*_arguments):
         raise OSError(errno.ENOLCK, "No locks available")
 
     monkeypatch.setattr(locks_module.fcntl, "flock", fail)
     with pytest.raises(SessionStoreError, match=f"\\(lock_dir = {tmp_path}/l\\).*No locks available"):
-        Browser(profile).write(a=1)
+        Browser(config).write(a=1)
 
 
 def test_a_lock_that_is_held_too_long_is_the_locks_directory(tmp_path):
     """Who cannot write since another writer hangs is told where the lock is."""
-    profile = profile_of(type="file", file_dir=str(tmp_path / "f"), lock_dir=str(tmp_path / "l"), store_timeout=0.01)
-    store, session_id = profile.store, "0" * 32
+    config = config_of(type="file", file_dir=str(tmp_path / "f"), lock_dir=str(tmp_path / "l"), store_timeout=0.01)
+    store, session_id = config.store, "0" * 32
     with store._guard(session_id), pytest.raises(SessionStoreError, match=f"\\(lock_dir = {tmp_path}/l\\)"):
         store.swap(session_id, None, b"raw")

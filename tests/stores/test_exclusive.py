@@ -8,7 +8,7 @@ from beaker_bridge.exceptions import SessionConflictError
 from beaker_bridge.stores._breaker import LEASE
 from beaker_bridge.stores._flock import SLOTS
 from tests.contract import together
-from tests.requests import STORES, Browser, Clock, options_of, profile_of
+from tests.requests import STORES, Browser, Clock, config_of, options_of
 
 LEASING = ["sqlite", "redis", "rediscluster", "memcached", "postgresql", "mariadb"]
 #: Where a short wait is for the lock alone.
@@ -22,24 +22,24 @@ def options(request, tmp_path):
 
 
 @pytest.fixture
-def profile(options):
-    profile = profile_of(**options)
-    yield profile
-    profile.store.close()
+def config(options):
+    config = config_of(**options)
+    yield config
+    config.store.close()
 
 
 @pytest.fixture
-def browser(profile):
-    browser = Browser(profile)
+def browser(config):
+    browser = Browser(config)
     browser.write(count=0)
     return browser
 
 
 @pytest.fixture
-def monotonic(profile):
+def monotonic(config):
     """Return the clock by which a lease is seen to end; the test moves it."""
-    profile.store.monotonic = Clock()
-    return profile.store.monotonic
+    config.store.monotonic = Clock()
+    return config.store.monotonic
 
 
 def add(session, then=lambda: None):
@@ -64,7 +64,7 @@ def test_a_block_that_outlives_its_lease_is_refused(browser, monotonic):
     request.session["mine"] = 1
     browser.end(request)
 
-    assert refused.value.name == browser.profile.store.kind
+    assert refused.value.name == browser.config.store.kind
     assert browser.read() == {"count": 1, "mine": 1}
 
 
@@ -109,9 +109,9 @@ def test_a_late_block_that_only_reads_is_no_error(browser, monotonic):
 @pytest.mark.parametrize("options", ["sqlite"], indirect=True)
 def test_a_long_store_timeout_makes_a_long_lease(options):
     """Where waits are long, so are leases: five times as long."""
-    browser = Browser(profile_of(**{**options, "store_timeout": 10}))
+    browser = Browser(config_of(**{**options, "store_timeout": 10}))
     browser.write(count=0)
-    clock = browser.profile.store.monotonic = Clock()
+    clock = browser.config.store.monotonic = Clock()
     for late, counted in ((29.9, 1), (30.1, 0)):
         request = browser.begin()
         before = request.session["count"]
@@ -123,7 +123,7 @@ def test_a_long_store_timeout_makes_a_long_lease(options):
             assert not counted
 
         assert browser.read()["count"] - before == counted
-    browser.profile.store.close()
+    browser.config.store.close()
 
 
 @pytest.mark.parametrize("options", ["memory", "file", "dbm"], indirect=True)
@@ -164,7 +164,7 @@ def test_a_lock_is_left_once(browser, options):
         except SessionConflictError:
             refused.append(True)
 
-    hasty = profile_of(**{**options, "store_timeout": 0.1})
+    hasty = config_of(**{**options, "store_timeout": 0.1})
     found = request.session.get_by_id(browser.id)
     with request.session.exclusive():
         with found.exclusive():
@@ -178,7 +178,7 @@ def test_a_lock_is_left_once(browser, options):
 @pytest.mark.parametrize("options", HERE, indirect=True)
 def test_a_thread_of_the_same_request_waits(options):
     """Two threads that share a request do not share its locks."""
-    browser = Browser(profile_of(**{**options, "store_timeout": 0.1}))
+    browser = Browser(config_of(**{**options, "store_timeout": 0.1}))
     browser.write(count=0)
     request = browser.begin()
     found = request.session.get_by_id(browser.id)
@@ -189,15 +189,15 @@ def test_a_thread_of_the_same_request_waits(options):
 
     with request.session.exclusive():
         together(wait_in_vain)
-    browser.profile.store.close()
+    browser.config.store.close()
 
     assert browser.read() == {"count": 0}
 
 
 @pytest.mark.parametrize("options", ["file", "dbm"], indirect=True)
-def test_a_request_locks_many_sessions(profile, options):
+def test_a_request_locks_many_sessions(config, options):
     """Whoever locks many sessions waits neither for himself nor keeps strangers from theirs."""
-    browsers = [Browser(profile) for _ in range(2 * SLOTS)]
+    browsers = [Browser(config) for _ in range(2 * SLOTS)]
     for browser in browsers:
         browser.write(count=0)
     mine, *others = browsers

@@ -7,7 +7,7 @@ import pytest
 from beaker_bridge.exceptions import BeakerBridgeError, SessionStoreError
 from beaker_bridge.record.fields import MOVED
 from beaker_bridge.session.session import MOVED_FOR
-from tests.requests import STORES, Browser, Clock, Request, content, options_of, profile_of, stored, watched
+from tests.requests import STORES, Browser, Clock, Request, config_of, content, options_of, stored, watched
 
 pytestmark = pytest.mark.usefixtures("clean_up")
 
@@ -26,29 +26,29 @@ def clock():
 
 
 @pytest.fixture
-def profile(options, clock):
-    return profile_of(**options, clock=clock)
+def config(options, clock):
+    return config_of(**options, clock=clock)
 
 
 @pytest.fixture
-def clean_up(profile):
+def clean_up(config):
     yield
-    profile.store.close()
+    config.store.close()
 
 
 @pytest.fixture
-def browser(profile):
+def browser(config):
     """Return the browser whose session the requests share."""
-    browser = Browser(profile)
+    browser = Browser(config)
     browser.write(name="base", cart={"apples": 1, "deep": {"x": 1}}, _f_=["old"])
     return browser
 
 
 @pytest.fixture
-def kept(profile, browser):
+def kept(config, browser):
     """Return what reads the session as the store has it."""
     session_id = browser.id
-    return lambda: content(stored(profile, session_id))
+    return lambda: content(stored(config, session_id))
 
 
 # -- Readers and writers -----------------------------------------------------------------------------
@@ -151,9 +151,9 @@ def test_a_popped_message_stays_popped_and_a_new_one_stays(browser, kept, pops_f
     assert kept()["_f_"] == ["new"]
 
 
-def test_a_writer_that_loses_three_times_queues_and_is_merged(profile, browser, kept):
+def test_a_writer_that_loses_three_times_queues_and_is_merged(config, browser, kept):
     """After three lost swaps a request takes the store's lock; nothing of the others' is lost."""
-    store = watched(profile)
+    store = watched(config)
     slow = browser.begin()
     slow.session["slow"] = True
     for nth in range(1, 5):
@@ -169,7 +169,7 @@ def test_a_writer_that_loses_three_times_queues_and_is_merged(profile, browser, 
 # -- The end of a session ----------------------------------------------------------------------------
 
 
-def test_a_logout_holds_against_a_slow_writer(browser, profile):
+def test_a_logout_holds_against_a_slow_writer(browser, config):
     """A request that was under way at the logout does not bring the session back, and sends no cookie."""
     session_id = browser.id
     slow, logout = browser.begin(), browser.begin()
@@ -178,12 +178,12 @@ def test_a_logout_holds_against_a_slow_writer(browser, profile):
     browser.end(logout)
     browser.end(slow)
 
-    assert stored(profile, session_id) is None
+    assert stored(config, session_id) is None
     assert slow.set_cookie is None
     assert browser.read() == {}
 
 
-def test_a_logout_takes_a_writers_changes_along(browser, profile):
+def test_a_logout_takes_a_writers_changes_along(browser, config):
     """A session that was written meanwhile is deleted all the same; the event has its last data."""
     session_id = browser.id
     writer, logout = browser.begin(), browser.begin()
@@ -192,11 +192,11 @@ def test_a_logout_takes_a_writers_changes_along(browser, profile):
     browser.end(writer)
     browser.end(logout)
 
-    assert stored(profile, session_id) is None
+    assert stored(config, session_id) is None
     assert [(name, data["a"]) for name, data in logout.told] == [("SessionInvalidated", 1)]
 
 
-def test_two_logouts_are_one(browser, profile):
+def test_two_logouts_are_one(browser, config):
     """Two requests may delete the same session; neither fails."""
     session_id = browser.id
     one, other = browser.begin(), browser.begin()
@@ -205,11 +205,11 @@ def test_two_logouts_are_one(browser, profile):
     browser.end(one)
     browser.end(other)
 
-    assert stored(profile, session_id) is None
+    assert stored(config, session_id) is None
     assert browser.cookie == ""
 
 
-def test_what_expires_meanwhile_does_not_come_back(browser, profile, clock):
+def test_what_expires_meanwhile_does_not_come_back(browser, config, clock):
     """A slow request does not write over the end of its session."""
     session_id = browser.id
     slow = browser.begin()
@@ -219,16 +219,16 @@ def test_what_expires_meanwhile_does_not_come_back(browser, profile, clock):
     browser.end(slow)
 
     assert late.told == [("SessionExpired", {"name": "base", "cart": {"apples": 1, "deep": {"x": 1}}, "_f_": ["old"]})]
-    assert stored(profile, session_id) is None
+    assert stored(config, session_id) is None
     assert slow.set_cookie is None
 
 
-def test_a_renewal_that_comes_before_the_expiry_counts(browser, profile, clock, kept):
+def test_a_renewal_that_comes_before_the_expiry_counts(browser, config, clock, kept):
     """Where another request renews the session before it is deleted as expired, it is not expired."""
     clock.now += TIMEOUT - 1
     writer = browser.begin()
     writer.session["a"] = 1
-    store = watched(profile)
+    store = watched(config)
     store.before_swap[1] = lambda: browser.end(writer)
     clock.now += 2
     late = browser.begin()
@@ -248,15 +248,15 @@ def login(browser, name):
     return request
 
 
-def test_a_login_takes_the_session_to_a_new_id(browser, profile):
+def test_a_login_takes_the_session_to_a_new_id(browser, config):
     """After a login the session is under a new id, and under the old one is a marker without data."""
     old = browser.id
     browser.end(login(browser, "ada"))
 
     assert browser.id != old
     assert browser.read()["user"] == "ada"
-    assert content(stored(profile, old)) == {}
-    assert MOVED in stored(profile, old)
+    assert content(stored(config, old)) == {}
+    assert MOVED in stored(config, old)
 
 
 @pytest.mark.parametrize("reader_first", [True, False])
@@ -273,12 +273,12 @@ def test_a_reader_does_not_log_out_who_logs_in(browser, clock, reader_first):
 
 
 @pytest.mark.parametrize("begun_before", [True, False])
-def test_a_writer_with_the_old_cookie_is_not_let_in(browser, profile, begun_before):
+def test_a_writer_with_the_old_cookie_is_not_let_in(browser, config, begun_before):
     """What the old id brings after a login is not saved anywhere: who knew it is not who has logged in."""
     old = browser.cookie
     writer = browser.begin() if begun_before else None
     browser.end(login(browser, "ada"))
-    writer = writer or Request(profile, old)
+    writer = writer or Request(config, old)
     writer.session["a"] = 1
     browser.end(writer)
 
@@ -288,17 +288,17 @@ def test_a_writer_with_the_old_cookie_is_not_let_in(browser, profile, begun_befo
 
 
 @pytest.mark.parametrize("swap", [1, 2])
-def test_a_write_that_comes_before_the_old_id_is_left_is_moved_along(browser, profile, swap):
+def test_a_write_that_comes_before_the_old_id_is_left_is_moved_along(browser, config, swap):
     """A write under the old id is kept, also where it comes between the login's two swaps."""
     old = browser.cookie
     entry = login(browser, "ada")
 
     def write():
-        writer = Request(profile, old)
+        writer = Request(config, old)
         writer.session["a"] = 1
         writer.commit()
 
-    watched(profile).before_swap[swap] = write
+    watched(config).before_swap[swap] = write
     browser.end(entry)
 
     assert browser.read() == {"a": 1, "user": "ada", "name": "base", "_f_": ["old"]} | {"cart": browser.read()["cart"]}
@@ -306,9 +306,9 @@ def test_a_write_that_comes_before_the_old_id_is_left_is_moved_along(browser, pr
 
 
 @pytest.mark.parametrize("overlapping", [True, False])
-def test_a_second_login_has_an_id_of_its_own(browser, profile, overlapping):
+def test_a_second_login_has_an_id_of_its_own(browser, config, overlapping):
     """Of a login that is clicked twice, each response has a cookie that opens a session with the login in it."""
-    tab = Browser(profile)
+    tab = Browser(config)
     tab.cookie = browser.cookie
     second = login(tab, "ada") if overlapping else None
     browser.end(login(browser, "ada"))
@@ -320,35 +320,35 @@ def test_a_second_login_has_an_id_of_its_own(browser, profile, overlapping):
 
 
 @pytest.mark.parametrize("swap", [1, 2])
-def test_a_logout_before_a_login_is_done_holds(browser, profile, swap):
+def test_a_logout_before_a_login_is_done_holds(browser, config, swap):
     """A session that is logged out while a login moves it lives on under neither id."""
     old = browser.cookie
     entry = login(browser, "ada")
 
     def log_out():
-        logout = Request(profile, old)
+        logout = Request(config, old)
         logout.session.invalidate()
         logout.commit()
 
-    watched(profile).before_swap[swap] = log_out
+    watched(config).before_swap[swap] = log_out
     new = entry.session.id
     entry.commit()
 
-    assert stored(profile, new) is None
-    assert stored(profile, browser.id) is None
+    assert stored(config, new) is None
+    assert stored(config, browser.id) is None
     assert entry.set_cookie is None
     assert entry.told == []
 
 
-def test_the_marker_is_gone_after_its_time(browser, profile, clock):
+def test_the_marker_is_gone_after_its_time(browser, config, clock):
     """The first request with the old id after the marker's time removes it, and begins anew."""
     old, old_id = browser.cookie, browser.id
     browser.end(login(browser, "ada"))
     clock.now += MOVED_FOR
-    late = Request(profile, old)
+    late = Request(config, old)
     late.commit()
 
-    assert stored(profile, old_id) is None
+    assert stored(config, old_id) is None
     assert late.session.new
     assert late.session.id != old_id
     assert late.told == []
@@ -357,13 +357,13 @@ def test_the_marker_is_gone_after_its_time(browser, profile, clock):
 # -- New sessions, and answers that are lost ---------------------------------------------------------
 
 
-def test_two_first_requests_are_two_sessions(profile):
+def test_two_first_requests_are_two_sessions(config):
     """Requests without a cookie begin sessions that know nothing of each other."""
-    browser = Browser(profile)
+    browser = Browser(config)
     one, other = browser.begin(), browser.begin()
     one.session["a"] = 1
     other.session["b"] = 2
-    first, second = Browser(profile), Browser(profile)
+    first, second = Browser(config), Browser(config)
     first.end(one)
     second.end(other)
 
@@ -371,17 +371,17 @@ def test_two_first_requests_are_two_sessions(profile):
     assert second.read() == {"b": 2}
 
 
-def test_a_first_write_that_is_made_twice_is_one(profile):
+def test_a_first_write_that_is_made_twice_is_one(config):
     """A second commit of a new session writes nothing, and what is changed between goes into the same record."""
-    request = Request(profile)
+    request = Request(config)
     request.session["a"] = 1
-    store = watched(profile)
+    store = watched(config)
     request.commit().commit()
     request.session["b"] = 2
     request.commit()
 
     assert store.calls == ["swap", "swap"]
-    assert content(stored(profile, request.session.id)) == {"a": 1, "b": 2}
+    assert content(stored(config, request.session.id)) == {"a": 1, "b": 2}
 
 
 def _lose_answer():
@@ -393,13 +393,13 @@ def _lose_answer():
 def test_an_answer_that_is_lost_doubles_no_message(options, clock, new, encrypted):
     """A commit whose answer was lost can be tried again: a message that was written is not written twice."""
     keys = {"encrypt_key": "e" * 32, "validate_key": "v" * 32} if encrypted else {}
-    profile = profile_of(**options, **keys, clock=clock)
-    browser = Browser(profile)
+    config = config_of(**options, **keys, clock=clock)
+    browser = Browser(config)
     if not new:
         browser.write(name="base")
     request = browser.begin()
     request.session.flash("saved")
-    store = watched(profile)
+    store = watched(config)
     store.after_swap[1] = _lose_answer
     with pytest.raises(SessionStoreError):
         request.commit()
@@ -408,7 +408,7 @@ def test_an_answer_that_is_lost_doubles_no_message(options, clock, new, encrypte
 
     assert browser.read()["_f_"] == ["saved"]
     assert store.calls[:2] == ["swap", "swap"]
-    profile.store.close()
+    config.store.close()
 
 
 @pytest.mark.parametrize("encrypted", [False, True])
@@ -416,13 +416,13 @@ def test_an_answer_that_is_lost_doubles_no_message(options, clock, new, encrypte
 def test_what_is_changed_after_a_lost_answer_joins_what_was_written(options, clock, new, encrypted):
     """A request finds what it has itself written, and goes on from there."""
     keys = {"encrypt_key": "e" * 32, "validate_key": "v" * 32} if encrypted else {}
-    profile = profile_of(**options, **keys, clock=clock)
-    browser = Browser(profile)
+    config = config_of(**options, **keys, clock=clock)
+    browser = Browser(config)
     if not new:
         browser.write(name="base")
     request = browser.begin()
     request.session.flash("saved")
-    watched(profile).after_swap[1] = _lose_answer
+    watched(config).after_swap[1] = _lose_answer
     with pytest.raises(SessionStoreError):
         request.commit()
     request.session.flash("sent")
@@ -430,30 +430,30 @@ def test_what_is_changed_after_a_lost_answer_joins_what_was_written(options, clo
 
     assert browser.read()["_f_"] == ["saved", "sent"]
     assert request.told == []
-    profile.store.close()
+    config.store.close()
 
 
-def test_a_logout_whose_answer_is_lost_can_be_tried_again(browser, profile):
+def test_a_logout_whose_answer_is_lost_can_be_tried_again(browser, config):
     """A delete that was made finds nothing the second time, and is done."""
     session_id = browser.id
     logout = browser.begin()
     logout.session.invalidate()
-    watched(profile).after_swap[1] = _lose_answer
+    watched(config).after_swap[1] = _lose_answer
     with pytest.raises(SessionStoreError):
         logout.commit()
     browser.end(logout)
 
-    assert stored(profile, session_id) is None
+    assert stored(config, session_id) is None
     assert browser.cookie == ""
 
 
 @pytest.mark.parametrize("swap", [1, 2])
 @pytest.mark.parametrize("made", [True, False])
-def test_a_login_whose_answer_is_lost_can_be_tried_again(browser, profile, swap, made):
+def test_a_login_whose_answer_is_lost_can_be_tried_again(browser, config, swap, made):
     """Neither of a login's two swaps is harmed by a second try; the cookie comes with the one that succeeds."""
     old = browser.id
     entry = login(browser, "ada")
-    store = watched(profile)
+    store = watched(config)
     (store.after_swap if made else store.before_swap)[swap] = _lose_answer
     with pytest.raises(SessionStoreError):
         entry.commit()
@@ -461,7 +461,7 @@ def test_a_login_whose_answer_is_lost_can_be_tried_again(browser, profile, swap,
     browser.end(entry)
 
     assert browser.read()["user"] == "ada"
-    assert content(stored(profile, old)) == {}
+    assert content(stored(config, old)) == {}
 
 
 # -- One step ----------------------------------------------------------------------------------------
@@ -481,7 +481,7 @@ def test_exclusive_blocks_see_one_anothers_changes(browser, kept):
 
 def test_an_exclusive_block_excludes_another_one(browser, options, clock):
     """Who finds the lock held gives up after its time, with what the request had unharmed."""
-    impatient = Browser(profile_of(**{**options, "store_timeout": 0.05}, clock=clock))
+    impatient = Browser(config_of(**{**options, "store_timeout": 0.05}, clock=clock))
     impatient.cookie = browser.cookie
     holder, waiter = browser.begin(), impatient.begin()
     waiter.session["mine"] = 1
@@ -494,7 +494,7 @@ def test_an_exclusive_block_excludes_another_one(browser, options, clock):
     impatient.end(waiter)
 
     assert browser.read()["mine"] == 1
-    impatient.profile.store.close()
+    impatient.config.store.close()
 
 
 def test_ordinary_writers_do_not_wait_for_an_exclusive_block(browser, kept):

@@ -11,7 +11,7 @@ from beaker_bridge.session.session import GRACE
 from beaker_bridge.stores import memory as memory_module
 from beaker_bridge.stores.memory import LOOKS
 from tests.contract import PATIENCE, StoreContract
-from tests.requests import Browser, Clock, profile_of
+from tests.requests import Browser, Clock, config_of
 
 
 class TestMemoryStore(StoreContract):
@@ -78,9 +78,9 @@ def memory():
         del namespaces[name]
 
 
-def visits(profile, number):
+def visits(config, number):
     """Let visitors come who begin a session each, and return their ids."""
-    browsers = [Browser(profile) for _ in range(number)]
+    browsers = [Browser(config) for _ in range(number)]
     for browser in browsers:
         browser.write(a=1)
     return {browser.id for browser in browsers}
@@ -88,43 +88,43 @@ def visits(profile, number):
 
 def test_expired_sessions_go_as_new_ones_come(memory, clock):
     """Each new session looks at a few others: those that are over take no room for long, those that live stay."""
-    profile = profile_of(clock=clock, timeout=TIMEOUT)
-    expired = visits(profile, 5 * LOOKS)
+    config = config_of(clock=clock, timeout=TIMEOUT)
+    expired = visits(config, 5 * LOOKS)
     clock.now += TIMEOUT + GRACE + 1
-    living = visits(profile, 5)
+    living = visits(config, 5)
 
     assert expired.isdisjoint(memory)
     assert living <= memory.keys()
-    assert profile.store._expiring.keys() == living
+    assert config.store._expiring.keys() == living
 
 
 def test_a_new_session_looks_at_a_few_others(memory, clock):
     """However many sessions are over, one operation pays for a few of them."""
-    profile = profile_of(clock=clock, timeout=TIMEOUT)
-    expired = visits(profile, 10 * LOOKS)
+    config = config_of(clock=clock, timeout=TIMEOUT)
+    expired = visits(config, 10 * LOOKS)
     clock.now += TIMEOUT + GRACE + 1
     for number in (1, 2, 3):
-        visits(profile, 1)
+        visits(config, 1)
 
         assert len(expired & memory.keys()) == (10 - number) * LOOKS
 
 
 def test_what_expires_is_bounded_by_what_lives(memory, clock):
     """On a site with a steady stream of visitors no more than a third as many sessions are over as live."""
-    profile = profile_of(clock=clock, timeout=TIMEOUT)
+    config = config_of(clock=clock, timeout=TIMEOUT)
     before = len(memory)
     living = (TIMEOUT + GRACE) // 10
     for _ in range(10 * living):
         clock.now += 10
-        visits(profile, 1)
+        visits(config, 1)
 
     assert len(memory) - before <= living * LOOKS / (LOOKS - 1) + 1
 
 
 def test_those_who_come_back_stay(memory, clock):
     """A session that is used does not go, whenever it began; nor does one that may live longer than others."""
-    profile = profile_of(clock=clock, timeout=TIMEOUT)
-    busy, remembered = Browser(profile), Browser(profile)
+    config = config_of(clock=clock, timeout=TIMEOUT)
+    busy, remembered = Browser(config), Browser(config)
     busy.write(a=1)
     request = remembered.begin()
     request.session["a"] = 2
@@ -132,7 +132,7 @@ def test_those_who_come_back_stay(memory, clock):
     remembered.end(request)
     for _ in range(10):
         clock.now += TIMEOUT - 1
-        visits(profile, LOOKS)
+        visits(config, LOOKS)
 
         assert busy.read() == {"a": 1}
 
@@ -141,8 +141,8 @@ def test_those_who_come_back_stay(memory, clock):
 
 def test_sessions_without_a_timeout_stay(memory, clock):
     """A session that never expires is not forgotten, also where it had an expiry of its own before."""
-    profile = profile_of(clock=clock)
-    forever, changed = Browser(profile), Browser(profile)
+    config = config_of(clock=clock)
+    forever, changed = Browser(config), Browser(config)
     forever.write(a=1)
     for seconds in (50, None):
         request = changed.begin()
@@ -150,24 +150,24 @@ def test_sessions_without_a_timeout_stay(memory, clock):
         request.session.set_expiry(seconds)
         changed.end(request)
     clock.now += 10**9
-    visits(profile_of(clock=clock, timeout=TIMEOUT), LOOKS)
-    visits(profile, LOOKS)
+    visits(config_of(clock=clock, timeout=TIMEOUT), LOOKS)
+    visits(config, LOOKS)
 
     assert (forever.read(), changed.read()) == ({"a": 1}, {"a": 2})
-    assert not profile.store._expiring
+    assert not config.store._expiring
 
 
 def test_what_others_have_written_since_is_theirs(memory, clock):
     """A session that Beaker, or another application of this process, has written last is not ours to forget."""
-    profile, other = (profile_of(clock=clock, timeout=timeout) for timeout in (TIMEOUT, None))
-    browser, ours = Browser(profile), visits(profile, 1)
+    config, other = (config_of(clock=clock, timeout=timeout) for timeout in (TIMEOUT, None))
+    browser, ours = Browser(config), visits(config, 1)
     browser.write(a=1)
     request = browser.begin(other)
     request.session["b"] = 2
     request.commit()
     clsmap["memory"](*ours)["session"] = "Beaker's"
     clock.now += 10**9
-    visits(profile, LOOKS)
+    visits(config, LOOKS)
 
     assert browser.id in memory
     assert ours <= memory.keys()
@@ -175,19 +175,19 @@ def test_what_others_have_written_since_is_theirs(memory, clock):
 
 def test_what_others_have_deleted_is_gone(clock):
     """A session that another application of this process has ended is none to look after."""
-    profile = profile_of(clock=clock, timeout=TIMEOUT)
-    gone = visits(profile, 1)
-    other = profile_of(clock=clock).store
+    config = config_of(clock=clock, timeout=TIMEOUT)
+    gone = visits(config, 1)
+    other = config_of(clock=clock).store
     for session_id in gone:
         other.swap(session_id, other.read(session_id), None)
-    new = visits(profile, 1)
+    new = visits(config, 1)
 
-    assert profile.store._expiring.keys() == new
+    assert config.store._expiring.keys() == new
 
 
 def test_what_begins_again_is_looked_after_once(memory, clock):
     """A deleted session takes no room among those that may expire."""
-    store = profile_of(clock=clock).store
+    store = config_of(clock=clock).store
     for _ in range(10 * LOOKS):
         session_id = new_id()
         store.swap(session_id, None, b"a", TIMEOUT)

@@ -14,7 +14,7 @@ from beaker_bridge.session import purge as purge_module
 from beaker_bridge.session.base import new_id
 from beaker_bridge.session.purge import ABANDONED_AFTER, THREAD, purge
 from beaker_bridge.session.session import MOVED_FOR
-from tests.requests import START, Browser, Clock, content, options_of, profile_of, stored, watched
+from tests.requests import START, Browser, Clock, config_of, content, options_of, stored, watched
 
 TIMEOUT = 1000
 
@@ -31,28 +31,28 @@ def options(request, tmp_path, clock):
 
 
 @pytest.fixture
-def profile(options):
-    profile = profile_of(**options)
+def config(options):
+    config = config_of(**options)
     # The memory and the databases are other tests' as well.
-    for session_id in list(profile.store.ids()):
-        profile.store.swap(session_id, profile.store.read(session_id), None)
-    yield profile
-    profile.store.close()
+    for session_id in list(config.store.ids()):
+        config.store.swap(session_id, config.store.read(session_id), None)
+    yield config
+    config.store.close()
 
 
 @pytest.fixture
 def in_memory(clock):
     """Return a configuration in memory, with nothing in it."""
-    profile = profile_of(clock=clock, timeout=TIMEOUT)
-    for session_id in list(profile.store.ids()):
-        profile.store.swap(session_id, profile.store.read(session_id), None)
-    return profile
+    config = config_of(clock=clock, timeout=TIMEOUT)
+    for session_id in list(config.store.ids()):
+        config.store.swap(session_id, config.store.read(session_id), None)
+    return config
 
 
-def write(profile, content):
+def write(config, content):
     """Write a record past all sessions, and return its id."""
     session_id = new_id()
-    profile.store.swap(session_id, None, profile.codec.seal(profile.codec.serialize(content)))
+    config.store.swap(session_id, None, config.codec.seal(config.codec.serialize(content)))
     return session_id
 
 
@@ -65,46 +65,46 @@ def log_in(browser):
     return old
 
 
-def test_what_is_over_is_deleted_and_what_lives_is_not(profile, clock):
+def test_what_is_over_is_deleted_and_what_lives_is_not(config, clock):
     """A purge deletes the records whose time is over, and says how many."""
-    browsers = [Browser(profile) for _ in range(5)]
+    browsers = [Browser(config) for _ in range(5)]
     for browser in browsers:
         browser.write(a=1)
     clock.now += TIMEOUT + 1
-    alive = Browser(profile)
+    alive = Browser(config)
     alive.write(a=2)
 
-    assert purge(profile) == 5
-    assert list(profile.store.ids()) == [alive.id]
+    assert purge(config) == 5
+    assert list(config.store.ids()) == [alive.id]
     assert alive.read() == {"a": 2}
-    assert purge(profile) == 0
+    assert purge(config) == 0
 
 
-def test_a_marker_is_deleted_after_its_time(profile, clock):
+def test_a_marker_is_deleted_after_its_time(config, clock):
     """What remembers an old id is kept for its sixty seconds, and no longer."""
-    browser = Browser(profile)
+    browser = Browser(config)
     browser.write(a=1)
     old = log_in(browser)
     clock.now += MOVED_FOR - 1
-    assert purge(profile) == 0
+    assert purge(config) == 0
     clock.now += 1
 
-    assert purge(profile) == 1
-    assert stored(profile, old) is None
+    assert purge(config) == 1
+    assert stored(config, old) is None
     assert browser.read() == {"a": 1}
 
 
-def test_a_stub_of_beakers_is_deleted(profile):
+def test_a_stub_of_beakers_is_deleted(config):
     """What Beaker's delete() leaves of a session goes, too."""
-    write(profile, {"_domain": None, "_path": "/"})
+    write(config, {"_domain": None, "_path": "/"})
 
-    assert purge(profile) == 1
-    assert list(profile.store.ids()) == []
+    assert purge(config) == 1
+    assert list(config.store.ids()) == []
 
 
-def test_a_session_without_a_timeout_is_never_over(options, profile, clock):
+def test_a_session_without_a_timeout_is_never_over(options, config, clock):
     """Without timeout and absolute_timeout nothing is deleted, save where a session has its own expiry."""
-    without = profile_of(**{**options, "timeout": None})
+    without = config_of(**{**options, "timeout": None})
     browser = Browser(without)
     browser.write(a=1)
     short = Browser(without)
@@ -121,12 +121,12 @@ def test_a_session_without_a_timeout_is_never_over(options, profile, clock):
 
 def test_the_absolute_timeout_counts(clock):
     """A session that is too old is over, however busy it is."""
-    browser = Browser(profile_of(clock=clock, absolute_timeout=100))
+    browser = Browser(config_of(clock=clock, absolute_timeout=100))
     browser.write(a=1)
     clock.now = START + 101
 
-    assert purge(browser.profile) >= 1
-    assert stored(browser.profile, browser.id) is None
+    assert purge(browser.config) >= 1
+    assert stored(browser.config, browser.id) is None
 
 
 def test_a_record_that_cannot_be_read_stays(in_memory):
@@ -168,15 +168,15 @@ def test_a_session_that_is_deleted_meanwhile_is_not_counted(in_memory, clock):
 
 def test_cookie_sessions_are_not_purged():
     """A cookie session is in its browser only."""
-    assert purge(profile_of(type="cookie", validate_key="v" * 32)) == 0
+    assert purge(config_of(type="cookie", validate_key="v" * 32)) == 0
 
 
 @pytest.mark.parametrize("name", ["file", "dbm"])
 @pytest.mark.parametrize("old", [True, False])
 def test_what_a_killed_writer_left_is_swept(tmp_path, name, old):
     """A temporary file that no writer can still be writing is removed; a new one is left alone."""
-    profile = profile_of(type=name, data_dir=str(tmp_path))
-    browser = Browser(profile)
+    config = config_of(type=name, data_dir=str(tmp_path))
+    browser = Browser(config)
     browser.write(a=1)
     # Which files there are is the dbm module's own.
     written = min(path for path in Path(tmp_path).rglob(f"{browser.id}.*") if path.suffix != ".lock")
@@ -185,7 +185,7 @@ def test_what_a_killed_writer_left_is_swept(tmp_path, name, old):
     age = ABANDONED_AFTER + 60 if old else 0
     os.utime(left, (left.stat().st_mtime - age,) * 2)
 
-    assert purge(profile) == old
+    assert purge(config) == old
     assert left.exists() is not old
     assert browser.read() == {"a": 1}
 
@@ -202,7 +202,7 @@ def purging(request, tmp_path, clock):
     made = []
 
     def make(**others):
-        made.append(profile_of(**{**options, **others}))
+        made.append(config_of(**{**options, **others}))
         return made[-1]
 
     store = make().store
@@ -211,35 +211,35 @@ def purging(request, tmp_path, clock):
         if hasattr(store, "_table") or "." not in session_id:
             store.swap(session_id, store.read(session_id), None)
     yield make
-    for profile in made:
-        profile.store.close()
+    for config in made:
+        config.store.close()
 
 
-def write_and_wait(profile):
+def write_and_wait(config):
     """Let a new visitor come, and a purge that has begun end; return the visitor's id and the ids that stand then."""
-    browser = Browser(profile)
+    browser = Browser(config)
     browser.write(a=1)
     for thread in threading.enumerate():
         if thread.name == THREAD:
             thread.join()
-    return browser.id, set(profile.store.ids())
+    return browser.id, set(config.store.ids())
 
 
 def test_a_process_purges_by_itself(purging, clock):
     """With purge_every a write begins a purge, and the next one not before that many seconds."""
-    profile = purging()
-    first, _ = write_and_wait(profile)
+    config = purging()
+    first, _ = write_and_wait(config)
     clock.now += TIMEOUT + 1
-    second, after_second = write_and_wait(profile)
+    second, after_second = write_and_wait(config)
     clock.now += EVERY - 1
     short = Browser(purging(purge_every=None, timeout=1))
     short.write(a=1)
     request = short.begin()
     request.session.set_expiry(1)
     short.end(request)
-    _, before_third = write_and_wait(profile)
+    _, before_third = write_and_wait(config)
     clock.now += 2
-    _, after_third = write_and_wait(profile)
+    _, after_third = write_and_wait(config)
 
     assert first not in after_second
     assert second in after_second
@@ -289,7 +289,7 @@ def test_a_purge_that_fails_gives_its_turn_back(purging, clock):
 @pytest.fixture
 def in_files(tmp_path, clock):
     """Return what makes a configuration of files that purges by itself."""
-    return lambda **others: profile_of(
+    return lambda **others: config_of(
         **{
             "type": "file",
             "data_dir": str(tmp_path),
@@ -337,22 +337,22 @@ def test_without_threads_there_is_no_purge(in_files, monkeypatch, caplog):
 
 def test_nothing_is_purged_by_itself_by_default(in_files, clock):
     """Without purge_every a store is left alone."""
-    profile = in_files(purge_every=None)
-    expired, _ = write_and_wait(profile)
+    config = in_files(purge_every=None)
+    expired, _ = write_and_wait(config)
     clock.now += TIMEOUT + 1
 
-    assert expired in write_and_wait(profile)[1]
+    assert expired in write_and_wait(config)[1]
 
 
 def test_a_forked_child_purges(in_files, clock):
     """A process that was forked when its parent had purged does so, too, when its time has come."""
-    profile = in_files()
-    expired, _ = write_and_wait(profile)
+    config = in_files()
+    expired, _ = write_and_wait(config)
     clock.now += TIMEOUT + 1
     child = os.fork()
     if child == 0:
         try:
-            os._exit(expired in write_and_wait(profile)[1])
+            os._exit(expired in write_and_wait(config)[1])
         finally:
             os._exit(2)
 

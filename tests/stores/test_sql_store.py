@@ -23,7 +23,7 @@ from beaker_bridge.options.reader import given, prefixed, read_options
 from beaker_bridge.stores import engines, open_store, sql
 from beaker_bridge.stores.base import Record, Swap
 from tests.contract import KIB, PATIENCE, StoreContract, text, together
-from tests.requests import Browser, profile_of
+from tests.requests import Browser, config_of
 from tests.servers.proxy import Proxy
 
 ID = "0123456789abcdef" * 2
@@ -581,24 +581,24 @@ def test_exclusive_blocks_where_transactions_are_serializable(postgresql_server)
     """Of blocks of several processes none is lost, and none fails, though the server refuses what overlaps."""
     url = f"{postgresql_server.url}?{SERIALIZABLE}"
     # Each with a store of its own, as processes have.
-    profiles = [profile_of(type="ext:database", url=url, store_timeout=5) for _ in range(4)]
-    browser = Browser(profiles[0])
+    configs = [config_of(type="ext:database", url=url, store_timeout=5) for _ in range(4)]
+    browser = Browser(configs[0])
     browser.write(count=0)
 
-    def count(profile):
+    def count(config):
         for _ in range(4):
-            request = browser.begin(profile)
+            request = browser.begin(config)
             with request.session.exclusive():
                 request.session["count"] += 1
             request.commit()
 
-    together(*[partial(count, profile) for profile in profiles])
+    together(*[partial(count, config) for config in configs])
 
     assert browser.read()["count"] == 16
-    assert profiles[0].store._read(f"{browser.id}.lock") is None
+    assert configs[0].store._read(f"{browser.id}.lock") is None
 
-    for profile in profiles:
-        profile.store.close()
+    for config in configs:
+        config.store.close()
 
 
 def journal_of(folder):

@@ -12,8 +12,9 @@ from webtest import TestApp
 
 from beaker_bridge.exceptions import BeakerBridgeError, SessionAttributeError, SessionTooLateError, SettingsError
 from beaker_bridge.session.attributes import BEAKERS
+from beaker_bridge.session.config import SENT
 from tests.installations import INSTALLATIONS, Views, data, install, store_options
-from tests.requests import START, Browser, Clock, Request, profile_of
+from tests.requests import START, Browser, Clock, Request, config_of
 
 STORED = {"type": "memory"}
 COOKIE = {"type": "cookie", "validate_key": "v" * 32}
@@ -123,7 +124,7 @@ def test_a_cookie_can_be_given_a_lifetime(answer, use, taken, known):
 @pytest.mark.parametrize("use", [remember, remember_by_number, remember_by_values, remember_and_log_in])
 def test_a_lifetime_can_be_given_in_several_ways(options, use):
     """As a number, by Beaker's other method, and where a login follows."""
-    browser = Browser(profile_of(**options))
+    browser = Browser(config_of(**options))
     browser.write(user="me")
     request = browser.begin()
     use(request.session)
@@ -155,7 +156,7 @@ def set_attribute(name, value):
 )
 def test_the_cookies_attributes_can_be_set(options, face, use, present, absent):
     """What is set counts for this response's cookie, which is sent though the browser has one."""
-    browser = Browser(profile_of(**options))
+    browser = Browser(config_of(**options))
     browser.write(user="me")
     request = browser.begin()
     use(getattr(request, face))
@@ -167,7 +168,7 @@ def test_the_cookies_attributes_can_be_set(options, face, use, present, absent):
 
 def test_they_count_for_this_response():
     """As in Beaker, the next request's cookie is written as the options say; ``set_expiry()`` stays."""
-    browser = Browser(profile_of(**COOKIE))
+    browser = Browser(config_of(**COOKIE))
     browser.write(a=1)
     request = browser.begin()
     request.session.cookie_expires = 100
@@ -180,7 +181,7 @@ def test_they_count_for_this_response():
 @pytest.mark.parametrize("options", [STORED, COOKIE])
 def test_what_is_set_after_a_commit_is_sent(options):
     """A cookie's attribute is a change by itself, though the session is committed already."""
-    browser = Browser(profile_of(**options, save_accessed_time=False))
+    browser = Browser(config_of(**options, save_accessed_time=False))
     request = browser.write(a=1)
     request.session.secure = True
     request.commit()
@@ -191,7 +192,7 @@ def test_what_is_set_after_a_commit_is_sent(options):
 @pytest.mark.parametrize("options", [STORED, COOKIE])
 def test_the_options_can_be_read(options):
     """Both the session and its request's show what counts for them, in the option's own form."""
-    request = Request(profile_of(**options, cookie_expires=500, timeout=600, key="sid"))
+    request = Request(config_of(**options, cookie_expires=500, timeout=600, key="sid"))
     session = request.session
     before = session.cookie_expires
     session.set_expiry(50)
@@ -216,7 +217,7 @@ def test_the_options_can_be_read(options):
 )
 def test_they_are_held_to_the_options_rules(name, value, rule):
     """A value that the option would refuse is refused where it is set, and changes nothing."""
-    browser = Browser(profile_of())
+    browser = Browser(config_of())
     browser.write(a=1)
     request = browser.begin()
     with pytest.raises(SettingsError, match=rule):
@@ -227,7 +228,7 @@ def test_they_are_held_to_the_options_rules(name, value, rule):
 
 def test_a_lifetime_may_be_shorter_than_the_time_between_renewals():
     """``reissue_time`` is no rule for one response's cookie."""
-    request = Request(profile_of(reissue_time=300))
+    request = Request(config_of(reissue_time=300))
     request.session["a"] = 1
     request.session.cookie_expires = 60
 
@@ -237,7 +238,7 @@ def test_a_lifetime_may_be_shorter_than_the_time_between_renewals():
 @pytest.mark.parametrize("expires", [datetime.fromtimestamp(START + 90, timezone.utc), False])
 def test_a_lifetime_is_whatever_the_option_takes(expires):
     """Also a time, or never."""
-    request = Request(profile_of(clock=Clock()))
+    request = Request(config_of(clock=Clock()))
     request.session["a"] = 1
     request.session._set_cookie_expires(expires)
 
@@ -247,7 +248,7 @@ def test_a_lifetime_is_whatever_the_option_takes(expires):
 
 def test_a_cookie_that_is_not_to_be_sent():
     """``_update_cookie_out(False)`` takes back what was asked of the cookie, as Beaker's does."""
-    browser = Browser(profile_of())
+    browser = Browser(config_of())
     browser.write(a=1)
     request = browser.begin()
     request.session.cookie_expires = 60
@@ -266,8 +267,8 @@ def test_a_cookie_that_is_not_to_be_sent():
 )
 def test_a_cookie_that_is_asked_for_too_late(use):
     """When the headers have left, none of them can be kept."""
-    request = Request(profile_of())
-    request.loaded._binding.sent = True
+    request = Request(config_of())
+    request.loaded._exchange.phase = SENT
 
     with pytest.raises(SessionTooLateError):
         use(request.session)
@@ -276,7 +277,7 @@ def test_a_cookie_that_is_asked_for_too_late(use):
 @pytest.mark.parametrize("options", [STORED, COOKIE])
 def test_where_no_cookie_is_sent_none_can_be_changed(options):
     """With ``use_cookies = false`` it is said that there is no cookie."""
-    session = Request(profile_of(**options, use_cookies=False)).session
+    session = Request(config_of(**options, use_cookies=False)).session
     for use in (lambda: setattr(session, "secure", True), session._update_cookie_out):
         with pytest.raises(SessionAttributeError, match="use_cookies = false"):
             use()
@@ -285,7 +286,7 @@ def test_where_no_cookie_is_sent_none_can_be_changed(options):
 
 
 def faces(options):
-    request = Request(profile_of(**options))
+    request = Request(config_of(**options))
     return request.session, request.object, request.loaded
 
 
@@ -339,7 +340,7 @@ def test_nothing_of_beakers_does_nothing():
 
 
 def _outcome(name):
-    request = Request(profile_of())
+    request = Request(config_of())
     request.session["a"] = 1
     try:
         getattr(request.session, name)
@@ -352,7 +353,7 @@ def _outcome(name):
 
 def test_attributes_of_the_applications_own_last_for_the_request():
     """What else is set there is found again in the same request, as in Beaker's, and is no part of the session."""
-    browser = Browser(profile_of())
+    browser = Browser(config_of())
     request = browser.write(a=1)
     request.session.visitor = "me"
     request.session.is_new = False
@@ -366,7 +367,7 @@ def test_attributes_of_the_applications_own_last_for_the_request():
 @pytest.mark.parametrize("end", ["regenerate_id", "set_expiry", "exclusive", "load"])
 def test_a_session_found_by_its_id_does_all_that_a_session_does(end):
     """It can be moved, given an expiry, locked and read again, on its own."""
-    browser = Browser(profile_of())
+    browser = Browser(config_of())
     browser.write(a=1)
     found = browser.begin().session.get_by_id(browser.id)
     if end == "exclusive":
@@ -391,7 +392,7 @@ def test_a_session_found_by_its_id_does_all_that_a_session_does(end):
 
 def test_persist_commits_at_once():
     """``persist()`` commits what was changed so far, and ``dirty()`` says whether there is anything to commit."""
-    browser = Browser(profile_of())
+    browser = Browser(config_of())
     request = browser.begin()
     clean = request.session.dirty()
     request.session["a"] = 1
@@ -407,7 +408,7 @@ def test_persist_commits_at_once():
 
 def test_persist_raises():
     """What cannot be saved is raised at that line."""
-    request = Request(profile_of())
+    request = Request(config_of())
     request.session["lock"] = [[object()]]
 
     with pytest.raises(BeakerBridgeError, match="lock"):

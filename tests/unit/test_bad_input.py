@@ -748,11 +748,8 @@ UNICODE = {
 #: Numbers that are no texts: what Python reads as one is more than ASCII's digits.
 NUMBERS = {
     "cookies.py": {"int(NEVER - now)", "int(aware.timestamp() - now)", "int(expires)"},
-    "exchange.py": {"int(environ.get('retry.attempt', 0))"},
     "isession.py": {"int(self._loaded.created)"},
-    "base.py": {
-        *("float(int(self._now))", "int(self._now)", "int(self._binding.environ.get('retry.attempt', 0))"),
-    },
+    "base.py": {"float(int(self._now))", "int(self._now)"},
 }
 
 

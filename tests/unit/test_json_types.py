@@ -28,7 +28,7 @@ from beaker_bridge.record.fields import SEAL_WORD
 from beaker_bridge.record.json_types import HTML, MAX_DEPTH, TAG, PlainMarkup
 from beaker_bridge.record.serializers import JSONSerializer
 from beaker_bridge.session.merge import merge
-from tests.requests import Browser, Clock, Request, profile_of
+from tests.requests import Browser, Clock, Request, config_of
 
 laws = settings(deadline=None, max_examples=60)
 KEYS = {"type": "cookie", "validate_key": "v" * 32}
@@ -157,7 +157,7 @@ def test_html_that_is_no_text_is_refused():
 @pytest.mark.parametrize("text", [ADDED, Markup("<b>x</b>")])
 def test_a_flash_message_keeps_its_type(options, text):
     """A translation, or HTML, that one request flashes the next one pops; nothing else is in the session."""
-    browser = Browser(profile_of(**options))
+    browser = Browser(config_of(**options))
     request = browser.begin()
     request.session.flash(text)
     browser.end(request)
@@ -170,15 +170,15 @@ def test_a_flash_message_keeps_its_type(options, text):
 def test_the_move_from_pickle_keeps_them():
     """A pickled session with a translation and HTML goes on as JSON, with ``legacy_serializer``."""
     clock = Clock()
-    browser = Browser(profile_of(data_serializer="pickle", clock=clock))
+    browser = Browser(config_of(data_serializer="pickle", clock=clock))
     browser.write(texts=TEXTS)
-    moving = profile_of(legacy_serializer="pickle", clock=clock)
-    moving.store = browser.profile.store
-    browser.profile = moving
+    moving = config_of(legacy_serializer="pickle", clock=clock)
+    moving.store = browser.config.store
+    browser.config = moving
     browser.write(another=1)
-    moved = profile_of(clock=clock)
+    moved = config_of(clock=clock)
     moved.store = moving.store
-    browser.profile = moved
+    browser.config = moved
 
     assert exactly(browser.read()) == exactly({"texts": TEXTS, "another": 1})
 
@@ -187,13 +187,13 @@ def test_the_move_from_pickle_keeps_them():
 def test_a_touch_keeps_them(options):
     """A request that only reads, and renews the access time, in another process than the one that wrote."""
     clock = Clock()
-    browser = Browser(profile_of(clock=clock, **options))
+    browser = Browser(config_of(clock=clock, **options))
     browser.write(texts=TEXTS)
     for _ in range(2):
         clock.now += 1000
-        another = profile_of(clock=clock, **options)
-        another.store = browser.profile.store
-        browser.profile = another
+        another = config_of(clock=clock, **options)
+        another.store = browser.config.store
+        browser.config = another
 
         assert exactly(browser.read()) == exactly({"texts": TEXTS})
         assert browser.begin().session.last_accessed == clock.now
@@ -202,11 +202,11 @@ def test_a_touch_keeps_them(options):
 @pytest.mark.parametrize("secret", [None, "s" * 32])
 def test_the_way_back_to_pickle_keeps_them(secret):
     """A process that still writes pickles reads them from JSON, with ``legacy_serializer = json``."""
-    browser = Browser(profile_of(secret=secret))
+    browser = Browser(config_of(secret=secret))
     browser.write(texts=TEXTS)
-    before = profile_of(secret=secret, data_serializer="pickle", legacy_serializer="json")
-    before.store = browser.profile.store
-    browser.profile = before
+    before = config_of(secret=secret, data_serializer="pickle", legacy_serializer="json")
+    before.store = browser.config.store
+    browser.config = before
 
     assert exactly(browser.read()) == exactly({"texts": TEXTS})
 
@@ -214,8 +214,8 @@ def test_the_way_back_to_pickle_keeps_them(secret):
 @pytest.mark.parametrize("options", [{}, KEYS], ids=["stored", "cookie"])
 def test_what_nobody_changed_is_not_written_again(options):
     """A session with HTML in it is the same bytes each time: neither a second commit nor ``auto`` writes it again."""
-    profile = profile_of(auto=True, **options)
-    browser = Browser(profile)
+    config = config_of(auto=True, **options)
+    browser = Browser(config)
     request = browser.write(message=Markup("<b>"))
     before = request.loaded._record.raw
     request.session.changed()
@@ -270,7 +270,7 @@ def test_a_translation_is_the_same_whatever_the_order_of_its_mapping():
 )
 def test_a_translation_that_is_changed_in_place_is_saved(change):
     """What is changed within a translation, or from one to its plain text, is seen, and saved."""
-    browser = Browser(profile_of())
+    browser = Browser(config_of())
     browser.write(text=through_json(ADDED), texts=[through_json(ADDED)])
     request = browser.begin()
     change(request.session)
@@ -334,7 +334,7 @@ def test_html_under_another_word_stays_what_it_is(word):
 @pytest.mark.parametrize("options", [{"secret": "s" * 32}, KEYS], ids=["stored", "cookie"])
 def test_who_knows_the_word_cannot_seal(options):
     """Who can read his cookie, and the word in it, or chooses a word, makes no HTML of it: that needs the key."""
-    codec = profile_of(**options).codec
+    codec = config_of(**options).codec
     plain = codec.serialize({"ours": Markup("<b>")})
     for word in (BeakerJSONSerializer().loads(plain)[SEAL_WORD], "chosen"):
         forged = {TAG: [HTML, json_types.Seals(word, [""]).seal("<script>"), "<script>"]}
@@ -347,23 +347,23 @@ def test_who_knows_the_word_cannot_seal(options):
 def test_html_survives_a_new_key(name):
     """HTML is HTML under the keys that an option retires, too, until it is written anew."""
     options = {} if name == "secret" else {"type": "cookie"}
-    browser = Browser(profile_of(**options, **{name: "v" * 32}))
+    browser = Browser(config_of(**options, **{name: "v" * 32}))
     browser.write(message=Markup("<b>"))
-    renewed = profile_of(**options, **{name: "w" * 32, f"previous_{name}s": ["v" * 32]})
-    renewed.store = browser.profile.store
-    browser.profile = renewed
+    renewed = config_of(**options, **{name: "w" * 32, f"previous_{name}s": ["v" * 32]})
+    renewed.store = browser.config.store
+    browser.config = renewed
     for _ in range(2):
         assert exactly(browser.read()) == exactly({"message": Markup("<b>")})
-    last = profile_of(**options, **{name: "w" * 32})
+    last = config_of(**options, **{name: "w" * 32})
     last.store = renewed.store
-    browser.profile = last
+    browser.config = last
 
     assert exactly(browser.read()) == exactly({"message": Markup("<b>")})
 
 
 def test_the_word_is_no_key_of_the_session():
     """The record's word is shown to no application, and cannot be set; a record without HTML has none."""
-    browser = Browser(profile_of())
+    browser = Browser(config_of())
     browser.write(message=Markup("<b>"))
     assert list(browser.read()) == ["message"]
     with pytest.raises(SessionValueError, match="own"):
@@ -991,7 +991,7 @@ REFUSED = [
 @pytest.mark.parametrize(("value", "message"), REFUSED, ids=range(len(REFUSED)))
 def test_what_is_no_json_is_refused_where_it_is_assigned(value, message, assign):
     """A value that is seen not to be JSON raises at that line, with its key; the session is as it was."""
-    browser = Browser(profile_of())
+    browser = Browser(config_of())
     request = browser.begin()
     with pytest.raises(SessionValueError) as caught:
         assign(request.session, value)
@@ -1006,7 +1006,7 @@ def test_what_is_no_json_is_refused_where_it_is_assigned(value, message, assign)
 @pytest.mark.parametrize("message", [object(), [object()], {1: "x"}])
 def test_a_message_that_is_no_json_is_refused_where_it_is_flashed(message):
     """A flash message that is not JSON raises at that line, with its queue's key; the queue is as it was."""
-    request = Request(profile_of())
+    request = Request(config_of())
     request.session.flash("good", "errors")
     with pytest.raises(SessionValueError, match=r"^session\['_f_errors'\] cannot be stored"):
         request.session.flash(message, "errors")
@@ -1017,7 +1017,7 @@ def test_a_message_that_is_no_json_is_refused_where_it_is_flashed(message):
 @pytest.mark.parametrize("key", [5, None, ("a",), b"a"])
 def test_a_key_that_is_no_text_is_refused_where_it_is_assigned(key):
     """A key of the session that JSON would turn into a text raises at that line."""
-    request = Request(profile_of())
+    request = Request(config_of())
     with pytest.raises(SessionValueError, match="JSON would turn it into a string"):
         request.session[key] = 1
 
@@ -1029,7 +1029,7 @@ def test_a_key_that_is_no_text_is_refused_where_it_is_assigned(key):
 )
 def test_what_lies_deeper_is_refused_at_the_commit(value):
     """An assignment looks at the first items, and no deeper; the rest is refused when the session is written."""
-    request = Request(profile_of())
+    request = Request(config_of())
     request.session["v"] = value
     with pytest.raises(SessionValueError, match=r"^session\['v'\] cannot be stored"):
         request.commit()
@@ -1048,7 +1048,7 @@ class Own(JSONSerializer):
 @pytest.mark.parametrize("serializer", ["pickle", Own()], ids=["pickle", "an own one"])
 def test_an_applications_serializer_is_not_second_guessed(serializer):
     """What pickle, or a serializer of the application's own, may take is not judged by us."""
-    browser = Browser(profile_of(data_serializer=serializer))
+    browser = Browser(config_of(data_serializer=serializer))
     request = browser.write(v={5: 1j}, w=3j)
     request.session[5] = frozenset()
     request.session.flash(1j)

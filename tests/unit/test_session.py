@@ -25,13 +25,13 @@ from beaker_bridge.pyramid.isession import PyramidSession
 from beaker_bridge.record.codec import RecordCodec
 from beaker_bridge.record.fields import ACCESSED, CREATED, EXPIRY, ID, MOVED, WRITER
 from beaker_bridge.record.serializers import PickleSerializer
-from beaker_bridge.request.exchange import SessionObject, commit, standalone_session
+from beaker_bridge.request.exchange import Exchange, SessionObject, commit, standalone_session
 from beaker_bridge.session.base import MAX_COOKIES, new_id
-from beaker_bridge.session.config import Binding, SessionProfile
+from beaker_bridge.session.config import SessionConfig, SessionContext
 from beaker_bridge.session.cookie import CookieSession
 from beaker_bridge.session.session import GRACE, MOVED_FOR, Session
 from beaker_bridge.stores.base import Record, Swap
-from tests.requests import NAME, START, Browser, Clock, Request, content, profile_of, stored, watched
+from tests.requests import NAME, START, Browser, Clock, Request, config_of, content, stored, watched
 
 SECRET = "s" * 32
 KEYS = {"encrypt_key": "e" * 32, "validate_key": "v" * 32}
@@ -43,14 +43,14 @@ def clock():
 
 
 @pytest.fixture
-def profile(clock):
-    return profile_of(clock=clock)
+def config(clock):
+    return config_of(clock=clock)
 
 
 @pytest.fixture
-def browser(profile):
+def browser(config):
     """Return a browser that has a session."""
-    browser = Browser(profile)
+    browser = Browser(config)
     browser.write(name="base")
     return browser
 
@@ -58,7 +58,7 @@ def browser(profile):
 @pytest.fixture
 def store(browser):
     """Return the store, watched from now on."""
-    return watched(browser.profile)
+    return watched(browser.config)
 
 
 def cookie_of(session_id):
@@ -75,18 +75,18 @@ class BrokenStore:
         return fail
 
 
-def break_store(profile):
-    """Let nothing reach a profile's store, and return the store."""
-    store, profile.store = profile.store, BrokenStore()
+def break_store(config):
+    """Let nothing reach a config's store, and return the store."""
+    store, config.store = config.store, BrokenStore()
     return store
 
 
 # -- Load --------------------------------------------------------------------------------------------
 
 
-def test_a_request_without_a_cookie_begins_a_session(profile):
+def test_a_request_without_a_cookie_begins_a_session(config):
     """Without a cookie, a session is new and empty, and has an id of 128 random bits."""
-    one, other = Request(profile), Request(profile)
+    one, other = Request(config), Request(config)
 
     assert one.session.new
     assert dict(one.session) == {}
@@ -111,29 +111,29 @@ def test_a_session_is_found_again(browser, clock):
 @pytest.mark.parametrize("secret", [None, SECRET])
 def test_an_id_that_the_store_does_not_know_is_not_adopted(clock, secret):
     """An id of a dead session, or of the client's own making, is given to no session, signed or not."""
-    profile = profile_of(clock=clock, secret=secret)
-    request = Request(profile, cookie_of(Signer([secret] if secret else []).sign("a" * 32)))
+    config = config_of(clock=clock, secret=secret)
+    request = Request(config, cookie_of(Signer([secret] if secret else []).sign("a" * 32)))
     request.session["a"] = 1
     request.commit()
 
     assert request.session.new
     assert request.session.id != "a" * 32
-    assert stored(profile, "a" * 32) is None
+    assert stored(config, "a" * 32) is None
     assert request.session.id in request.set_cookie
 
 
 @pytest.mark.parametrize("session_id", ["A" * 32, "a" * 31, "../" * 11, "a" * 32 + "\x00", "", "é" * 32])
-def test_what_has_not_the_form_of_an_id_never_reaches_the_store(profile, session_id):
+def test_what_has_not_the_form_of_an_id_never_reaches_the_store(config, session_id):
     """A cookie may hold anything; the store is asked for ids only."""
-    store = watched(profile)
+    store = watched(config)
 
-    assert Request(profile, cookie_of(session_id)).session.new
+    assert Request(config, cookie_of(session_id)).session.new
     assert store.calls == []
 
 
 def test_a_cookie_that_is_not_signed_opens_nothing(clock):
     """With a secret, an id that it has not signed is no id."""
-    browser = Browser(profile_of(clock=clock, secret=SECRET))
+    browser = Browser(config_of(clock=clock, secret=SECRET))
     browser.write(a=1)
     signed = browser.cookie
     browser.cookie = cookie_of(signed[-32:])
@@ -162,20 +162,20 @@ def test_only_a_few_cookies_are_tried(browser, store):
 
 def test_a_cookie_is_not_read_where_none_is_used(browser, clock):
     """With use_cookies = false no cookie is read, and none is sent."""
-    request = browser.begin(profile_of(clock=clock, use_cookies=False))
+    request = browser.begin(config_of(clock=clock, use_cookies=False))
     request.session["a"] = 1
     request.commit()
 
     assert request.session.id != browser.id
-    assert stored(browser.profile, request.session.id)["a"] == 1
+    assert stored(browser.config, request.session.id)["a"] == 1
     assert request.set_cookie is None
 
 
-def test_a_stub_that_beaker_left_is_no_session(profile):
+def test_a_stub_that_beaker_left_is_no_session(config):
     """What Beaker's delete() leaves of a session is taken for nothing, and not for an end that is told."""
     session_id = new_id()
-    profile.store.swap(session_id, None, profile.codec.seal(profile.codec.serialize({"_domain": None, "_path": "/"})))
-    request = Request(profile, cookie_of(session_id))
+    config.store.swap(session_id, None, config.codec.seal(config.codec.serialize({"_domain": None, "_path": "/"})))
+    request = Request(config, cookie_of(session_id))
     request.session["a"] = 1
     request.commit()
 
@@ -184,33 +184,33 @@ def test_a_stub_that_beaker_left_is_no_session(profile):
     assert request.told == []
 
 
-def test_a_record_without_times_begins_now(profile):
+def test_a_record_without_times_begins_now(config):
     """A record that somebody wrote without times is a session whose time begins."""
     session_id = new_id()
-    profile.store.swap(session_id, None, profile.codec.seal(profile.codec.serialize({"a": 1})))
+    config.store.swap(session_id, None, config.codec.seal(config.codec.serialize({"a": 1})))
 
-    assert Request(profile, cookie_of(session_id)).session.created == START
+    assert Request(config, cookie_of(session_id)).session.created == START
 
 
-def test_a_damaged_record_becomes_a_new_session(browser, profile, caplog):
+def test_a_damaged_record_becomes_a_new_session(browser, config, caplog):
     """A record that cannot be read is warned about, with no more of the id than a log may hold."""
     session_id = browser.id
-    profile.store.swap(session_id, profile.store.read(session_id), b"garbage")
+    config.store.swap(session_id, config.store.read(session_id), b"garbage")
     request = browser.begin()
 
     assert request.session.new
     assert "it opens nothing" in caplog.text
     assert session_id not in caplog.text
-    assert profile.store.read(session_id).raw == b"garbage"
+    assert config.store.read(session_id).raw == b"garbage"
 
 
 def test_a_damaged_record_raises_where_that_is_asked_for(browser, clock):
     """With invalidate_corrupt = false a damaged record is an error."""
-    profile = profile_of(clock=clock, invalidate_corrupt=False)
-    profile.store.swap(browser.id, profile.store.read(browser.id), b"garbage")
+    config = config_of(clock=clock, invalidate_corrupt=False)
+    config.store.swap(browser.id, config.store.read(browser.id), b"garbage")
 
     with pytest.raises(DamagedRecordError):
-        browser.begin(profile)
+        browser.begin(config)
 
 
 # -- A store that cannot be reached ------------------------------------------------------------------
@@ -218,7 +218,7 @@ def test_a_damaged_record_raises_where_that_is_asked_for(browser, clock):
 
 def test_a_store_that_cannot_be_reached_raises(browser):
     """A store error is never taken for 'no such session'."""
-    break_store(browser.profile)
+    break_store(browser.config)
 
     with pytest.raises(SessionStoreError):
         browser.begin()
@@ -227,7 +227,7 @@ def test_a_store_that_cannot_be_reached_raises(browser):
 @pytest.fixture
 def empty(browser, clock):
     """Return the configuration that serves empty sessions instead."""
-    return profile_of(clock=clock, store_error="empty")
+    return config_of(clock=clock, store_error="empty")
 
 
 def test_an_empty_session_is_served_instead(browser, empty, caplog):
@@ -314,7 +314,7 @@ def test_a_login_while_the_store_was_down_is_a_new_session(browser, empty):
 )
 def test_a_session_expires(clock, options, lives, dies):
     """A session that is over is deleted when its id is next brought; the event has its last data."""
-    browser = Browser(profile_of(clock=clock, **options))
+    browser = Browser(config_of(clock=clock, **options))
     browser.write(a=1)
     session_id = browser.id
     clock.now = START + lives
@@ -324,13 +324,13 @@ def test_a_session_expires(clock, options, lives, dies):
 
     assert request.session.new
     assert request.session.id != session_id
-    assert stored(browser.profile, session_id) is None
+    assert stored(browser.config, session_id) is None
     assert request.told == [("SessionExpired", {"a": 1})]
 
 
 def test_activity_does_not_prolong_the_absolute_timeout(clock):
     """With absolute_timeout a session ends when it is that old, however busy it is."""
-    browser = Browser(profile_of(clock=clock, timeout=50, absolute_timeout=100))
+    browser = Browser(config_of(clock=clock, timeout=50, absolute_timeout=100))
     browser.write(a=0)
     for second in (40, 80, 100):
         clock.now = START + second
@@ -342,10 +342,10 @@ def test_activity_does_not_prolong_the_absolute_timeout(clock):
 
 def test_an_end_that_cannot_be_written_is_an_end(clock, caplog):
     """A record that is over opens nothing, also where the store does not let it be deleted."""
-    browser = Browser(profile_of(clock=clock, timeout=100))
+    browser = Browser(config_of(clock=clock, timeout=100))
     browser.write(a=1)
     clock.now += 101
-    watched(browser.profile).before_swap[1] = BrokenStore().swap
+    watched(browser.config).before_swap[1] = BrokenStore().swap
     request = browser.begin()
 
     assert request.session.new
@@ -355,36 +355,36 @@ def test_an_end_that_cannot_be_written_is_an_end(clock, caplog):
 
 def test_a_read_renews_the_access_time_at_most_every_reissue_time(clock):
     """A request that only reads writes its time when that is due, and then again a reissue_time later."""
-    browser = Browser(profile_of(clock=clock, timeout=1000, reissue_time=100))
+    browser = Browser(config_of(clock=clock, timeout=1000, reissue_time=100))
     browser.write(a=1)
-    store = watched(browser.profile)
+    store = watched(browser.config)
     times = []
     for second in (99, 100, 150, 199, 200):
         clock.now = START + second
         browser.read()
-        times.append(stored(browser.profile, browser.id)[ACCESSED] - START)
+        times.append(stored(browser.config, browser.id)[ACCESSED] - START)
 
     assert times == [0, 100, 100, 100, 200]
     assert store.calls.count("swap") == 2
-    assert content(stored(browser.profile, browser.id)) == {"a": 1}
+    assert content(stored(browser.config, browser.id)) == {"a": 1}
 
 
 def test_without_the_access_time_a_read_writes_nothing(clock):
     """With save_accessed_time = false a request that only reads never writes; one that writes sets the time."""
-    browser = Browser(profile_of(clock=clock, save_accessed_time=False))
+    browser = Browser(config_of(clock=clock, save_accessed_time=False))
     browser.write(a=1)
     clock.now += 10_000
-    store = watched(browser.profile)
+    store = watched(browser.config)
     browser.read()
     assert store.calls == ["read"]
     browser.write(b=1)
 
-    assert stored(browser.profile, browser.id)[ACCESSED] == clock.now
+    assert stored(browser.config, browser.id)[ACCESSED] == clock.now
 
 
 def test_a_write_between_does_not_put_the_renewal_off(clock):
     """A cookie with a lifetime is renewed after a reissue_time, though writes come more often than that."""
-    browser = Browser(profile_of(clock=clock, cookie_expires=1000, reissue_time=100))
+    browser = Browser(config_of(clock=clock, cookie_expires=1000, reissue_time=100))
     browser.write(a=0)
     sent = []
     for second in (60, 120, 180, 240):
@@ -396,7 +396,7 @@ def test_a_write_between_does_not_put_the_renewal_off(clock):
 
 def test_a_cookie_with_a_lifetime_is_renewed_by_reading(clock):
     """A cookie's lifetime counts from the last renewal, and not from the login."""
-    browser = Browser(profile_of(clock=clock, cookie_expires=1000))
+    browser = Browser(config_of(clock=clock, cookie_expires=1000))
     browser.write(a=1)
     clock.now += 99
     assert browser.end(browser.begin()).set_cookie is None
@@ -412,19 +412,19 @@ def test_a_cookie_that_ends_with_the_browser_is_not_sent_again(browser, clock):
     clock.now += 100
     request = browser.end(browser.begin())
 
-    assert stored(browser.profile, browser.id)[ACCESSED] == clock.now
+    assert stored(browser.config, browser.id)[ACCESSED] == clock.now
     assert request.set_cookie is None
 
 
 def test_a_renewal_that_another_request_has_made_sends_no_cookie(clock):
     """A request that loses its renewal leaves all to the one that has won it."""
-    browser = Browser(profile_of(clock=clock, cookie_expires=1000))
+    browser = Browser(config_of(clock=clock, cookie_expires=1000))
     browser.write(a=1)
     clock.now += 500
     one, other = browser.begin(), browser.begin()
     other.session["b"] = 1
     other.commit()
-    store = watched(browser.profile)
+    store = watched(browser.config)
     one.commit().commit()
 
     assert other.set_cookie is not None
@@ -435,10 +435,10 @@ def test_a_renewal_that_another_request_has_made_sends_no_cookie(clock):
 @pytest.mark.parametrize("writes", [True, False])
 def test_a_cookie_that_is_due_is_not_sent_for_a_session_that_ended_meanwhile(clock, writes):
     """Without a swap that was made there is no cookie, also where its renewal and a new signature are due."""
-    browser = Browser(profile_of(clock=clock, secret=SECRET))
+    browser = Browser(config_of(clock=clock, secret=SECRET))
     browser.write(a=1)
     clock.now += 500
-    current = profile_of(clock=clock, secret="n" * 32, previous_secrets=SECRET, cookie_expires=1000)
+    current = config_of(clock=clock, secret="n" * 32, previous_secrets=SECRET, cookie_expires=1000)
     request, logout = browser.begin(current), browser.begin()
     if writes:
         request.session["b"] = 1
@@ -455,7 +455,7 @@ def test_a_renewal_that_fails_does_not_fail_the_request(browser, clock, caplog):
     """A read-only request is served though its access time cannot be saved."""
     clock.now += 100
     request = browser.begin()
-    break_store(browser.profile)
+    break_store(browser.config)
     request.commit()
 
     assert request.session["name"] == "base"
@@ -475,10 +475,10 @@ def test_a_renewal_that_fails_does_not_fail_the_request(browser, clock, caplog):
 )
 def test_the_server_may_forget_a_record_after_its_end(clock, options, expiry, expected):
     """A store that expires records itself is told when the session is certainly over."""
-    browser = Browser(profile_of(clock=clock, **options))
+    browser = Browser(config_of(clock=clock, **options))
     browser.write(a=1)
     clock.now += 100
-    store = watched(browser.profile)
+    store = watched(browser.config)
     request = browser.begin()
     request.session.set_expiry(expiry)
     request.session["b"] = 1
@@ -492,7 +492,7 @@ def test_the_server_may_forget_a_record_after_its_end(clock, options, expiry, ex
 
 def test_a_session_can_have_an_expiry_of_its_own(clock):
     """set_expiry() gives one session its own idle timeout and cookie lifetime, which later requests keep."""
-    browser = Browser(profile_of(clock=clock, timeout=100))
+    browser = Browser(config_of(clock=clock, timeout=100))
     request = browser.begin()
     request.session["a"] = 1
     request.session.set_expiry(5000)
@@ -510,7 +510,7 @@ def test_a_session_can_have_an_expiry_of_its_own(clock):
 
 def test_an_expiry_can_be_shorter_than_the_options(clock):
     """A session's own expiry counts, also where it is the shorter one, and is renewed in good time."""
-    browser = Browser(profile_of(clock=clock, timeout=1000, reissue_time=500))
+    browser = Browser(config_of(clock=clock, timeout=1000, reissue_time=500))
     request = browser.begin()
     request.session["a"] = 1
     request.session.set_expiry(50)
@@ -525,7 +525,7 @@ def test_an_expiry_can_be_shorter_than_the_options(clock):
 
 def test_an_expiry_can_be_taken_back(clock):
     """set_expiry(None) returns to the options; the cookie is sent anew, without a lifetime."""
-    browser = Browser(profile_of(clock=clock, timeout=100))
+    browser = Browser(config_of(clock=clock, timeout=100))
     browser.write(a=1)
     for seconds in (5000, None):
         request = browser.begin()
@@ -537,11 +537,11 @@ def test_an_expiry_can_be_taken_back(clock):
     assert browser.begin().session.new
 
 
-def test_an_expiry_alone_stores_nothing(profile):
+def test_an_expiry_alone_stores_nothing(config):
     """A new session with an expiry and nothing else is as empty as any."""
-    request = Request(profile)
+    request = Request(config)
     request.session.set_expiry(50)
-    store = watched(profile)
+    store = watched(config)
     request.commit()
 
     assert store.calls == []
@@ -549,45 +549,45 @@ def test_an_expiry_alone_stores_nothing(profile):
 
 
 @pytest.mark.parametrize("seconds", [0, -1, 1.5, True, "60"])
-def test_an_expiry_is_a_whole_number_of_seconds(profile, seconds):
+def test_an_expiry_is_a_whole_number_of_seconds(config, seconds):
     """set_expiry() refuses what is no whole number of seconds, and says what it takes."""
     with pytest.raises(ValueError, match="takes a whole number of seconds"):
-        Request(profile).session.set_expiry(seconds)
+        Request(config).session.set_expiry(seconds)
 
 
 # -- Commit ------------------------------------------------------------------------------------------
 
 
 def memory(clock):
-    return profile_of(clock=clock)
+    return config_of(clock=clock)
 
 
 def encrypted(clock):
-    return profile_of(clock=clock, **KEYS)
+    return config_of(clock=clock, **KEYS)
 
 
 def automatic(clock):
-    return profile_of(clock=clock, auto=True)
+    return config_of(clock=clock, auto=True)
 
 
 def encrypted_automatic(clock):
-    return profile_of(clock=clock, auto=True, **KEYS)
+    return config_of(clock=clock, auto=True, **KEYS)
 
 
 def pickled(clock):
-    return profile_of(clock=clock, data_serializer="pickle")
+    return config_of(clock=clock, data_serializer="pickle")
 
 
 def cookie_session(clock):
-    return profile_of(clock=clock, type="cookie", validate_key="v" * 32)
+    return config_of(clock=clock, type="cookie", validate_key="v" * 32)
 
 
 def encrypted_cookie_session(clock):
-    return profile_of(clock=clock, type="cookie", **KEYS)
+    return config_of(clock=clock, type="cookie", **KEYS)
 
 
 def automatic_cookie_session(clock):
-    return profile_of(clock=clock, type="cookie", validate_key="v" * 32, auto=True)
+    return config_of(clock=clock, type="cookie", validate_key="v" * 32, auto=True)
 
 
 @pytest.mark.parametrize("made", [automatic, encrypted_automatic, automatic_cookie_session])
@@ -595,7 +595,7 @@ def test_a_reader_writes_nothing_though_each_session_is_saved(clock, made):
     """With auto = true a session that stands there as it is is not written again, but for its access time."""
     browser = Browser(made(clock))
     browser.write(a=1)
-    store = watched(browser.profile) if browser.profile.store else None
+    store = watched(browser.config) if browser.config.store else None
     assert browser.end(browser.begin()).set_cookie is None
     assert store is None or store.calls == ["read"]
     clock.now += 100
@@ -648,17 +648,17 @@ def test_an_expiry_is_saved_where_each_session_is(clock, made):
 )
 def test_what_a_request_costs(browser, store, use, cost):
     """An uncontended write is one read and one swap, a read is one read, and an untouched session is nothing."""
-    session_object = SessionObject({"HTTP_COOKIE": browser.cookie}, browser.profile)
+    session_object = SessionObject({"HTTP_COOKIE": browser.cookie}, browser.config)
     use(PyramidSession(session_object))
     commit(session_object)
 
     assert store.calls == cost
 
 
-def test_a_first_write_costs_one_swap(profile):
+def test_a_first_write_costs_one_swap(config):
     """A new session is written without being looked for."""
-    store = watched(profile)
-    Browser(profile).write(a=1)
+    store = watched(config)
+    Browser(config).write(a=1)
 
     assert store.calls == ["swap"]
 
@@ -674,10 +674,10 @@ def test_a_first_write_costs_one_swap(profile):
         lambda session: session.regenerate_id(),
     ],
 )
-def test_a_new_session_that_nothing_was_put_into_leaves_nothing(profile, touch):
+def test_a_new_session_that_nothing_was_put_into_leaves_nothing(config, touch):
     """Visitors of whom nothing is known get no record and no cookie."""
-    store = watched(profile)
-    request = Request(profile)
+    store = watched(config)
+    request = Request(config)
     touch(request.session)
     request.commit()
 
@@ -685,13 +685,13 @@ def test_a_new_session_that_nothing_was_put_into_leaves_nothing(profile, touch):
     assert request.set_cookie is None
 
 
-def test_an_empty_session_is_stored_where_that_is_asked_for(profile):
+def test_an_empty_session_is_stored_where_that_is_asked_for(config):
     """save() stores a new session though nothing is in it, as Beaker's does."""
-    request = Request(profile)
+    request = Request(config)
     request.session.save()
     request.commit()
 
-    assert content(stored(profile, request.session.id)) == {}
+    assert content(stored(config, request.session.id)) == {}
     assert request.set_cookie is not None
 
 
@@ -701,7 +701,7 @@ def test_a_session_that_was_emptied_stays_a_session(browser):
     request.session.clear()
     browser.end(request)
 
-    assert content(stored(browser.profile, browser.id)) == {}
+    assert content(stored(browser.config, browser.id)) == {}
     assert not browser.begin().session.new
 
 
@@ -731,7 +731,7 @@ def expiring(request, browser):
 @pytest.mark.parametrize(
     "made",
     [
-        lambda clock: profile_of(clock=clock),
+        lambda clock: config_of(clock=clock),
         encrypted,
         automatic,
         encrypted_automatic,
@@ -747,14 +747,14 @@ def expiring(request, browser):
 )
 def test_a_second_commit_does_nothing(clock, made, change):
     """A commit with nothing new costs nothing, tells nothing, and leaves the response's cookie as it is."""
-    profile = made(clock)
-    browser = Browser(profile)
+    config = made(clock)
+    browser = Browser(config)
     browser.write(name="base")
     request = browser.begin()
     change(request, browser)
     request.commit()
     before = request.set_cookie, request.told
-    store = watched(profile) if profile.store else None
+    store = watched(config) if config.store else None
     request.commit().commit()
 
     assert (request.set_cookie, request.told) == before
@@ -796,11 +796,11 @@ def test_a_value_that_is_refused_is_named(browser, store):
     assert request.set_cookie is None
 
 
-def test_a_failed_first_commit_sends_no_cookie(profile):
+def test_a_failed_first_commit_sends_no_cookie(config):
     """A new session whose record could not be written has no cookie; once it is written, it has."""
-    request = Request(profile)
+    request = Request(config)
     request.session["a"] = 1
-    watched(profile).before_swap[1] = BrokenStore().swap
+    watched(config).before_swap[1] = BrokenStore().swap
     with pytest.raises(SessionStoreError):
         request.commit()
     assert request.set_cookie is None
@@ -809,16 +809,16 @@ def test_a_failed_first_commit_sends_no_cookie(profile):
     assert request.session.id in request.set_cookie
 
 
-@pytest.mark.parametrize("made", [lambda clock: profile_of(clock=clock), encrypted])
+@pytest.mark.parametrize("made", [lambda clock: config_of(clock=clock), encrypted])
 @pytest.mark.parametrize("again", [False, True])
 def test_what_was_written_before_the_answer_was_lost_is_the_base(clock, made, again):
     """A commit that is tried again finds what it has written itself, also after a second failure, and doubles
     nothing.
     """
-    profile = made(clock)
-    request = Request(profile)
+    config = made(clock)
+    request = Request(config)
     request.session.flash("saved")
-    store = watched(profile)
+    store = watched(config)
     store.after_swap[1] = store.before_swap[2] = BrokenStore().swap
     for _ in range(2):
         with pytest.raises(SessionStoreError):
@@ -827,19 +827,19 @@ def test_what_was_written_before_the_answer_was_lost_is_the_base(clock, made, ag
             request.session.flash("sent")
     request.commit()
 
-    assert stored(profile, request.session.id)["_f_"] == ["saved", "sent", "sent"][: 1 + 2 * again]
+    assert stored(config, request.session.id)["_f_"] == ["saved", "sent", "sent"][: 1 + 2 * again]
     assert request.told == []
 
 
 def test_an_expiry_that_another_request_renews_is_none(clock):
     """Where a session is renewed just before it is deleted as expired, it is opened."""
-    browser = Browser(profile_of(clock=clock, timeout=100))
+    browser = Browser(config_of(clock=clock, timeout=100))
     browser.write(a=1)
     clock.now += 100
     writer = browser.begin()
     writer.session["b"] = 1
     clock.now += 1
-    watched(browser.profile).before_swap[1] = writer.commit
+    watched(browser.config).before_swap[1] = writer.commit
 
     assert dict(browser.begin().session) == {"a": 1, "b": 1}
 
@@ -859,9 +859,9 @@ class LosingStore:
 
 def test_who_loses_for_too_long_gives_up(browser, clock):
     """A request that loses each swap raises when its store_timeout is over."""
-    profile = profile_of(clock=clock, store_timeout=0.05)
-    profile.store = LosingStore(profile.store, clock)
-    request = browser.begin(profile)
+    config = config_of(clock=clock, store_timeout=0.05)
+    config.store = LosingStore(config.store, clock)
+    request = browser.begin(config)
     request.session["a"] = 1
 
     with pytest.raises(SessionConflictError, match="was changed by others each time"):
@@ -869,14 +869,14 @@ def test_who_loses_for_too_long_gives_up(browser, clock):
     assert request.set_cookie is None
 
 
-def test_nothing_is_written_over_a_record_that_was_damaged_meanwhile(browser, profile, caplog):
+def test_nothing_is_written_over_a_record_that_was_damaged_meanwhile(browser, config, caplog):
     """A record that cannot be merged is left as it is; the request's changes are not saved."""
     request = browser.begin()
     request.session["a"] = 1
-    profile.store.swap(browser.id, profile.store.read(browser.id), b"garbage")
+    config.store.swap(browser.id, config.store.read(browser.id), b"garbage")
     request.commit()
 
-    assert profile.store.read(browser.id).raw == b"garbage"
+    assert config.store.read(browser.id).raw == b"garbage"
     assert request.set_cookie is None
     assert "nothing is written over it" in caplog.text
 
@@ -899,50 +899,50 @@ def one_step(request):
 @pytest.mark.parametrize("work", [plain_save, rotation, one_step])
 def test_with_invalidate_corrupt_off_damage_at_the_commit_is_an_error(browser, clock, work):
     """What cannot be merged raises, as it does when it is loaded: no change is lost in silence, no cookie sent."""
-    profile = profile_of(clock=clock, invalidate_corrupt=False)
-    request = browser.begin(profile)
-    profile.store.swap(browser.id, profile.store.read(browser.id), b"garbage")
+    config = config_of(clock=clock, invalidate_corrupt=False)
+    request = browser.begin(config)
+    config.store.swap(browser.id, config.store.read(browser.id), b"garbage")
 
     with pytest.raises(DamagedRecordError):
         work(request)
-    assert profile.store.read(browser.id).raw == b"garbage"
+    assert config.store.read(browser.id).raw == b"garbage"
     assert request.set_cookie is None
 
 
 @pytest.mark.parametrize("write", [b"garbage", RecordCodec(PickleSerializer()).seal(b"\x80\x02}.")])
-def test_a_logout_deletes_a_record_that_it_could_not_read(browser, profile, write, caplog):
+def test_a_logout_deletes_a_record_that_it_could_not_read(browser, config, write, caplog):
     """A session of a process that has another serializer is left alone until its user logs out."""
-    profile.store.swap(browser.id, profile.store.read(browser.id), write)
+    config.store.swap(browser.id, config.store.read(browser.id), write)
     request = browser.begin()
     request.session["a"] = 1
     request.commit()
-    left = profile.store.read(browser.id).raw
+    left = config.store.read(browser.id).raw
     request = browser.begin()
     request.session.invalidate()
     request.commit()
 
     assert left == write
-    assert profile.store.read(browser.id) is None
+    assert config.store.read(browser.id) is None
     assert "Max-Age=0" in request.set_cookie
     assert "nothing is written over it" not in caplog.text
 
 
 def test_with_invalidate_corrupt_off_a_damaged_session_can_be_ended(browser, clock):
     """A logout deletes what it cannot read."""
-    profile = profile_of(clock=clock, invalidate_corrupt=False)
-    request = browser.begin(profile)
-    profile.store.swap(browser.id, profile.store.read(browser.id), b"garbage")
+    config = config_of(clock=clock, invalidate_corrupt=False)
+    request = browser.begin(config)
+    config.store.swap(browser.id, config.store.read(browser.id), b"garbage")
     request.session.invalidate()
     request.commit()
 
-    assert profile.store.read(browser.id) is None
+    assert config.store.read(browser.id) is None
     assert request.told == []
 
 
 def test_a_merge_is_told_where_somebody_listens(browser):
     """Without subscribers a merge is as quiet as any commit."""
     one, other = browser.begin(), browser.begin()
-    one.loaded._binding.notify = None
+    one.loaded._exchange.notify = None
     one.session["a"] = 1
     other.session["b"] = 1
     other.commit()
@@ -960,17 +960,17 @@ def test_beakers_middleware_saves_through_save(browser):
     request = browser.begin()
     request.session["a"] = 1
     request.loaded.save(accessed_only=True)
-    new = Request(browser.profile)
+    new = Request(browser.config)
     new.loaded.save()
 
     assert browser.read() == {"name": "base", "a": 1}
-    assert content(stored(browser.profile, new.session.id)) == {}
+    assert content(stored(browser.config, new.session.id)) == {}
 
 
 @pytest.mark.parametrize("committed_before", [False, True])
-def test_a_save_that_fails_raises_and_sends_no_cookie(profile, committed_before):
+def test_a_save_that_fails_raises_and_sends_no_cookie(config, committed_before):
     """Beaker's middleware saves before the headers leave: a failure is raised, and the session is discarded."""
-    request = Request(profile)
+    request = Request(config)
     request.session["a"] = 1
     if committed_before:
         request.commit()
@@ -978,7 +978,7 @@ def test_a_save_that_fails_raises_and_sends_no_cookie(profile, committed_before)
     with pytest.raises(SessionValueError):
         request.loaded.save()
 
-    assert request.loaded._binding.discarded
+    assert request.loaded._exchange.discarded
     assert request.set_cookie is None
 
 
@@ -1015,7 +1015,7 @@ def set_by_operator(session, key):
 @pytest.mark.parametrize("made", [None, "cookie"])
 def test_what_sets_beakers_own_keys_is_ignored(clock, caplog, made, change, key):
     """A way round a fault of Beaker's that sets its keys does not fail: one warning, and the times stay right."""
-    browser = Browser(cookie_session(clock) if made else profile_of(clock=clock))
+    browser = Browser(cookie_session(clock) if made else config_of(clock=clock))
     browser.write(a=1)
     clock.now += 10
     request = browser.begin()
@@ -1090,7 +1090,7 @@ def test_other_wsgi_code_is_held_to_beakers_keys(browser, caplog):
 
 def test_a_session_is_found_by_its_id(browser):
     """A session can be opened by its id, changed and committed; an id that is unknown opens nothing."""
-    session_object = SessionObject({}, browser.profile)
+    session_object = SessionObject({}, browser.config)
     session = session_object.get_by_id(browser.id)
     session["a"] = 1
     session.changed()
@@ -1118,7 +1118,7 @@ def test_what_was_changed_in_a_session_found_by_its_id_is_committed(browser):
     found.commit()
     found["cart"].append(2)
     found.commit()
-    store = watched(browser.profile)
+    store = watched(browser.config)
     found.commit()
 
     assert browser.read() == {"name": "base", "cart": [1, 2]}
@@ -1135,8 +1135,8 @@ def test_a_session_found_by_its_id_can_be_ended(browser):
         found.commit()
 
         assert request.told == [("SessionInvalidated", {"name": "base"})]
-        assert stored(browser.profile, browser.id) is None
-        assert stored(browser.profile, found.id) is None
+        assert stored(browser.config, browser.id) is None
+        assert stored(browser.config, found.id) is None
 
 
 def test_a_session_found_by_its_id_says_what_it_cannot_save(browser):
@@ -1148,17 +1148,17 @@ def test_a_session_found_by_its_id_says_what_it_cannot_save(browser):
         found.save()
 
 
-def test_a_session_without_a_request_is_stored_by_save(profile):
+def test_a_session_without_a_request_is_stored_by_save(config):
     """What ``beaker.get_session`` returns is stored by ``save()``, though it is empty, and by ``commit()`` if not."""
-    saved, committed, empty = (standalone_session(profile) for _ in range(3))
+    saved, committed, empty = (standalone_session(config) for _ in range(3))
     saved.save()
     committed["a"] = 1
     committed.commit()
     empty.commit()
 
-    assert content(stored(profile, saved.id)) == {}
-    assert content(stored(profile, committed.id)) == {"a": 1}
-    assert stored(profile, empty.id) is None
+    assert content(stored(config, saved.id)) == {}
+    assert content(stored(config, committed.id)) == {"a": 1}
+    assert stored(config, empty.id) is None
 
 
 def test_a_cookie_session_cannot_be_found_by_an_id(cookies):
@@ -1168,16 +1168,16 @@ def test_a_cookie_session_cannot_be_found_by_an_id(cookies):
     with pytest.raises(BeakerBridgeError, match=r"get_by_id\(\) .* got type = cookie"):
         request.session.get_by_id(request.session.id)
     with pytest.raises(BeakerBridgeError, match=r"get_session .* got type = cookie"):
-        standalone_session(cookies.profile)
+        standalone_session(cookies.config)
 
 
 # -- Changes in place --------------------------------------------------------------------------------
 
 
-def change_in_place(browser, profile):
+def change_in_place(browser, config):
     """Change a list and a dict that a request was handed, and return what the next request finds."""
     browser.write(cart=["apples"], seen={"x": {}})
-    request = browser.begin(profile)
+    request = browser.begin(config)
     request.session["cart"].append("pears")
     request.session["seen"]["x"]["y"] = 1
     browser.end(request)
@@ -1187,23 +1187,23 @@ def change_in_place(browser, profile):
 @pytest.mark.parametrize("serializer", ["json", "pickle"])
 def test_a_forgotten_changed_is_detected(clock, serializer):
     """What was changed in place is saved though changed() was not called."""
-    profile = profile_of(clock=clock, data_serializer=serializer)
+    config = config_of(clock=clock, data_serializer=serializer)
 
-    assert change_in_place(Browser(profile), profile) == {"cart": ["apples", "pears"], "seen": {"x": {"y": 1}}}
+    assert change_in_place(Browser(config), config) == {"cart": ["apples", "pears"], "seen": {"x": {"y": 1}}}
 
 
 @pytest.mark.parametrize("serializer", ["json", "pickle"])
 def test_detection_can_be_switched_off(clock, serializer):
     """With detect_changes = false a change in place needs changed()."""
-    profile = profile_of(clock=clock, data_serializer=serializer, detect_changes=False)
+    config = config_of(clock=clock, data_serializer=serializer, detect_changes=False)
 
-    assert change_in_place(Browser(profile), profile)["cart"] == ["apples"]
+    assert change_in_place(Browser(config), config)["cart"] == ["apples"]
 
 
 @pytest.mark.parametrize("serializer", ["json", "pickle"])
 def test_a_change_within_a_tuple_is_detected(clock, serializer):
     """What cannot be changed itself may hold what can."""
-    browser = Browser(profile_of(clock=clock, data_serializer=serializer))
+    browser = Browser(config_of(clock=clock, data_serializer=serializer))
     browser.write(pair=([], 1))
     request = browser.begin()
     request.session["pair"][0].append("pears")
@@ -1223,9 +1223,9 @@ class Basket:
 @pytest.mark.parametrize("reach", [lambda s: s["basket"], lambda s: s.get("basket"), lambda s: s.copy()["basket"]])
 def test_a_change_within_an_object_is_detected(clock, reach):
     """With pickle, a change within an object of the application's own is saved, and one that is only read is not."""
-    browser = Browser(profile_of(clock=clock, data_serializer="pickle"))
+    browser = Browser(config_of(clock=clock, data_serializer="pickle"))
     browser.write(basket=Basket())
-    read = browser.profile.store.read
+    read = browser.config.store.read
     records = [read(browser.id).raw]
     for things in ([], ["pears"]):
         request = browser.begin()
@@ -1239,7 +1239,7 @@ def test_a_change_within_an_object_is_detected(clock, reach):
 
 def test_an_object_that_cannot_be_pickled_for_now_is_not_seen_to_change(clock):
     """What fails to be pickled fails when it is saved, and not when it is read."""
-    browser = Browser(profile_of(clock=clock, data_serializer="pickle"))
+    browser = Browser(config_of(clock=clock, data_serializer="pickle"))
     browser.write(basket=Basket())
     request = browser.begin()
     request.session["basket"].lid = lambda: None
@@ -1398,7 +1398,7 @@ def test_load_finds_a_session_ended(browser):
 @pytest.mark.parametrize("serializer", ["json", "pickle"])
 def test_a_block_of_other_wsgi_code_is_written(serializer):
     """What a block changes in a session from the environ is committed, as any block's changes are, also in place."""
-    browser = Browser(profile_of(data_serializer=serializer))
+    browser = Browser(config_of(data_serializer=serializer))
     browser.write(count=1, seen=[1])
     request = browser.begin()
     with request.object.exclusive():
@@ -1421,12 +1421,12 @@ def test_a_block_that_takes_a_change_back_is_written(browser):
     assert browser.read() == {"name": "base", "a": 1}
 
 
-def test_revert_empties_a_new_session(profile):
+def test_revert_empties_a_new_session(config):
     """A new session returns to nothing; its time stays."""
-    request = Request(profile)
+    request = Request(config)
     request.session["a"] = 1
     request.session.revert()
-    store = watched(profile)
+    store = watched(config)
     request.commit()
 
     assert dict(request.session) == {}
@@ -1434,7 +1434,7 @@ def test_revert_empties_a_new_session(profile):
     assert store.calls == []
 
 
-@pytest.mark.parametrize("made", [lambda clock: profile_of(clock=clock), cookie_session])
+@pytest.mark.parametrize("made", [lambda clock: config_of(clock=clock), cookie_session])
 def test_revert_after_a_login_keeps_the_session(clock, made):
     """revert() takes back the changes of a login, and neither loses the data nor leaves them under the old id."""
     browser = Browser(made(clock))
@@ -1453,7 +1453,7 @@ def test_revert_after_a_login_keeps_the_session(clock, made):
 # -- Ends and new ids --------------------------------------------------------------------------------
 
 
-def test_a_logout_leaves_nothing(browser, profile):
+def test_a_logout_leaves_nothing(browser, config):
     """invalidate() deletes the record and makes the browser forget the cookie; the event has the data."""
     session_id, cookie = browser.id, browser.cookie
     request = browser.begin()
@@ -1462,10 +1462,10 @@ def test_a_logout_leaves_nothing(browser, profile):
     assert dict(request.session) == {}
     browser.end(request)
 
-    assert stored(profile, session_id) is None
+    assert stored(config, session_id) is None
     assert browser.cookie == ""
     assert request.told == [("SessionInvalidated", {"name": "base"})]
-    assert Request(profile, cookie).session.new
+    assert Request(config, cookie).session.new
 
 
 @pytest.mark.parametrize("made", [None, "file", "cookie", "pickle", "automatic"])
@@ -1489,7 +1489,7 @@ def test_a_session_that_is_saved_after_a_logout_has_the_id_that_was_seen(clock, 
         "pickle": {"data_serializer": "pickle"},
         "automatic": {"auto": True},
     }.get(made, {})
-    browser = Browser(profile_of(clock=clock, **options))
+    browser = Browser(config_of(clock=clock, **options))
     old = browser.write(name="base").session.id
     request = browser.begin()
     end(request)
@@ -1520,10 +1520,10 @@ STEPS = {
 @pytest.mark.parametrize("made", [automatic, memory, automatic_cookie_session, cookie_session])
 def test_the_next_request_finds_the_session_that_this_one_saw(clock, made):
     """In whatever order a request does what it does: id, content and expiry are those that it saw at its end."""
-    profile = made(clock)
+    config = made(clock)
     surprising = []
     for steps in product(STEPS, repeat=3):
-        browser = Browser(profile)
+        browser = Browser(config)
         browser.write(a=1)
         request = browser.begin()
         for step in steps:
@@ -1532,7 +1532,7 @@ def test_the_next_request_finds_the_session_that_this_one_saw(clock, made):
         browser.end(request)
         after = browser.begin().session
         found = None if after.new else (after.id, dict(after), after.timeout)
-        if found != (seen if _is_kept(steps, seen[1], auto=profile.options.auto) else None):
+        if found != (seen if _is_kept(steps, seen[1], auto=config.options.auto) else None):
             surprising.append(steps)
 
     assert surprising == []
@@ -1560,7 +1560,7 @@ def test_a_session_that_is_saved_after_delete_is_none(clock, made, delete):
     assert browser.cookie == ""
 
 
-def test_after_a_logout_a_new_session_may_begin(browser, profile):
+def test_after_a_logout_a_new_session_may_begin(browser, config):
     """What is put there after invalidate() goes into a session of its own, with its own cookie."""
     session_id = browser.id
     request = browser.begin()
@@ -1568,21 +1568,21 @@ def test_after_a_logout_a_new_session_may_begin(browser, profile):
     request.session.flash("good-bye")
     browser.end(request)
 
-    assert stored(profile, session_id) is None
+    assert stored(config, session_id) is None
     assert browser.id not in ("", session_id)
     assert browser.begin().session.pop_flash() == ["good-bye"]
 
 
-def test_a_session_that_is_begun_and_ended_in_one_request_sends_no_cookie(profile):
+def test_a_session_that_is_begun_and_ended_in_one_request_sends_no_cookie(config):
     """The browser never hears of a session that was deleted in the request that began it."""
-    request = Request(profile)
+    request = Request(config)
     request.session["a"] = 1
     request.commit()
     session_id = request.session.id
     request.session.invalidate()
     request.commit()
 
-    assert stored(profile, session_id) is None
+    assert stored(config, session_id) is None
     assert request.set_cookie is None
 
 
@@ -1592,7 +1592,7 @@ def test_a_logout_is_told_once_though_its_commit_is_repeated(browser):
     request.session.invalidate()
     first = request.loaded._left.copy()
     request.loaded._left = {**first, new_id(): (Record(b"other"), True)}
-    watched(browser.profile).before_swap[2] = BrokenStore().swap
+    watched(browser.config).before_swap[2] = BrokenStore().swap
     with pytest.raises(SessionStoreError):
         request.commit()
     request.commit()
@@ -1600,7 +1600,7 @@ def test_a_logout_is_told_once_though_its_commit_is_repeated(browser):
     assert [name for name, _data in request.told] == ["SessionInvalidated"]
 
 
-def test_a_login_and_a_logout_in_one_request_is_a_logout(browser, profile):
+def test_a_login_and_a_logout_in_one_request_is_a_logout(browser, config):
     """invalidate() after regenerate_id() deletes the record under the id that the browser has."""
     session_id = browser.id
     request = browser.begin()
@@ -1608,11 +1608,11 @@ def test_a_login_and_a_logout_in_one_request_is_a_logout(browser, profile):
     request.session.invalidate()
     browser.end(request)
 
-    assert stored(profile, session_id) is None
+    assert stored(config, session_id) is None
     assert browser.cookie == ""
 
 
-def test_two_new_ids_in_one_request_are_one(browser, profile):
+def test_two_new_ids_in_one_request_are_one(browser, config):
     """Of two regenerate_id() in one request, the second id is kept, and the first was never known."""
     old = browser.id
     request = browser.begin()
@@ -1622,45 +1622,45 @@ def test_two_new_ids_in_one_request_are_one(browser, profile):
     browser.end(request)
 
     assert browser.id == request.session.id != between
-    assert stored(profile, between) is None
+    assert stored(config, between) is None
     assert browser.read() == {"name": "base"}
-    assert MOVED in stored(profile, old)
+    assert MOVED in stored(config, old)
 
 
-def test_a_login_after_a_commit_moves_what_was_committed(browser, profile):
+def test_a_login_after_a_commit_moves_what_was_committed(browser, config):
     """regenerate_id() in a response callback moves the session as it stands by then."""
     request = browser.write(a=1)
     between = request.session.id
     request.session.regenerate_id()
     browser.end(request)
 
-    assert MOVED in stored(profile, between)
+    assert MOVED in stored(config, between)
     assert browser.read() == {"name": "base", "a": 1}
 
 
-def test_the_marker_lives_from_the_commit_on(browser, profile, clock):
+def test_the_marker_lives_from_the_commit_on(browser, config, clock):
     """A login that takes long leaves its marker for the whole of the time, counted from its end."""
     old = browser.id
     request = browser.begin()
     request.session.regenerate_id()
     clock.now += 50
-    store = watched(profile)
+    store = watched(config)
     browser.end(request)
 
-    assert stored(profile, old)[MOVED] == clock.now + MOVED_FOR
+    assert stored(config, old)[MOVED] == clock.now + MOVED_FOR
     assert store.expiries == [None, MOVED_FOR]
 
 
-def test_a_marker_is_removed_after_its_time(browser, profile, clock):
+def test_a_marker_is_removed_after_its_time(browser, config, clock):
     """The first request with the old id after the marker's time removes it, begins anew, and tells nothing."""
     cookie, old = browser.cookie, browser.id
     request = browser.begin()
     request.session.regenerate_id()
     browser.end(request)
     clock.now += MOVED_FOR
-    late = Request(profile, cookie)
+    late = Request(config, cookie)
 
-    assert stored(profile, old) is None
+    assert stored(config, old) is None
     assert late.session.new
     assert late.told == []
 
@@ -1670,7 +1670,7 @@ def test_what_was_written_before_the_marker_is_moved_along(browser):
     login, writer = browser.begin(), browser.begin()
     login.session.regenerate_id()
     writer.session["a"] = 1
-    watched(browser.profile).before_swap[2] = writer.commit
+    watched(browser.config).before_swap[2] = writer.commit
     browser.end(login)
 
     assert browser.read() == {"name": "base", "a": 1}
@@ -1682,11 +1682,11 @@ def test_a_logout_before_the_marker_takes_the_new_id_along(browser):
     login, logout = browser.begin(), browser.begin()
     login.session.regenerate_id()
     logout.session.invalidate()
-    watched(browser.profile).before_swap[2] = logout.commit
+    watched(browser.config).before_swap[2] = logout.commit
     login.commit()
 
-    assert stored(browser.profile, browser.id) is None
-    assert stored(browser.profile, login.session.id) is None
+    assert stored(browser.config, browser.id) is None
+    assert stored(browser.config, login.session.id) is None
     assert login.set_cookie is None
 
 
@@ -1695,7 +1695,7 @@ def test_a_logout_before_the_marker_and_a_change_under_the_new_id(browser):
     login, logout = browser.begin(), browser.begin()
     login.session.regenerate_id()
     logout.session.invalidate()
-    store = watched(browser.profile)
+    store = watched(browser.config)
     new = login.session.id
     store.before_swap[2] = logout.commit
 
@@ -1706,12 +1706,12 @@ def test_a_logout_before_the_marker_and_a_change_under_the_new_id(browser):
     store.before_swap[4] = write
     login.commit()
 
-    assert stored(browser.profile, new) is None
+    assert stored(browser.config, new) is None
     assert login.set_cookie is None
 
 
 @pytest.mark.parametrize("apart", [240, -240])
-def test_a_marker_on_two_machines(browser, profile, clock, apart):
+def test_a_marker_on_two_machines(browser, config, clock, apart):
     """Where the clocks of two machines are apart by minutes, a request with the old id is still no new visitor: it gets
     an empty session, which is not saved, and no cookie.
     """
@@ -1721,28 +1721,28 @@ def test_a_marker_on_two_machines(browser, profile, clock, apart):
     browser.end(request)
     # The other machine's.
     clock.now += apart
-    late = Request(profile, cookie)
+    late = Request(config, cookie)
     late.session["a"] = 1
     late.commit()
 
-    assert content(stored(profile, old)) == {}
+    assert content(stored(config, old)) == {}
     assert late.set_cookie is None
 
 
-def test_a_marker_is_not_saved_into(browser, profile):
+def test_a_marker_is_not_saved_into(browser, config):
     """A request that finds a marker has an empty session; what it changes goes nowhere, also by exclusive()."""
     cookie, old = browser.cookie, browser.id
     request = browser.begin()
     request.session.regenerate_id()
     browser.end(request)
-    late = Request(profile, cookie)
+    late = Request(config, cookie)
     late.session["a"] = 1
     with late.session.exclusive():
         late.session["b"] = 1
     late.commit()
 
     assert late.session.new
-    assert content(stored(profile, old)) == {}
+    assert content(stored(config, old)) == {}
     assert late.set_cookie is None
 
 
@@ -1764,7 +1764,7 @@ def test_a_domain_and_a_path_are_kept_with_the_session(browser):
 @pytest.mark.parametrize(("name", "value", "rule"), [("domain", "example.org", "absent"), ("path", "/a", "/")])
 def test_a_cookie_of_one_host_stays_so(name, value, rule):
     """A session whose cookie is named ``__Host-`` refuses a domain or path with which no browser would take it."""
-    session = Request(profile_of(key="__Host-sid", secure=True)).session
+    session = Request(config_of(key="__Host-sid", secure=True)).session
     with pytest.raises(ValueError, match=f"the {name} of a cookie named __Host-sid must be {rule}, got '{value}'"):
         setattr(session, name, value)
     session.domain, session.path = None, "/"
@@ -1782,7 +1782,7 @@ def test_a_domain_can_be_taken_back(browser):
     assert "Domain" not in request.set_cookie
 
 
-@pytest.mark.parametrize("made", [lambda clock: profile_of(clock=clock), cookie_session])
+@pytest.mark.parametrize("made", [lambda clock: config_of(clock=clock), cookie_session])
 def test_a_logout_forgets_the_cookie_of_the_domain_that_it_was_set_for(clock, made):
     """A browser keeps a cookie for each domain and path: the logout must name those of the session."""
     browser = Browser(made(clock))
@@ -1797,7 +1797,7 @@ def test_a_logout_forgets_the_cookie_of_the_domain_that_it_was_set_for(clock, ma
     assert set(logout.set_cookie.split("; ")) >= {"Max-Age=0", "Domain=example.com", "Path=/shop"}
 
 
-@pytest.mark.parametrize("made", [lambda clock: profile_of(clock=clock), cookie_session])
+@pytest.mark.parametrize("made", [lambda clock: config_of(clock=clock), cookie_session])
 def test_a_domain_that_stays_the_same_sends_the_cookie_once(clock, made):
     """What is set to what it was sends the cookie, once, and does nothing at the second commit."""
     browser = Browser(made(clock))
@@ -1806,7 +1806,7 @@ def test_a_domain_that_stays_the_same_sends_the_cookie_once(clock, made):
     request.session.domain = "example.com"
     cookie = request.commit().set_cookie
     request.session.domain = "example.com"
-    store = watched(browser.profile) if browser.profile.store else None
+    store = watched(browser.config) if browser.config.store else None
     request.commit().commit()
 
     assert "Domain=example.com" in cookie
@@ -1820,40 +1820,40 @@ def test_a_domain_that_stays_the_same_sends_the_cookie_once(clock, made):
 @pytest.mark.parametrize("timed", [True, False])
 def test_a_cookie_that_a_retired_secret_signed_is_signed_anew(clock, timed):
     """A reader's cookie is written anew under the current secret, and then stays as it is."""
-    browser = Browser(profile_of(clock=clock, secret=SECRET))
+    browser = Browser(config_of(clock=clock, secret=SECRET))
     browser.write(a=1)
     old = browser.cookie
     options = {"clock": clock, "save_accessed_time": timed}
-    browser.profile = profile_of(**options, secret="n" * 32, previous_secrets=SECRET)
+    browser.config = config_of(**options, secret="n" * 32, previous_secrets=SECRET)
     request = browser.end(browser.begin())
 
     assert request.set_cookie is not None
     assert browser.cookie != old
     assert browser.end(browser.begin()).set_cookie is None
-    browser.profile = profile_of(clock=clock, secret="n" * 32)
+    browser.config = config_of(clock=clock, secret="n" * 32)
     assert browser.read() == {"a": 1}
 
 
 def test_a_record_that_a_retired_key_encrypted_is_encrypted_anew(clock):
     """A reader writes the record anew under the current keys."""
-    browser = Browser(profile_of(clock=clock, **KEYS))
+    browser = Browser(config_of(clock=clock, **KEYS))
     browser.write(a=1)
     new = {"encrypt_key": "n" * 32, "validate_key": "w" * 32}
     retired = {"previous_encrypt_keys": "e" * 32, "previous_validate_keys": "v" * 32}
-    browser.profile = profile_of(clock=clock, **new, **retired)
+    browser.config = config_of(clock=clock, **new, **retired)
     assert browser.read() == {"a": 1}
-    browser.profile = profile_of(clock=clock, **new)
+    browser.config = config_of(clock=clock, **new)
 
     assert browser.read() == {"a": 1}
 
 
 def test_a_record_of_a_legacy_serializer_is_written_anew(clock):
     """A pickled record becomes a JSON one when it is read."""
-    browser = Browser(profile_of(clock=clock, data_serializer="pickle"))
+    browser = Browser(config_of(clock=clock, data_serializer="pickle"))
     browser.write(a=1)
-    browser.profile = profile_of(clock=clock, legacy_serializer="pickle")
+    browser.config = config_of(clock=clock, legacy_serializer="pickle")
     assert browser.read() == {"a": 1}
-    browser.profile = profile_of(clock=clock)
+    browser.config = config_of(clock=clock)
 
     assert browser.read() == {"a": 1}
 
@@ -1864,11 +1864,11 @@ def test_a_record_of_a_legacy_serializer_is_written_anew(clock):
 )
 def test_overlapping_requests_under_two_serializers_are_merged(clock, here, there):
     """While a site is rolled out, one request writes pickle and another JSON: both changes stand, whoever is first."""
-    browser = Browser(profile_of(clock=clock, **here))
+    browser = Browser(config_of(clock=clock, **here))
     browser.write(cart=["apples"], when=datetime(2026, 1, 1, tzinfo=timezone.utc))
     request = browser.begin()
     request.session["cart"].append("pears")
-    other = browser.begin(profile_of(clock=clock, **there))
+    other = browser.begin(config_of(clock=clock, **there))
     other.session["cart"].append("plums")
     other.session["count"] = 1
     browser.end(other)
@@ -1888,19 +1888,19 @@ class Own:
 @pytest.fixture
 def pickled(clock):
     """Return a browser whose session holds a pickled object, and whose site writes JSON by now."""
-    browser = Browser(profile_of(clock=clock, data_serializer="pickle"))
+    browser = Browser(config_of(clock=clock, data_serializer="pickle"))
     browser.write(own=Own(), count=1)
-    browser.profile = profile_of(clock=clock, legacy_serializer="pickle", timeout=600, reissue_time=60)
+    browser.config = config_of(clock=clock, legacy_serializer="pickle", timeout=600, reissue_time=60)
     return browser
 
 
 def test_a_pickled_session_that_json_refuses_lives_as_long_as_it_is_read(pickled, clock, caplog):
     """Its access time is renewed in the form that it has, as often as others', and a line names key and type."""
-    record, renewed = pickled.profile.store.read(pickled.id), []
+    record, renewed = pickled.config.store.read(pickled.id), []
     for seconds in (1, 59, 1, 500, 500):
         clock.now += seconds
         assert pickled.read()["count"] == 1
-        before, record = record, pickled.profile.store.read(pickled.id)
+        before, record = record, pickled.config.store.read(pickled.id)
         renewed.append(record.raw != before.raw)
     lines = [record.getMessage() for record in caplog.records]
 
@@ -1920,7 +1920,7 @@ def test_a_pickled_session_that_json_refuses_is_not_lost_by_a_write(pickled):
     request.session["count"] = 2
     del request.session["own"]
     pickled.end(request)
-    pickled.profile = profile_of(clock=pickled.profile.clock)
+    pickled.config = config_of(clock=pickled.config.clock)
 
     assert kept["count"] == 1
     assert type(kept["own"]) is Own
@@ -1939,9 +1939,9 @@ def test_a_pickled_session_that_json_refuses_is_not_lost_by_a_write(pickled):
 )
 def test_a_change_in_place_that_json_refuses_is_not_lost_in_silence(clock, value, change):
     """Changed in place, a value of which JSON takes nothing is refused at the commit, as any change of it is."""
-    browser = Browser(profile_of(clock=clock, data_serializer="pickle"))
+    browser = Browser(config_of(clock=clock, data_serializer="pickle"))
     browser.write(cart=value)
-    browser.profile = profile_of(clock=clock, legacy_serializer="pickle")
+    browser.config = config_of(clock=clock, legacy_serializer="pickle")
     request = browser.begin()
     change(request.session["cart"])
 
@@ -1951,13 +1951,13 @@ def test_a_change_in_place_that_json_refuses_is_not_lost_in_silence(clock, value
 
 def test_auto_leaves_a_pickled_session_that_json_refuses(pickled, clock):
     """With ``auto``, a page that only reads is no error, and writes no sooner than without; a change is refused."""
-    pickled.profile = profile_of(clock=clock, legacy_serializer="pickle", auto=True)
-    before = pickled.profile.store.read(pickled.id)
+    pickled.config = config_of(clock=clock, legacy_serializer="pickle", auto=True)
+    before = pickled.config.store.read(pickled.id)
     request = pickled.begin()
     assert request.session["count"] == 1
     request.session.save()
     pickled.end(request)
-    after = pickled.profile.store.read(pickled.id)
+    after = pickled.config.store.read(pickled.id)
     request = pickled.begin()
     request.session["count"] = 2
 
@@ -1974,9 +1974,9 @@ def test_a_record_that_can_only_be_read_is_served(clock, caplog):
         def dumps(record):
             raise TypeError(f"{len(record)} keys are too many")
 
-    browser = Browser(profile_of(clock=clock, data_serializer=Reversed))
+    browser = Browser(config_of(clock=clock, data_serializer=Reversed))
     browser.write(count=1)
-    browser.profile = profile_of(clock=clock, data_serializer=Fussy)
+    browser.config = config_of(clock=clock, data_serializer=Fussy)
     clock.now += 61
 
     assert browser.read() == {"count": 1}
@@ -1991,7 +1991,7 @@ def test_a_pickled_session_that_json_refuses_can_be_ended(pickled, end):
     getattr(request.session, end)()
     pickled.end(request)
 
-    assert pickled.profile.store.read(session_id) is None
+    assert pickled.config.store.read(session_id) is None
 
 
 # -- One step ----------------------------------------------------------------------------------------
@@ -2039,7 +2039,7 @@ def test_a_change_in_place_in_a_block_is_detected(browser):
 
 def test_a_block_renews_the_session(clock):
     """What a block commits has the access time of its request: it does not expire with what it replaced."""
-    browser = Browser(profile_of(clock=clock, timeout=100))
+    browser = Browser(config_of(clock=clock, timeout=100))
     browser.write(a=1)
     clock.now += 99
     request = browser.begin()
@@ -2083,16 +2083,16 @@ def test_a_block_within_a_block_is_part_of_it(browser):
     assert browser.read() == {"name": "base", "a": 1, "b": 2}
 
 
-def test_a_block_in_a_new_session_is_the_requests_own(profile):
+def test_a_block_in_a_new_session_is_the_requests_own(config):
     """Nobody else knows a new session: the block is run as it is, and saved with the request."""
-    request = Request(profile)
-    store = watched(profile)
+    request = Request(config)
+    store = watched(config)
     with request.session.exclusive():
         request.session["a"] = 1
 
     assert store.calls == []
     request.commit()
-    assert content(stored(profile, request.session.id)) == {"a": 1}
+    assert content(stored(config, request.session.id)) == {"a": 1}
 
 
 def test_a_block_in_a_discarded_request_changes_nothing(browser, store):
@@ -2118,7 +2118,7 @@ def test_a_block_finds_its_session_ended(browser):
         request.session["a"] = 1
     request.commit()
 
-    assert stored(browser.profile, browser.id) is None
+    assert stored(browser.config, browser.id) is None
     assert request.set_cookie is None
 
 
@@ -2132,7 +2132,7 @@ def test_a_session_that_ends_during_a_block_stays_ended(browser):
         logout.commit()
     request.commit()
 
-    assert stored(browser.profile, browser.id) is None
+    assert stored(browser.config, browser.id) is None
 
 
 def test_a_logout_in_a_block_is_made_with_the_request(browser):
@@ -2150,12 +2150,12 @@ def test_a_logout_in_a_block_is_made_with_the_request(browser):
             request.discard()
             assert browser.read() == {"name": "base"}
 
-    assert stored(browser.profile, session_id) is None
+    assert stored(browser.config, session_id) is None
     assert browser.read() == {"after": 1}
 
 
 @pytest.mark.parametrize("moment", ["before", "within"])
-def test_a_block_counts_exactly_where_the_same_request_logs_in(browser, profile, moment):
+def test_a_block_counts_exactly_where_the_same_request_logs_in(browser, config, moment):
     """Before a new id is committed, a block works on the session as others still see it."""
     browser.write(count=1)
     old = browser.cookie
@@ -2167,14 +2167,14 @@ def test_a_block_counts_exactly_where_the_same_request_logs_in(browser, profile,
         request.session["count"] += 1
         if moment == "within":
             request.session.regenerate_id()
-    other = Request(profile, old)
+    other = Request(config, old)
     assert other.session["count"] == 2
     with other.session.exclusive():
         other.session["count"] += 1
     browser.end(request)
 
     assert browser.read() == {"name": "base", "count": 3, "user": "ada"}
-    assert Request(profile, old).session.new
+    assert Request(config, old).session.new
 
 
 def test_a_login_in_a_block_is_made_with_the_request(browser):
@@ -2183,7 +2183,7 @@ def test_a_login_in_a_block_is_made_with_the_request(browser):
     request = browser.begin()
     with request.session.exclusive():
         request.session.regenerate_id()
-    assert stored(browser.profile, old) is not None
+    assert stored(browser.config, old) is not None
     browser.end(request)
 
     assert browser.id == request.session.id != old
@@ -2261,7 +2261,7 @@ def test_a_forged_cookie_is_a_new_session(cookies, caplog, forge):
 
 def test_a_cookie_that_is_signed_but_damaged_is_a_new_session(cookies, caplog):
     """A cookie that we have signed and that holds no session is damaged."""
-    cookies.cookie = cookie_of(cookies.profile.signer.sign("garbage"))
+    cookies.cookie = cookie_of(cookies.config.signer.sign("garbage"))
 
     assert cookies.begin().session.new
     assert "it opens nothing" in caplog.text
@@ -2269,15 +2269,15 @@ def test_a_cookie_that_is_signed_but_damaged_is_a_new_session(cookies, caplog):
 
 def test_a_damaged_cookie_raises_where_that_is_asked_for(clock):
     """With invalidate_corrupt = false a cookie that is not ours is an error."""
-    profile = profile_of(clock=clock, type="cookie", validate_key="v" * 32, invalidate_corrupt=False)
+    config = config_of(clock=clock, type="cookie", validate_key="v" * 32, invalidate_corrupt=False)
 
     with pytest.raises(DamagedRecordError):
-        Request(profile, cookie_of("x" * 60))
+        Request(config, cookie_of("x" * 60))
 
 
 def test_a_cookie_session_expires_and_is_told_of_once(clock):
     """A cookie whose time is over begins a new session, and the browser is made to forget it."""
-    browser = Browser(profile_of(clock=clock, type="cookie", validate_key="v" * 32, timeout=100))
+    browser = Browser(config_of(clock=clock, type="cookie", validate_key="v" * 32, timeout=100))
     request = browser.begin()
     request.session["a"] = 1
     request.session.path = "/shop"
@@ -2344,7 +2344,7 @@ def test_a_cookie_session_takes_a_new_id(cookies):
     ids=["changed", "saved", "saved_by_wsgi_code", "auto"],
 )
 def saving(request):
-    """Return what makes a profile, and what a request does to have its session saved."""
+    """Return what makes a config, and what a request does to have its session saved."""
     return request.param
 
 
@@ -2367,8 +2367,8 @@ def test_a_cookie_without_an_id_is_given_one(clock, saving):
     """A record that somebody wrote into a cookie without an id has one from then on."""
     made, save = saving
     browser = Browser(made(clock))
-    codec = browser.profile.codec
-    browser.cookie = cookie_of(browser.profile.signer.sign(codec.seal(codec.serialize({"a": 1})).decode()))
+    codec = browser.config.codec
+    browser.cookie = cookie_of(browser.config.signer.sign(codec.seal(codec.serialize({"a": 1})).decode()))
     request = browser.begin()
     save(request)
     browser.end(request)
@@ -2405,7 +2405,7 @@ def test_a_cookie_session_that_is_too_large_at_the_end_sends_no_cookie(cookies):
 
 def test_a_cookie_is_renewed_by_reading(clock):
     """A cookie session's access time and lifetime are renewed at most every reissue_time."""
-    browser = Browser(profile_of(clock=clock, type="cookie", validate_key="v" * 32, cookie_expires=1000))
+    browser = Browser(config_of(clock=clock, type="cookie", validate_key="v" * 32, cookie_expires=1000))
     browser.write(a=1)
     clock.now += 99
     assert browser.end(browser.begin()).set_cookie is None
@@ -2431,11 +2431,11 @@ def test_a_cookie_of_a_retired_key_is_written_anew(clock):
     """A reader's cookie is signed anew, also where the access time is not kept."""
     old = {"type": "cookie", "validate_key": "v" * 32, "save_accessed_time": False}
     new = {**old, "validate_key": "w" * 32}
-    browser = Browser(profile_of(clock=clock, **old))
+    browser = Browser(config_of(clock=clock, **old))
     browser.write(a=1)
-    browser.profile = profile_of(clock=clock, **new, previous_validate_keys="v" * 32)
+    browser.config = config_of(clock=clock, **new, previous_validate_keys="v" * 32)
     browser.read()
-    browser.profile = profile_of(clock=clock, **new)
+    browser.config = config_of(clock=clock, **new)
 
     assert browser.read() == {"a": 1}
 
@@ -2448,7 +2448,7 @@ def test_a_cookie_session_has_no_exclusive(cookies):
 
 def test_a_cookie_session_without_cookies_keeps_nothing(clock):
     """With use_cookies = false a cookie session is a dict for one request."""
-    request = Request(profile_of(clock=clock, type="cookie", validate_key="v" * 32, use_cookies=False))
+    request = Request(config_of(clock=clock, type="cookie", validate_key="v" * 32, use_cookies=False))
     request.session["a"] = 1
     request.commit()
 
@@ -2458,20 +2458,20 @@ def test_a_cookie_session_without_cookies_keeps_nothing(clock):
 def test_beakers_keys_are_in_the_cookie(cookies):
     """A cookie session's record has its id, as Beaker's has."""
     value = cookies.cookie.partition("=")[2]
-    signed, _ = cookies.profile.signer.verify(value)
-    record, _ = cookies.profile.codec.decode(signed.encode())
+    signed, _ = cookies.config.signer.verify(value)
+    record, _ = cookies.config.codec.decode(signed.encode())
 
     assert record == {"name": "base", CREATED: START, ACCESSED: START, ID: cookies.begin().session.id}
 
 
-# -- The profile and the binding ---------------------------------------------------------------------
+# -- The configuration and the exchange --------------------------------------------------------------
 
 
 def test_beakers_own_cookie_name_is_warned_about_once(caplog):
     """Two applications under one host with Beaker's own name and path log each other out: one warning says so."""
     forget(logging.getLogger("beaker_bridge.session.config"))
     for _ in range(2):
-        SessionProfile(read_options(prefixed({"session.type": "memory", "session.timeout": "60"})))
+        SessionConfig(read_options(prefixed({"session.type": "memory", "session.timeout": "60"})))
     warnings = [record.getMessage() for record in caplog.records]
 
     assert len(warnings) == 1
@@ -2482,7 +2482,7 @@ def test_beakers_own_cookie_name_is_warned_about_once(caplog):
 def test_a_cookie_of_ones_own_is_not_warned_about(options, caplog):
     """Where the cookie has a name or a path of its own, or none is sent, nothing is said of other applications."""
     forget(logging.getLogger("beaker_bridge.session.config"))
-    SessionProfile(read_options(given(options)))
+    SessionConfig(read_options(given(options)))
 
     assert "another application" not in caplog.text
 
@@ -2493,7 +2493,7 @@ def test_a_cookie_of_ones_own_is_not_warned_about(options, caplog):
 )
 def test_a_short_secret_is_warned_about(options, caplog):
     """A secret that can be guessed is told by its name, and not shown."""
-    profile_of(**options)
+    config_of(**options)
 
     assert "is shorter than 32 bytes" in caplog.text
     assert "short " not in caplog.text.replace("is shorter", "")
@@ -2501,7 +2501,7 @@ def test_a_short_secret_is_warned_about(options, caplog):
 
 def test_a_long_secret_is_not_warned_about(caplog):
     """A secret of 32 bytes is enough."""
-    profile_of(secret=SECRET, **KEYS)
+    config_of(secret=SECRET, **KEYS)
 
     assert caplog.records == []
 
@@ -2520,66 +2520,66 @@ class Reversed:
 
 def test_a_serializer_may_be_the_applications_own(clock):
     """An object with dumps and loads serializes; what is changed in place needs changed() there."""
-    browser = Browser(profile_of(clock=clock, data_serializer=Reversed))
+    browser = Browser(config_of(clock=clock, data_serializer=Reversed))
     browser.write(when=datetime(2026, 1, 1, tzinfo=timezone.utc), cart=[1])
     request = browser.begin()
     request.session["cart"].append(2)
     browser.end(request)
 
-    assert browser.profile.fingerprint is None
+    assert browser.config.fingerprint is None
     assert browser.read() == {"when": datetime(2026, 1, 1, tzinfo=timezone.utc), "cart": [1]}
 
 
 def test_a_pickle_in_a_cookie_is_not_read(clock):
     """A cookie session takes no legacy pickle: who learns the key could run code."""
     options = {"type": "cookie", "validate_key": "v" * 32, "clock": clock}
-    browser = Browser(profile_of(**options, data_serializer="pickle"))
+    browser = Browser(config_of(**options, data_serializer="pickle"))
     browser.write(a=1)
-    browser.profile = profile_of(**options, legacy_serializer="pickle")
+    browser.config = config_of(**options, legacy_serializer="pickle")
 
     assert browser.begin().session.new
 
 
 def test_without_a_clock_the_time_is_the_machines():
     """The clock is injected by tests only."""
-    assert Request(profile_of()).session.created > START
+    assert Request(config_of()).session.created > START
 
 
 @pytest.mark.parametrize(("scheme", "secure"), [("http", False), ("https", True)])
-def test_a_cookie_is_secure_over_https(profile, scheme, secure):
+def test_a_cookie_is_secure_over_https(config, scheme, secure):
     """secure = auto says so in the cookie where the request came over https."""
-    request = Request(profile, scheme=scheme)
+    request = Request(config, scheme=scheme)
     request.session["a"] = 1
     request.commit()
 
     assert ("secure" in request.set_cookie.lower()) is secure
 
 
-def test_a_binding_outlives_a_retried_attempt(profile):
+def test_an_exchange_outlives_a_retried_attempt(config):
     """A discard belongs to one attempt of pyramid_retry: the next one is told from it."""
-    binding = Binding(profile, {})
-    assert not binding.discarded
-    assert not binding.outlived(1)
-    binding.discard(1)
+    exchange = Exchange(config, {"retry.attempt": 1})
+    assert not exchange.discarded
+    assert not exchange.outlived({"retry.attempt": 1})
+    exchange.discard()
 
-    assert binding.discarded
-    assert not binding.outlived(1)
-    assert binding.outlived(2)
+    assert exchange.discarded
+    assert not exchange.outlived({"retry.attempt": 1})
+    assert exchange.outlived({"retry.attempt": 2})
 
 
-def test_a_writer_is_named_in_its_records(browser, profile):
+def test_a_writer_is_named_in_its_records(browser, config):
     """Each request's records differ from every other's, also where they hold the same."""
-    one = stored(profile, browser.id)[WRITER]
+    one = stored(config, browser.id)[WRITER]
     browser.write(name="base")
 
-    assert stored(profile, browser.id)[WRITER] != one
+    assert stored(config, browser.id)[WRITER] != one
 
 
 @pytest.mark.parametrize("made", [Session, CookieSession])
 def test_a_session_can_be_made_without_a_request(clock, made):
     """beaker.get_session and scripts make sessions of nothing."""
-    profile = cookie_session(clock) if made is CookieSession else profile_of(clock=clock)
-    session = made({}, binding=Binding(profile, {}))
+    config = cookie_session(clock) if made is CookieSession else config_of(clock=clock)
+    session = made({}, exchange=SessionContext(config))
     session["a"] = 1
     session.changed()
     session.commit()

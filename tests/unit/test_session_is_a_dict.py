@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
 from beaker_bridge.record.fields import RESERVED_KEYS
-from tests.requests import Browser, profile_of
+from tests.requests import Browser, config_of
 
 pytestmark = pytest.mark.slow
 
@@ -33,7 +33,7 @@ class SessionIsADict(RuleBasedStateMachine):
 
     @initialize()
     def begin(self) -> None:
-        self.browser = Browser(profile_of(data_serializer=self.serializer))
+        self.browser = Browser(config_of(data_serializer=self.serializer))
         self.request = self.browser.begin()
         self.model: dict = {}
         self.committed: dict = {}

@@ -10,7 +10,7 @@ import pytest
 from beaker_bridge.cookies import Signer
 from beaker_bridge.exceptions import SettingsError
 from beaker_bridge.options.reader import given, read_options
-from tests.requests import Browser, profile_of
+from tests.requests import Browser, config_of
 
 ALGORITHMS = ("sha1", "sha256", "sha512")
 SECRETS = ["the secret, of 32 bytes or even more", "the secret that was there before it"]
@@ -56,12 +56,12 @@ def test_a_retired_secret_is_accepted_with_each_hash(algorithm):
 def test_a_change_over_logs_nobody_out(kind, tmp_path):
     """Who comes while both hashes are accepted stays logged in when the old one is not accepted any more."""
     options = {"type": kind, "data_dir": str(tmp_path), "secret": SECRETS[0], "validate_key": SECRETS[1]}
-    browser, idle = Browser(profile_of(**options)), Browser(profile_of(**options))
+    browser, idle = Browser(config_of(**options)), Browser(config_of(**options))
     browser.write(user="ada")
     idle.write(user="bob")
-    browser.profile = profile_of(**options, sign_algorithm="sha256", previous_sign_algorithms=["sha1"])
+    browser.config = config_of(**options, sign_algorithm="sha256", previous_sign_algorithms=["sha1"])
     during = browser.read()
-    browser.profile = idle.profile = profile_of(**options, sign_algorithm="sha256")
+    browser.config = idle.config = config_of(**options, sign_algorithm="sha256")
 
     assert during == {"user": "ada"}
     assert browser.read() == {"user": "ada"}
