@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import hashlib
 import logging
+import os
 import pickle
 import re
 import secrets
@@ -29,7 +30,7 @@ from types import MappingProxyType
 from typing import Any, NamedTuple
 
 from beaker.cache import clsmap
-from beaker.container import MemoryNamespaceManager, NamespaceManager
+from beaker.container import DBMNamespaceManager, FileNamespaceManager, MemoryNamespaceManager, NamespaceManager
 from beaker.exceptions import MissingCacheParameter
 
 from beaker_bridge.exceptions import (
@@ -40,11 +41,13 @@ from beaker_bridge.exceptions import (
 )
 from beaker_bridge.log_limits import QUIET, LogLimiter
 from beaker_bridge.options.masking import clean
-from beaker_bridge.options.rules import MEMCACHED
+from beaker_bridge.options.rules import MEMCACHED, MEMORY
 from beaker_bridge.options.table import SessionOptions
+from beaker_bridge.regions.access_lock import AccessLock
 from beaker_bridge.regions.creation_lock import AWAY, CreationLock, FileLease
 from beaker_bridge.stores import open_store
 from beaker_bridge.stores._breaker import urgently
+from beaker_bridge.stores._flock import LockTimeoutError
 from beaker_bridge.stores.base import Record, Store
 
 log = logging.getLogger(__name__)
@@ -271,21 +274,24 @@ class BeakerBackend(Backend):
     """What Beaker's own namespace manager keeps, whichever it is.
 
     Args:
-        kind: the name of the backend.
+        terms: the region's.
         name: the name of the namespace.
         arguments: what Beaker hands to a namespace manager.
     """
 
-    def __init__(self, kind: str, name: str, arguments: Mapping[str, Any]) -> None:
-        self._kind = kind
+    def __init__(self, terms: Terms, name: str, arguments: Mapping[str, Any]) -> None:
+        self._terms = terms
         self._name = name
         self._arguments = arguments
 
     @cached_property
     def _manager(self) -> Any:
         # Made at the first use, since some connect: that may fail.
+        return self._new_manager()
+
+    def _new_manager(self) -> Any:
         try:
-            return clsmap[self._kind](self._name, **self._arguments)
+            return clsmap[self._terms.kind](self._name, **self._arguments)
         except _MISCONFIGURED as error:
             clean(error)
             raise _MisconfiguredError(error) from error
@@ -355,11 +361,33 @@ def empty_memory() -> None:
 
 
 class FileBackend(BeakerBackend):
-    """Beaker's ``file`` and ``dbm``: one file for all values of a namespace."""
+    """Beaker's ``file`` and ``dbm``: one file for all values of a namespace.
+
+    Whoever stops while it reads or writes holds up the others for ``lock_timeout`` seconds, and a process only once.
+    """
+
+    _process = 0
+
+    def _new_manager(self) -> Any:
+        manager = super()._new_manager()
+        manager.access_lock = AccessLock(
+            getattr(manager.access_lock, "filename", manager.file), self._terms.lock_timeout, self._held_too_long()
+        )
+        return manager
+
+    def _held_too_long(self) -> str:
+        labels = self._terms.labels
+        place = next((name for name in ("lock_dir", "data_dir") if self._arguments.get(name)), "lock_dir")
+        return (
+            f"for more than {self._terms.lock_timeout:g} seconds ({labels.get('lock_timeout', 'lock_timeout')});"
+            f" {labels.get(place, place)} = {self._arguments.get(place)}; fuser or lsof names the process"
+        )
 
     def read(self, key: str) -> Any:
         try:
-            return self._with_directories(super().read, key)
+            return self._step(super().read, key, shared=True)
+        except LockTimeoutError:
+            raise
         except Exception as error:
             # With a number it is the system's; gdbm says without one that a file is none of its own.
             if isinstance(error, OSError) and error.errno is not None:
@@ -369,21 +397,46 @@ class FileBackend(BeakerBackend):
             raise DamagedRecordError(f"a damaged file is removed: {error!r}") from error
 
     def write(self, key: str, content: Any, seconds: float | None) -> None:
-        self._with_directories(super().write, key, content, seconds)
+        self._step(super().write, key, content, seconds, shared=False)
 
     def delete(self, key: str) -> None:
-        self._with_directories(super().delete, key)
+        # What is not deleted is served until it expires: that is worth a wait each time.
+        self._step(super().delete, key)
 
-    def _with_directories(self, step: Callable[..., Any], *arguments: Any) -> Any:
-        """Do a step; once more where a directory is not there, since a cleaner may have removed it."""
+    def clear(self) -> None:
+        self._step(super().clear)
+
+    def _step(self, step: Callable[..., Any], *arguments: Any, shared: bool | None = None) -> Any:
+        """Do a step; once more where a directory is not there, since a cleaner may have removed it.
+
+        Args:
+            step: the step.
+            arguments: its arguments.
+            shared: whether it reads (True) or writes (False) and does not wait where others have waited in vain.
+        """
         try:
-            return step(*arguments)
+            return self._unless_held_up(step, *arguments, shared=shared)
         except FileNotFoundError:
             # Beaker makes the directories when it makes a manager.
-            self.__dict__.pop("_manager", None)
-            return step(*arguments)
+            self._forget_manager()
+            return self._unless_held_up(step, *arguments, shared=shared)
+
+    def _unless_held_up(self, step: Callable[..., Any], *arguments: Any, shared: bool | None) -> Any:
+        if self._process != os.getpid():
+            # A fork copies the locks of threads that do not run here, and what they have open.
+            self._forget_manager()
+            self._process = os.getpid()
+        if shared is not None:
+            self._manager.access_lock.check(shared=shared)
+        return step(*arguments)
+
+    def _forget_manager(self) -> None:
+        self.__dict__.pop("_manager", None)
 
     def take(self, key: str, seconds: float) -> Any:
+        return self._step(self._taken_lease, key, shared=False)
+
+    def _taken_lease(self, key: str) -> FileLease | None:
         lease = FileLease(f"{self._manager.lock_dir}/{self._name}.{key}.lock")
         return lease if lease.take() else None
 
@@ -472,8 +525,6 @@ def _end_of(lease: bytes) -> float:
     return float(words[1]) if words else 0
 
 
-#: The backends that have more than Beaker's own way; an unknown one has that.
-_BACKENDS: dict[str, type[BeakerBackend]] = {"memory": MemoryBackend, "file": FileBackend, "dbm": FileBackend}
 #: The backends that are servers.
 SERVER_KINDS = frozenset({"ext:redis", "ext:rediscluster", "ext:memcached", "ext:database", "ext:sqla"})
 
@@ -481,7 +532,12 @@ SERVER_KINDS = frozenset({"ext:redis", "ext:rediscluster", "ext:memcached", "ext
 def _backend(terms: Terms, name: str, arguments: Mapping[str, Any]) -> Backend:
     if terms.kind in SERVER_KINDS:
         return ServerBackend(name, open_servers(terms, arguments))
-    return _BACKENDS.get(terms.kind, BeakerBackend)(terms.kind, name, arguments)
+    if terms.kind == MEMORY:
+        return MemoryBackend(terms, name, arguments)
+    manager = clsmap[terms.kind]
+    # Somebody's own, which is derived from one of these, locks as they do.
+    in_files = isinstance(manager, type) and issubclass(manager, (FileNamespaceManager, DBMNamespaceManager))
+    return (FileBackend if in_files else BeakerBackend)(terms, name, arguments)
 
 
 # -- What Beaker sees --------------------------------------------------------------------------------

@@ -228,11 +228,11 @@ class _Guard:
         if not self._thread_lock.acquire(timeout=max(0, self._deadline - time.monotonic())):
             raise LockTimeoutError
         try:
-            self._descriptor = _lock(self._path, self._deadline, create=True)
+            self._descriptor = lock_file(self._path, self._deadline)
             try:
-                self._beakers = _lock(self._beakers_path, self._deadline, create=False)
+                self._beakers = lock_file(self._beakers_path, self._deadline, create=False)
             except BaseException:
-                _unlock(self._descriptor)
+                unlock_file(self._descriptor)
                 raise
         except BaseException:
             self._thread_lock.release()
@@ -240,21 +240,31 @@ class _Guard:
 
     def __exit__(self, *exc_info: object) -> None:
         try:
-            _unlock(self._beakers)
+            unlock_file(self._beakers)
         finally:
             try:
-                _unlock(self._descriptor)
+                unlock_file(self._descriptor)
             finally:
                 self._thread_lock.release()
 
 
-def _lock(path: str, deadline: float, *, create: bool) -> int | None:
-    """Return the descriptor of a file that is locked now; nothing where there is none to lock."""
+def lock_file(path: str, deadline: float, *, create: bool = True, shared: bool = False) -> int | None:
+    """Lock a file, and return its descriptor; None where there is no file to lock, or the platform has no such locks.
+
+    Args:
+        path: the lock file.
+        deadline: when to give up, as ``time.monotonic`` has it; it is tried once in any case.
+        create: make the file, and its directory, where there is none.
+        shared: share the lock with others who share it.
+
+    Raises:
+        LockTimeoutError: somebody else held it until the deadline.
+    """
     descriptor = _opened(path, create=create) if fcntl else None
     if descriptor is not None:
         try:
-            if not _locked(descriptor):
-                _wait(descriptor, deadline)
+            if not _locked(descriptor, shared=shared):
+                _wait(descriptor, deadline, shared=shared)
         except BaseException as error:
             os.close(descriptor)
             if isinstance(error, OSError):
@@ -264,14 +274,15 @@ def _lock(path: str, deadline: float, *, create: bool) -> int | None:
     return descriptor
 
 
-def _wait(descriptor: int, deadline: float) -> None:
-    while not _locked(descriptor):
+def _wait(descriptor: int, deadline: float, *, shared: bool) -> None:
+    while not _locked(descriptor, shared=shared):
         if time.monotonic() > deadline:
             raise LockTimeoutError
         time.sleep(POLL)
 
 
-def _unlock(descriptor: int | None) -> None:
+def unlock_file(descriptor: int | None) -> None:
+    """Unlock and close what :func:`lock_file` returned."""
     if descriptor is not None:
         try:
             # To close it is not enough: a child that was forked meanwhile has the file open, too.
@@ -309,9 +320,9 @@ def _time_in(content: bytes) -> float:
     return 0
 
 
-def _locked(descriptor: int) -> bool:
+def _locked(descriptor: int, *, shared: bool = False) -> bool:
     try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        fcntl.flock(descriptor, (fcntl.LOCK_SH if shared else fcntl.LOCK_EX) | fcntl.LOCK_NB)
     except BlockingIOError:
         return False
     return True

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import fcntl
 import logging
+import os
 import shutil
 import subprocess
 import sys
@@ -16,15 +18,18 @@ from typing import ClassVar
 import beaker.cache
 import pytest
 from beaker.cache import cache_region, region_invalidate
-from beaker.container import NamespaceManager
+from beaker.container import FileNamespaceManager, NamespaceManager
 
 from beaker_bridge.exceptions import CacheStoreError
+from beaker_bridge.regions import access_lock
 from beaker_bridge.regions import backends as region_backends
 from beaker_bridge.regions.backends import QUIET, Terms, Troubles, _digest
 from beaker_bridge.stores import _breaker as servers
+from beaker_bridge.stores import _flock
 from beaker_bridge.stores._breaker import PAUSE
 from tests import machine
 from tests.contract import PATIENCE, together
+from tests.forks import silent_fork
 from tests.region_cases import Clock, Counted, beakers_clock, define, no_region_left, options_for
 from tests.servers.memcached import Memcached
 from tests.servers.postgresql import PostgreSQL
@@ -516,6 +521,208 @@ def test_a_creator_that_is_killed_does_not_hold_up_others(request, tmp_path, kin
 
     assert lease is None
     assert together(*[compute] * 10) == [1] * 10
+
+
+# -- A process, or a thread, that stops with a lock ---------------------------------------------------
+
+
+STOPPER = """
+import os, signal
+from beaker.cache import cache_region, clsmap
+from beaker_bridge import set_cache_regions_from_settings
+
+def stop(*_):
+    print("stopped", flush=True)
+    os.kill(os.getpid(), signal.SIGSTOP)
+
+def compute(argument):
+    return "of the other process"
+
+set_cache_regions_from_settings({settings})
+# The same function as the test's, for Beaker: the same file, the same name.
+compute.__code__ = compute.__code__.replace(co_filename={filename!r})
+compute = cache_region({region!r})(compute)
+setattr(clsmap[{kind!r}], {step!r}, stop)
+compute("a")
+"""
+
+
+@contextmanager
+def stopped(region, options, step):
+    """Run a process that stops (SIGSTOP) while it reads or writes a value of the test's function ``compute``."""
+    settings = {"cache.regions": region, **{f"cache.{name}": value for name, value in options.items()}}
+    code = STOPPER.format(settings=settings, filename=__file__, region=region, kind=options["type"], step=step)
+    with subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True) as process:
+        try:
+            assert process.stdout.readline() == "stopped\n"
+            yield
+        finally:
+            process.kill()
+
+
+@pytest.fixture
+def waits(monkeypatch):
+    """Return the clock of those who wait for the lock of a file: they sleep no real time."""
+    clock = Clock(0)
+    stopped = SimpleNamespace(monotonic=clock, sleep=clock.pass_by)
+    for module in (_flock, access_lock):
+        monkeypatch.setattr(module, "time", stopped)
+    return clock
+
+
+@pytest.mark.parametrize("kind", ["file", "dbm"])
+@pytest.mark.parametrize("own_lock_dir", [False, True])
+def test_a_process_that_stops_while_it_writes(tmp_path, kind, own_lock_dir, calls, waits, caplog):
+    """Others wait for it once, for ``lock_timeout``; then each call is computed at once, and cached when it is gone."""
+    options = {"type": kind, "data_dir": str(tmp_path / "cache"), "lock_timeout": 2}
+    if own_lock_dir:
+        options["lock_dir"] = str(tmp_path / "locks")
+    region = define(options)
+    compute = cached(region, calls)
+    compute("b")
+    with stopped(region, options, "__setitem__"):
+        answers = [compute("b"), compute("c"), compute("a"), compute("a")]
+        waited = waits.now
+    name, place = ("lock_dir", "locks") if own_lock_dir else ("data_dir", "cache")
+
+    assert answers == [2, 3, 4, 5]
+    assert 2 <= waited < 2.1
+    assert [compute("b"), compute("c"), compute("c")] == [1, 6, 6]
+    assert len(warnings_of(caplog)) == 1
+    assert "for more than 2 seconds (cache.lock_timeout)" in warnings_of(caplog)[0]
+    assert f"cache.{name} = {tmp_path}/{place}" in warnings_of(caplog)[0]
+
+
+@pytest.mark.parametrize("kind", ["file", "dbm"])
+def test_a_process_that_stops_while_it_reads(tmp_path, kind, calls, waits, caplog):
+    """What is cached is served; others wait for it once with what is new, and none of them for another."""
+    options = {"type": kind, "data_dir": str(tmp_path / "cache"), "lock_timeout": 2}
+    region = define(options)
+    compute = cached(region, calls)
+    kept = compute("b")
+    # A value, so that there is one to read.
+    compute("a")
+    with stopped(region, options, "__getitem__"):
+        answers = [compute("c"), compute("c"), compute("b"), compute("d")]
+        waited = waits.now
+
+    assert answers == [3, 4, kept, 5]
+    assert 2 <= waited < 2.1
+    assert [compute("c"), compute("c")] == [6, 6]
+    assert len(warnings_of(caplog)) == 1
+
+
+@pytest.mark.parametrize("kind", ["file", "dbm"])
+def test_an_invalidation_waits_for_a_process_that_has_stopped(tmp_path, kind, calls, waits, caplog):
+    """An invalidation and a clear wait each time, since an old value is served after them; they end, with a warning."""
+    options = {"type": kind, "data_dir": str(tmp_path / "cache"), "lock_timeout": 2}
+    region = define(options)
+    compute = cached(region, calls)
+    compute("b")
+    with stopped(region, options, "__setitem__"):
+        compute("b")
+        region_invalidate(compute, None, "b")
+        namespace_of(compute).remove()
+        waited = waits.now
+
+    assert 6 <= waited < 6.1
+    assert len(warnings_of(caplog)) == 2
+    assert "until it expires" in warnings_of(caplog)[1]
+
+
+@pytest.mark.parametrize("kind", ["file", "dbm"])
+def test_threads_do_not_wait_for_each_other_and_a_process_that_has_stopped(tmp_path, kind, waits):
+    """Those who have waited for a process that has stopped compute at the same time, also the same value."""
+    all_compute = threading.Barrier(10)
+    options = {"type": kind, "data_dir": str(tmp_path / "cache"), "lock_timeout": 2 * PATIENCE}
+    region = define(options)
+
+    @cache_region(region)
+    def compute(_argument):
+        return all_compute.wait(PATIENCE)
+
+    with stopped(region, options, "__setitem__"):
+        answers = together(*[lambda: compute("b")] * 5, *[lambda: compute("c")] * 5)
+
+    assert sorted(answers) == list(range(10))
+    assert waits.now >= 2 * PATIENCE
+
+
+def test_store_error_is_raise_and_a_process_has_stopped(tmp_path, calls, waits):
+    """With ``store_error = raise`` those who have waited get the error, and the next ones at once."""
+    options = {"type": "file", "data_dir": str(tmp_path / "cache"), "lock_timeout": 2, "store_error": "raise"}
+    region = define(options)
+    compute = cached(region, calls)
+    compute("b")
+    with stopped(region, options, "__setitem__"):
+        for _ in range(2):
+            with pytest.raises(CacheStoreError, match=r"cache\.lock_timeout"):
+                compute("b")
+
+    assert 2 <= waits.now < 2.1
+
+
+def test_a_thread_that_hangs_while_it_reads(tmp_path, calls):
+    """A thread that waits for the disk holds up this process's others for ``lock_timeout``, and no longer."""
+    compute = cached(define({"type": "file", "data_dir": str(tmp_path / "cache"), "lock_timeout": 0.05}), calls)
+    compute("a")
+    (file,) = (tmp_path / "cache" / "container_file").rglob("*.cache")
+    file.unlink()
+    # A file that has no end before its other side is closed.
+    os.mkfifo(file)
+    with ThreadPoolExecutor(1) as pool:
+        hanging = pool.submit(compute, "a")
+        other_side = []
+        wait_until(lambda: other_side.extend(opened_for_writing(file)) or other_side)
+        answers = [compute("b"), compute("a")]
+        os.close(other_side[0])
+        hanging.result(PATIENCE)
+
+    assert answers == [2, 3]
+    assert compute("a") == compute("a")
+
+
+def opened_for_writing(file):
+    """Return the descriptor of a pipe that somebody reads; none where nobody does."""
+    try:
+        return [os.open(file, os.O_WRONLY | os.O_NONBLOCK)]
+    except OSError:
+        return []
+
+
+@pytest.mark.parametrize("kind", ["file", "dbm"])
+@pytest.mark.parametrize("fork", [os.fork, silent_fork])
+def test_a_child_that_was_forked_while_a_thread_had_the_lock(tmp_path, kind, fork, calls):
+    """The lock of a thread that does not run in a forked child does not keep it from its cache."""
+    options = {"type": kind, "data_dir": str(tmp_path / "cache"), "lock_timeout": 0.05, "store_error": "raise"}
+    compute = cached(define(options), calls)
+    compute("a")
+    lock = namespace_of(compute)._backend._manager.access_lock._thread_lock
+    with lock:
+        child = fork()
+        if child == 0:
+            try:
+                os._exit(0 if [compute("a"), compute("b"), compute("b")] == [1, 2, 2] else 1)
+            finally:
+                os._exit(2)
+
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+
+
+def test_a_backend_that_is_made_of_beakers_files(tmp_path, calls, monkeypatch):
+    """Somebody's own backend that is derived from Beaker's files waits no longer than these."""
+
+    class Own(FileNamespaceManager):
+        pass
+
+    monkeypatch.setitem(beaker.cache.clsmap._clsmap, "ext:own", Own)
+    compute = cached(define({"type": "ext:own", "data_dir": str(tmp_path / "cache"), "lock_timeout": 0.05}), calls)
+    compute("a")
+    with open(namespace_of(compute)._backend._manager.access_lock._path, "rb") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        answer = compute("a")
+
+    assert (answer, compute("a")) == (2, 1)
 
 
 # -- Backends that we do not know --------------------------------------------------------------------
