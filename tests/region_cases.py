@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import secrets
+import threading
 from contextlib import contextmanager
 from types import SimpleNamespace
 
@@ -12,7 +13,9 @@ import sqlalchemy as sa
 from beaker.ext.sqla import SqlaNamespaceManager, make_cache_table
 
 from beaker_bridge import set_cache_regions_from_settings
+from beaker_bridge.regions import creation_lock
 from beaker_bridge.testing import forget_regions
+from tests.contract import PATIENCE
 
 #: The seed's example.
 SEED = {
@@ -120,3 +123,17 @@ class Counted:
     @property
     def count(self):
         return len(self.calls)
+
+
+def all_waiting(monkeypatch, count):
+    """Return a barrier that opens when so many threads wait for a turn, and who has the turn waits for the barrier."""
+    barrier = threading.Barrier(count + 1)
+
+    class Awaited(threading.Event):
+        def wait(self, timeout=None):
+            barrier.wait(PATIENCE)
+            return super().wait(timeout)
+
+    names = {name: getattr(threading, name) for name in ("Lock", "get_ident")}
+    monkeypatch.setattr(creation_lock, "threading", SimpleNamespace(Event=Awaited, **names))
+    return barrier

@@ -44,7 +44,7 @@ from beaker_bridge.options.masking import clean
 from beaker_bridge.options.rules import MEMCACHED, MEMORY
 from beaker_bridge.options.table import SessionOptions
 from beaker_bridge.regions.access_lock import AccessLock
-from beaker_bridge.regions.creation_lock import AWAY, CreationLock, FileLease
+from beaker_bridge.regions.creation_lock import AWAY, CreationLock, FileLease, HeldBy
 from beaker_bridge.stores import open_store
 from beaker_bridge.stores._breaker import urgently
 from beaker_bridge.stores._flock import LockTimeoutError
@@ -263,7 +263,7 @@ class Backend(ABC):
 
     @abstractmethod
     def take(self, key: str, seconds: float) -> Any:
-        """Take the lease for computing a value, for so many seconds; nothing where it is taken."""
+        """Take the lease for computing a value, for so many seconds; ``HeldBy`` where it is taken."""
 
     @abstractmethod
     def end(self, key: str, lease: Any) -> None:
@@ -328,7 +328,7 @@ class BeakerBackend(Backend):
 
     def take(self, key: str, seconds: float) -> Any:
         lock = self._manager.get_creation_lock(key)
-        return lock if lock.acquire(wait=False) else None
+        return lock if lock.acquire(wait=False) else HeldBy()
 
     def end(self, key: str, lease: Any) -> None:
         lease.release()
@@ -436,9 +436,9 @@ class FileBackend(BeakerBackend):
     def take(self, key: str, seconds: float) -> Any:
         return self._step(self._taken_lease, key, shared=False)
 
-    def _taken_lease(self, key: str) -> FileLease | None:
+    def _taken_lease(self, key: str) -> FileLease | HeldBy:
         lease = FileLease(f"{self._manager.lock_dir}/{self._name}.{key}.lock")
-        return lease if lease.take() else None
+        return lease if lease.take() else lease.held_by()
 
     def end(self, key: str, lease: Any) -> None:
         lease.end()
@@ -503,9 +503,10 @@ class ServerBackend(Backend):
         server, name = self._place(f"{key}.lease")
         found, now = server.read(name), time.time()
         if found is not None and now < _end_of(found.raw):
-            return None
+            return HeldBy(found.raw)
         lease = _word() + f" {now + seconds:.3f}".encode("ascii")
-        return lease if server.swap(name, found, lease, seconds).made else None
+        swap = server.swap(name, found, lease, seconds)
+        return lease if swap.made else HeldBy(swap.found and swap.found.raw)
 
     def end(self, key: str, lease: Any) -> None:
         server, name = self._place(f"{key}.lease")

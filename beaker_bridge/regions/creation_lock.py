@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import copy
 import os
+import sys
 import threading
 import time
 from collections.abc import Callable
 from contextlib import ExitStack, suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 try:
     import fcntl
@@ -21,17 +23,30 @@ POLL = 0.02
 AWAY = object()
 
 
+class HeldBy(NamedTuple):
+    """What is had instead of a lease that another process has.
+
+    Args:
+        whose: what tells that process's lease from the next one's; None where that cannot be known.
+    """
+
+    whose: object = None
+
+
 class CreationLock:
     """What Beaker's ``Value`` takes before it computes: first among this process's threads, then a lease.
 
     One that dies, or hangs, holds the others up for ``patience`` seconds; after that another one takes
     its place. Nobody waits longer than twice that, whatever happens.
 
+    Where one fails, those who have waited do not queue to fail, too: the threads of its process raise a copy of its
+    error, and other processes compute at once.
+
     Args:
         name: what is computed: no two values share a name.
         patience: seconds.
         take: takes the lease, by which other processes see that somebody computes: it returns what
-            :meth:`end` is to be given, nothing where another process has it, or ``AWAY``.
+            :meth:`end` is to be given, ``HeldBy`` where another process has it, or ``AWAY``.
         end: ends the lease.
     """
 
@@ -43,6 +58,7 @@ class CreationLock:
         self._take, self._end = take, end
         self._turn: _Turn | None = None
         self._lease: Any = None
+        self._handled: BaseException | None = None
 
     def acquire(self, wait: bool = True) -> bool:
         """Take the lock.
@@ -52,8 +68,13 @@ class CreationLock:
 
         Returns:
             Whether to compute. Who has waited computes in any case, as Beaker has it.
+
+        Raises:
+            Exception: a copy of what the thread raised that was waited for.
         """
         began = time.monotonic()
+        # The caller may be an exception handler: that exception is no failure of what is computed.
+        self._handled = sys.exc_info()[1]
         self._turn = _turns.take(self._name, self._patience, wait)
         if self._turn is None:
             return wait
@@ -73,14 +94,22 @@ class CreationLock:
         return True
 
     def release(self) -> None:
-        """Give the lock back, if it still is ours."""
+        """Give the lock back, if it still is ours; Beaker does so in a ``finally``, which the failure passes."""
         turn, lease = self._turn, self._lease
-        self._turn = self._lease = None
-        if turn is not None and _turns.end(turn) and lease is not None and lease is not AWAY:
+        error = sys.exc_info()[1]
+        failure = None if error is self._handled else error
+        self._turn = self._lease = self._handled = None
+        if turn is not None and _turns.end(turn, failure) and lease is not None and lease is not AWAY:
             self._end(lease)
 
     def _taken_lease(self, deadline: float) -> Any:
-        while (lease := self._take()) is None and time.monotonic() < deadline:
+        """Return the lease, ``AWAY``, or None where another process has it."""
+        first = None
+        while isinstance(lease := self._take(), HeldBy):
+            first = first or lease
+            # Who was waited for has stored its value, or has failed: no need to wait for the next one.
+            if lease != first or time.monotonic() >= deadline:
+                return None
             time.sleep(POLL)
         return lease
 
@@ -88,13 +117,44 @@ class CreationLock:
 class _Turn:
     """A thread's turn to compute a value, until it is done, or its time is over."""
 
-    __slots__ = ("done", "name", "thread", "until")
+    __slots__ = ("done", "failure", "is_awaited", "name", "thread", "until")
 
     def __init__(self, name: str, until: float) -> None:
         self.name = name
         self.until = until
         self.thread = threading.get_ident()
         self.done = threading.Event()
+        self.is_awaited = False
+        self.failure: _Failure | None = None
+
+
+class _Failure:
+    """The error that ended a turn, for those who have waited for it.
+
+    An error that two threads raise would get the traceback of both, and one with a response's headers, or a request's
+    data, would carry them from one user to another: each raises a copy of its own, made of one that nobody raises.
+
+    Args:
+        error: the error.
+    """
+
+    def __init__(self, error: Exception) -> None:
+        self._error = error
+        self._copy = _copied(error)
+
+    def raise_copy(self) -> None:
+        """Raise a copy, caused by the error itself; return where there is none."""
+        copied = _copied(self._copy)
+        if copied is not None:
+            raise copied from self._error
+
+
+def _copied(error: Exception | None) -> Exception | None:
+    """Return a deep copy of an error; None where it cannot be copied."""
+    with suppress(Exception):
+        copied = copy.deepcopy(error)
+        return copied if type(copied) is type(error) and copied is not error else None
+    return None
 
 
 class _Turns:
@@ -109,7 +169,11 @@ class _Turns:
         self._process = os.getpid()
 
     def take(self, name: str, patience: float, wait: bool) -> _Turn | None:
-        """Return a new turn; nothing where it is another's, or where this thread has it already."""
+        """Return a new turn; None where it is another's, where this thread has it already, or where one has failed.
+
+        Raises:
+            Exception: a copy of what the thread raised that was waited for.
+        """
         if self._process != os.getpid():
             # A fork that Python was not told of, as uWSGI's.
             self.renew()
@@ -118,28 +182,34 @@ class _Turns:
             now = time.monotonic()
             # Before its own time begins, it may wait for another process's lease.
             turn = _Turn(name, now + 2 * patience)
-            other = self._turn_before(turn, now)
+            other = self._turn_before(turn, now, wait)
             if other is None:
                 return turn
             if not wait or other.thread == turn.thread or now >= deadline:
                 return None
-            other.done.wait(min(other.until, deadline) - now)
+            if other.done.wait(min(other.until, deadline) - now) and other.failure is not None:
+                other.failure.raise_copy()
+                return None
 
-    def _turn_before(self, turn: _Turn, now: float) -> _Turn | None:
+    def _turn_before(self, turn: _Turn, now: float, wait: bool) -> _Turn | None:
         """Return whose turn it is; nothing, when it now is this one's."""
         with self._guard:
             other = self._turns.get(turn.name)
             if other is not None and now < other.until:
+                other.is_awaited |= wait
                 return other
             self._turns[turn.name] = turn
             return None
 
-    def end(self, turn: _Turn) -> bool:
-        """End a turn; say whether nobody had taken its place."""
+    def end(self, turn: _Turn, error: BaseException | None) -> bool:
+        """End a turn, by an error perhaps; say whether nobody had taken its place."""
         with self._guard:
             ours = self._turns.get(turn.name) is turn
             if ours:
                 del self._turns[turn.name]
+        # What is no Exception ends its thread, a request that is given up say: the next one takes its place.
+        if isinstance(error, Exception) and turn.is_awaited:
+            turn.failure = _Failure(error)
         turn.done.set()
         return ours
 
@@ -175,6 +245,13 @@ class FileLease:
                 self._held = opened.pop_all()
                 return True
         return False
+
+    def held_by(self) -> HeldBy:
+        """Say whose the lock is."""
+        with suppress(FileNotFoundError):
+            found = os.stat(self._path)
+            return HeldBy((found.st_ino, found.st_ctime_ns))
+        return HeldBy()
 
     def end(self) -> None:
         """Give the lock back."""

@@ -16,7 +16,7 @@ from beaker_bridge.regions.backends import _digest
 from beaker_bridge.stores import open_store
 from beaker_bridge.stores.base import ID_FORM
 from tests.contract import PATIENCE, together
-from tests.region_cases import KINDS, Counted, beakers_clock, define, no_region_left, options_for
+from tests.region_cases import KINDS, Counted, all_waiting, beakers_clock, define, no_region_left, options_for
 
 # Real servers: what the interpreter adds does not differ.
 pytestmark = pytest.mark.once
@@ -194,6 +194,25 @@ def test_many_who_find_no_value_compute_it_once(region, calls):
     compute = cached(region, calls)
 
     assert together(*[compute] * THREADS) == [1] * THREADS
+    assert calls.count == 1
+
+
+def test_many_who_wait_in_vain_get_one_failure(region, calls, monkeypatch):
+    """Ten threads that ask for a value that cannot be computed call the function once, and all get its error."""
+    barrier = all_waiting(monkeypatch, 9)
+
+    @cache_region(region)
+    def compute():
+        calls()
+        barrier.wait(PATIENCE)
+        raise ValueError("no value")
+
+    def raised():
+        with pytest.raises(ValueError, match="no value") as error:
+            compute()
+        return id(error.value)
+
+    assert len(set(together(*[raised] * 10))) == 10
     assert calls.count == 1
 
 

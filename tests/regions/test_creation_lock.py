@@ -8,12 +8,14 @@ from concurrent.futures import ThreadPoolExecutor
 from types import SimpleNamespace
 
 import pytest
+from pyramid.httpexceptions import HTTPNotFound
 
-from beaker_bridge.regions import creation_lock as region_locks
-from beaker_bridge.regions.creation_lock import AWAY, CreationLock, FileLease
+from beaker_bridge.regions import creation_lock
+from beaker_bridge.regions.creation_lock import AWAY, CreationLock, FileLease, HeldBy
 from tests.contract import PATIENCE, together
 from tests.forks import silent_fork
-from tests.region_cases import Clock
+from tests.region_cases import Clock, all_waiting
+from tests.servers.redis import wait_until
 
 #: Seconds that no test waits for, unless it fails.
 LONG = PATIENCE
@@ -27,7 +29,7 @@ def lock(patience=LONG, take=lambda: "lease", end=lambda _: None, name="value"):
 def _no_turn_is_left():
     yield
 
-    assert not region_locks._turns._turns
+    assert not creation_lock._turns._turns
 
 
 # -- Among threads -----------------------------------------------------------------------------------
@@ -84,7 +86,7 @@ def test_who_waits_has_it_when_it_is_given_back():
         before = waiting.done()
         first.release()
         after = waiting.result(PATIENCE)
-    holder = region_locks._turns._turns["value"]
+    holder = creation_lock._turns._turns["value"]
     second.release()
 
     assert (before, after) == (False, True)
@@ -107,8 +109,8 @@ def test_a_thread_does_not_wait_for_itself():
 def test_one_may_compute_for_as_long_as_the_patience(monkeypatch, waited):
     """Another one takes the place of who computes for too long, however long that one had waited for the lease."""
     clock = Clock(0)
-    monkeypatch.setattr(region_locks, "time", SimpleNamespace(monotonic=clock, sleep=clock.pass_by))
-    slow = lock(patience=10, take=lambda: "lease" if clock.now >= waited else None)
+    monkeypatch.setattr(creation_lock, "time", SimpleNamespace(monotonic=clock, sleep=clock.pass_by))
+    slow = lock(patience=10, take=lambda: "lease" if clock.now >= waited else HeldBy())
     elsewhere(slow.acquire)
     clock.now = clock.now + 9.9
     before = lock(patience=10).acquire(wait=False)
@@ -147,6 +149,163 @@ def test_who_hangs_does_not_give_back_what_another_has():
     assert ended == ["next"]
 
 
+# -- A turn that fails -------------------------------------------------------------------------------
+
+
+def value_of(compute, take=lambda: "lease"):
+    """Compute a value under the lock, as Beaker does, and return it, or what was raised."""
+    ours = lock(take=take)
+    try:
+        ours.acquire()
+        try:
+            return compute()
+        finally:
+            ours.release()
+    except BaseException as error:  # noqa: BLE001 -- the tests ask for any
+        return error
+
+
+class RefusedError(Exception):
+    """An error with data of its own."""
+
+    def __init__(self, reason):
+        super().__init__(reason)
+        self.headers = [("X", "1")]
+
+
+def test_those_who_wait_get_the_failure(monkeypatch):
+    """One fails for all who have waited: each has a copy of its own, which the error itself has caused."""
+    barrier = all_waiting(monkeypatch, 9)
+    raised = []
+
+    def compute():
+        barrier.wait(PATIENCE)
+        raised.append(RefusedError("no value"))
+        raise raised[-1]
+
+    errors = together(*[lambda: value_of(compute)] * 10)
+    copies = [error for error in errors if error is not raised[0]]
+
+    assert (len(raised), len({id(error) for error in copies})) == (1, 9)
+    assert {(type(error), str(error), error.__cause__) for error in copies} == {(RefusedError, "no value", raised[0])}
+    assert raised[0].__cause__ is None
+    # The last frame is where the copy was raised: not one of the error's own.
+    assert all(error.__traceback__.tb_next.tb_frame is not raised[0].__traceback__.tb_frame for error in copies)
+    assert len({id(error.headers) for error in errors}) == 10
+
+
+def test_a_response_that_is_raised_is_nobody_elses(monkeypatch):
+    """An HTTP exception that a function raises has headers of its own for each who gets it: one may get a cookie."""
+    barrier = all_waiting(monkeypatch, 1)
+
+    def compute():
+        barrier.wait(PATIENCE)
+        raise HTTPNotFound("gone")
+
+    one, other = together(lambda: value_of(compute), lambda: value_of(compute))
+    one.set_cookie("session", "one")
+
+    assert (one.detail, other.detail) == ("gone", "gone")
+    assert "Set-Cookie" not in other.headers
+
+
+class UncopiedError(Exception):
+    """An error that is made of more than it keeps."""
+
+    def __init__(self, one, other):
+        super().__init__(f"{one} {other}")
+
+
+class OtherwiseCopiedError(Exception):
+    """An error whose copy is something else."""
+
+    def __deepcopy__(self, _memo):
+        return ValueError("something else")
+
+
+@pytest.mark.parametrize("error", [UncopiedError("a", "b"), OtherwiseCopiedError()], ids=repr)
+def test_an_error_that_cannot_be_copied(monkeypatch, error):
+    """Those who have waited for what raised it compute at the same time, instead of one after the other."""
+    barrier = all_waiting(monkeypatch, 9)
+    all_compute = threading.Barrier(9)
+    first = iter([error])
+
+    def compute():
+        if (failure := next(first, None)) is not None:
+            barrier.wait(PATIENCE)
+            raise failure
+        return all_compute.wait(PATIENCE)
+
+    answers = together(*[lambda: value_of(compute)] * 10)
+
+    assert error in answers
+    assert sorted(answer for answer in answers if answer is not error) == list(range(9))
+
+
+def test_a_thread_that_is_given_up(monkeypatch):
+    """What is no ``Exception`` ends one thread, and is no answer: the next one computes, for all."""
+    barrier = all_waiting(monkeypatch, 1)
+    first = iter([SystemExit()])
+
+    def compute():
+        if (failure := next(first, None)) is not None:
+            barrier.wait(PATIENCE)
+            raise failure
+        return "value"
+
+    answers = together(lambda: value_of(compute), lambda: value_of(compute))
+
+    assert sorted(map(type, answers), key=str) == [SystemExit, str]
+
+
+def test_who_comes_after_a_failure_computes():
+    """A failure is not kept: nobody gets it who did not wait."""
+
+    def fail():
+        raise ValueError("no value")
+
+    assert isinstance(value_of(fail), ValueError)
+    assert value_of(lambda: "value") == "value"
+
+
+def test_an_error_that_the_caller_handles_is_no_failure(monkeypatch):
+    """A value that is computed while another error is handled is a value: those who wait go on."""
+    barrier = all_waiting(monkeypatch, 1)
+    computed = iter([True])
+
+    def compute():
+        if next(computed, False):
+            barrier.wait(PATIENCE)
+        return "value"
+
+    def handling():
+        try:
+            int("no number")
+        except ValueError:
+            return value_of(compute)
+
+    assert together(handling, handling) == ["value", "value"]
+
+
+def test_a_store_that_fails_when_the_lock_is_taken(monkeypatch):
+    """So with the error of a store whose lease cannot be taken: those who wait do not ask it one after the other."""
+    barrier = all_waiting(monkeypatch, 9)
+    asked = []
+
+    def take():
+        asked.append(True)
+        barrier.wait(PATIENCE)
+        raise OSError("no store")
+
+    answers = together(*[lambda: value_of(list, take)] * 10)
+
+    assert [str(answer) for answer in answers] == ["no store"] * 10
+    assert len(asked) == 1
+
+
+# -- Forks -------------------------------------------------------------------------------------------
+
+
 @pytest.mark.parametrize("fork", [os.fork, silent_fork])
 def test_a_forked_child_begins_anew(fork):
     """The turn of a thread that does not run in a forked child holds nobody up there."""
@@ -167,7 +326,7 @@ def test_another_process_begins_anew(monkeypatch):
     """Turns that another process has counted are none of this one's."""
     held = lock()
     elsewhere(held.acquire)
-    monkeypatch.setattr(region_locks._turns, "_process", 0)
+    monkeypatch.setattr(creation_lock._turns, "_process", 0)
     ours = lock()
     taken = ours.acquire(wait=False)
     ours.release()
@@ -181,9 +340,9 @@ def test_another_process_begins_anew(monkeypatch):
 
 def test_a_lease_that_another_process_has():
     """Who does not wait is refused; who waits goes on as soon as the lease can be had."""
-    leases = [None, None, None, "lease"]
+    leases = [HeldBy(), HeldBy(), HeldBy(), "lease"]
     ended = []
-    refused = lock(take=lambda: None)
+    refused = lock(take=HeldBy)
     waiting = lock(take=lambda: leases.pop(0), end=ended.append)
 
     assert refused.acquire(wait=False) is False
@@ -195,11 +354,21 @@ def test_a_lease_that_another_process_has():
 def test_a_lease_that_never_ends():
     """A process that died with the lease is waited for as long as the patience lasts, by one; then that one goes on."""
     ended = []
-    waiting = lock(patience=0.05, take=lambda: None, end=ended.append)
+    waiting = lock(patience=0.05, take=HeldBy, end=ended.append)
 
     assert waiting.acquire() is True
     waiting.release()
     assert not ended
+
+
+def test_nobody_waits_for_a_second_process():
+    """Who sees that the lease has gone to a third process goes on: the value is there, or could not be computed."""
+    leases = [HeldBy("one"), HeldBy("one"), HeldBy("other")]
+    waiting = lock(take=lambda: leases.pop(0))
+
+    assert waiting.acquire() is True
+    waiting.release()
+    assert not leases
 
 
 def test_where_no_lease_can_be_kept_all_compute():
@@ -246,6 +415,20 @@ def test_a_file_lease_is_one_processs(path):
 
     assert (taken, refused, again) == (True, False, True)
     assert os.listdir(os.path.dirname(path)) == []
+
+
+def test_a_file_lease_is_told_from_the_next_one(path):
+    """A lease that was ended and taken again is another one; none is nobody's."""
+    lease = FileLease(path)
+    lease.take()
+    first, again = lease.held_by(), FileLease(path).held_by()
+    lease.end()
+    none = lease.held_by()
+    # The number of the file that is gone may be given to the next one, but not its time.
+    wait_until(lambda: FileLease(path).take() and FileLease(path).held_by() != first)
+
+    assert first == again
+    assert none == HeldBy()
 
 
 def test_a_file_lease_whose_file_is_gone(path):
