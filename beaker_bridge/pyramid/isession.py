@@ -90,12 +90,12 @@ class PyramidSession:  # noqa: PLW1641 -- as a dict, it has no hash
     @property
     def new(self) -> bool:
         """Whether the session was begun by this request."""
-        return self._loaded.is_new
+        return self._loaded._state.is_new
 
     @property
     def id(self) -> str:
         """The session's id. Keep it out of logs: it opens the session."""
-        return self._loaded._id
+        return self._loaded._state.id
 
     @property
     def last_accessed(self) -> float | None:
@@ -162,7 +162,7 @@ class PyramidSession:  # noqa: PLW1641 -- as a dict, it has no hash
         if value is _ABSENT:
             raise KeyError(key)
         if type(value) not in _IMMUTABLE:
-            session.hand_out(key, value)
+            session.track(key, value)
         return value
 
     def get(self, key: str, default: Any = None) -> Any:
@@ -172,7 +172,7 @@ class PyramidSession:  # noqa: PLW1641 -- as a dict, it has no hash
             session = self._object._session()
         value = dict.get(session, key, default)
         if type(value) not in _IMMUTABLE and value is not default:
-            session.hand_out(key, value)
+            session.track(key, value)
         return value
 
     def values(self) -> ValuesView[Any]:

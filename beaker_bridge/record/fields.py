@@ -26,6 +26,8 @@ BEAKER_KEYS = frozenset({CREATED, ACCESSED, DOMAIN, PATH, ID, "_expires"})
 EXPIRY = "_bb_expiry"
 #: Marks a tombstone: the time until which an id that was rotated is remembered.
 MOVED = "_bb_moved"
+#: The ids to which a rotated session was moved, in its tombstone; in the store only.
+MOVED_TO = "_bb_moved_to"
 #: The domain and path that a cookie session was last set for; in cookies only.
 FORM = "_bb_form"
 #: The request that wrote the record. Two requests that make the same change, such as two equal flash messages, must
@@ -35,7 +37,7 @@ WRITER = "_bb_writer"
 SEAL_WORD = "_bb_word"
 
 #: Every key that is no key of ``request.session``.
-RESERVED_KEYS = BEAKER_KEYS | {EXPIRY, MOVED, FORM, WRITER, SEAL_WORD}
+RESERVED_KEYS = BEAKER_KEYS | {EXPIRY, MOVED, MOVED_TO, FORM, WRITER, SEAL_WORD}
 
 # -- Their values ------------------------------------------------------------------------------------
 

@@ -290,7 +290,7 @@ def needs_commit(session_object: BeakerSessionObject | None) -> bool:
         return False
     state = session_object.__dict__
     session: SafeSession | None = state["_sess"]
-    return session is not None and (session.unsettled or "_dirty" in state or state["_params"]["auto"])
+    return session is not None and (session.has_pending or "_dirty" in state or state["_params"]["auto"])
 
 
 def is_asked_to_commit(session_object: BeakerSessionObject) -> bool:
@@ -300,7 +300,7 @@ def is_asked_to_commit(session_object: BeakerSessionObject) -> bool:
     """
     state = session_object.__dict__
     session: SafeSession = state["_sess"]
-    return bool(session._dirty or session.was_invalidated or state.get("_dirty") or state["_params"]["auto"])
+    return bool(session.is_marked or session.was_invalidated or state.get("_dirty") or state["_params"]["auto"])
 
 
 def loses_changes(session_object: BeakerSessionObject) -> bool:

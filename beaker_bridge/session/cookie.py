@@ -12,6 +12,7 @@ from beaker_bridge.exceptions import BeakerBridgeError, DamagedRecordError, Sess
 from beaker_bridge.log_limits import QUIET
 from beaker_bridge.record.fields import ACCESSED, CREATED, FORM, ID, MOVED, in_milliseconds, is_expired
 from beaker_bridge.session.base import SafeSession, new_id, shown
+from beaker_bridge.session.state import COOKIE, ENDED, Fate, State
 from beaker_bridge.stores.base import Record
 
 log = logging.getLogger(__name__)
@@ -34,9 +35,7 @@ def _time_of(opened: _Opened) -> float:
 class CookieSession(SafeSession):
     """A session that is all in its cookie: nothing to merge it with, and no way to revoke it."""
 
-    #: The id and the content that this request has invalidated.
-    _left: tuple[str, dict[str, Any]] | None
-    _expired = False
+    _holds_record = True
     #: The latest time in the cookies that came: what is written is later, or the browser's other cookie would win.
     _latest = 0.0
     #: The form under which the newest of them was set.
@@ -51,13 +50,13 @@ class CookieSession(SafeSession):
             try:
                 opened.append(self._opened(value, stale=stale))
             except DamagedRecordError as error:
-                self._damaged(error, "in a cookie")
+                self._report_damage(error, "in a cookie")
         if len(opened) > 1:
             # The newest one first; of two that are as old, what the browser has set last, which it sends last.
             opened.reverse()
             opened.sort(key=_time_of, reverse=True)
         if not (opened and self._begin_newest(opened)):
-            self._start_new()
+            self._begin_new(State(new_id(), pending=ENDED if self._has_expired(opened) else 0, is_new=True))
 
     def _refuse_forged(self) -> None:
         error = DamagedRecordError("the cookie is not signed with a key of ours")
@@ -65,7 +64,7 @@ class CookieSession(SafeSession):
             raise error
         # Anybody can send one at each request.
         if self._config.log_lines.is_due("a forged cookie", QUIET, self._now):
-            self._damaged(error, "in a cookie")
+            self._report_damage(error, "in a cookie")
 
     def _opened(self, value: str, *, stale: bool) -> _Opened:
         record = Record(value.encode("ascii"))
@@ -82,30 +81,33 @@ class CookieSession(SafeSession):
                 # A logout; what is older stays closed.
                 return False
             if not is_expired(content, self._config.options, self._now):
-                self._record = record
-                self._begin(content, stale=stale)
-                self._id = str(self._own.get(ID) or new_id())
+                self._begin(State(str(content.get(ID) or new_id()), record), content, stale=stale)
                 return True
-        self._tell(SessionExpired, str(newest.get(ID)), newest)
-        self._take(newest)
-        self.unsettled = self._expired = True
         return False
 
-    def _refuse_late_change(self) -> None:
-        self._refuse_late_cookie()
+    def _has_expired(self, opened: list[_Opened]) -> bool:
+        """Say whether a session has expired whose cookie the browser would send again; it is notified of once."""
+        if not opened:
+            return False
+        newest = opened[0][1]
+        if any(MOVED in content for _, content, _ in opened):
+            return False
+        self._notify(SessionExpired, str(newest.get(ID)), newest)
+        self._take(newest)
+        return True
 
     def _is_as_stored(self) -> bool:
         # The id is in the cookie alone: one that is new is a change.
-        self._own[ID] = self.id
+        self._metadata[ID] = self.id
         return super()._is_as_stored()
 
     def _save(self) -> None:
         self._renew()
-        self._own[ID] = self.id
+        self._metadata[ID] = self.id
         self._send(self._as_record())
 
     def _renew(self) -> None:
-        self._own[ACCESSED] = self._later()
+        self._metadata[ACCESSED] = self._later()
 
     def _later(self) -> float:
         """Return the time, or what is later than each cookie that came: another process's clock may be ahead."""
@@ -115,7 +117,7 @@ class CookieSession(SafeSession):
     def _touch(self) -> None:
         record = self._base()
         if self._config.options.save_accessed_time:
-            record[ACCESSED] = self._own[ACCESSED] = self._later()
+            record[ACCESSED] = self._metadata[ACCESSED] = self._later()
         try:
             self._send(record)
         except BeakerBridgeError as error:
@@ -125,7 +127,7 @@ class CookieSession(SafeSession):
         self._note_form(record)
         codec = self._config.codec
         plain = codec.serialize(record)
-        if plain == self._plain and not self._send_cookie:
+        if plain == self._plain and not self._state.pending & COOKIE:
             return
         raw = codec.seal(plain)
         if self._config.options.use_cookies:
@@ -133,7 +135,7 @@ class CookieSession(SafeSession):
             if len(cookie) > MAX_COOKIE_SIZE:
                 raise self._too_large(len(cookie))
             self._cookie_out(cookie)
-        self._record, self._plain = Record(raw), plain
+        self._state, self._plain = self._state.written(Record(raw)), plain
 
     def _too_large(self, size: int) -> SessionTooLargeError:
         sizes = {key: len(self._config.codec.serialize({key: value})) for key, value in self.items()}
@@ -145,20 +147,14 @@ class CookieSession(SafeSession):
             value=size,
         )
 
-    def _leave(self, *, deleted: bool) -> None:
-        self._refuse_late_cookie()
-        if deleted and self._record is not None:
-            self._left = self.id, self._base()
-            self._record = None
-        self._plain = None
-
-    def _leave_behind(self) -> None:
-        if self._left is not None:
-            self._tell(SessionInvalidated, *self._left)
-            self._left = None
-        # The browser would bring an expired one again, and it would be told of again.
-        if self._record is None and (self.was_invalidated or self._expired):
-            if self.was_invalidated and self._cannot_delete():
+    def _finish_retired(self) -> None:
+        for retired in self._state.retired:
+            if retired.fate is Fate.DELETE:
+                self._notify(SessionInvalidated, retired.id, self._decoded(retired.record))
+            self._state = self._state.finished(retired)
+        # The browser would send the cookie of an expired session again, and that would be notified of again.
+        if self._state.pending & ENDED and self._state.record is None:
+            if self._state.is_invalidated and self._cannot_delete():
                 self._close()
             else:
                 self._forget_cookie()

@@ -1,4 +1,4 @@
-"""Beaker's ``Session``, made safe: load, merge on save, true deletion, touch."""
+"""Beaker's ``Session``, made safe: load, merge on save, true deletion, rotation, touch."""
 
 from __future__ import annotations
 
@@ -6,8 +6,8 @@ import logging
 import os
 import threading
 import time
-from collections.abc import Callable, Generator, Iterator
-from contextlib import closing, contextmanager, nullcontext, suppress
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, nullcontext, suppress
 from typing import Any
 
 from beaker_bridge.events import SessionExpired, SessionInvalidated, SessionMerged
@@ -24,21 +24,24 @@ from beaker_bridge.record.fields import (
     EXPIRY,
     ID,
     MOVED,
+    MOVED_TO,
     WRITER,
     in_milliseconds,
     is_expired,
     is_stub,
 )
-from beaker_bridge.session.base import MAX_COOKIES, SafeSession, shown
+from beaker_bridge.session.base import MAX_COOKIES, SafeSession, new_id, shown
 from beaker_bridge.session.merge import merge
 from beaker_bridge.session.purge import begin_purge
+from beaker_bridge.session.state import CHANGED, COOKIE, DUE, ENDED, FORCED, STALE, Fate, Retired, Sent, State
 from beaker_bridge.stores.base import ID_FORM, Record, Store, Swap
 
 log = logging.getLogger(__name__)
 
-#: Seconds for which the id from before a login is remembered, for requests that were under way. So far the clocks of
-#: two machines may be apart.
+#: Seconds for which a tombstone stays, for requests that were under way. Two machines' clocks may be that far apart.
 MOVED_FOR = 300
+#: How many ids a tombstone names; one more rotation of the same record ends like a session that was logged out.
+MAX_NAMES = 32
 #: Seconds that a server keeps a record beyond the session's timeout, as Beaker has it.
 GRACE = 120
 #: A swap that was lost this often queues on the store's lock.
@@ -55,22 +58,16 @@ class Session(SafeSession):
         beaker_options: as :class:`SafeSession`'s.
     """
 
-    #: The ids that this request leaves: their record, and whether it is deleted or marked as moved; or nothing.
-    _left: dict[str, tuple[Record | None, bool]] | None
-    #: The ids that could not be read: the store was down, or their record is damaged. A logout ends them, too.
-    _unread: tuple[str, ...] = ()
-    #: Who writes, in the record; chosen when it writes.
+    #: The writer that the record names; chosen when it is written.
     _writer = ""
-    #: What was to be written when the store's answer did not come: it may stand there.
-    _unanswered: frozenset[bytes] = frozenset()
-    _locked = False
-    #: What returns how long the lock still lasts, where it ends by itself.
+    #: The bytes that were to be written when the store's answer did not come: they may stand there.
+    _in_doubt: frozenset[bytes] = frozenset()
+    #: Returns how long the lock still lasts, where it ends by itself.
     _lease: Callable[[], float] | None = None
     # Before its form is checked, what a browser sent is no id: no path, no key, no SQL.
     _form = ID_FORM
     #: The ids that the browser has sent, where there are several.
     _sent_ids: tuple[str, ...] = ()
-    _found_tombstone = False
 
     @property
     def _store(self) -> Store:
@@ -87,23 +84,22 @@ class Session(SafeSession):
             ours = [(session_id, False)] if ID_FORM.fullmatch(session_id) else []
         if len(ours) > 1:
             self._sent_ids = tuple(found for found, _ in ours[:MAX_COOKIES])
+        sent: list[Sent] = []
         for found, stale in ours[:MAX_COOKIES]:
-            if self._open(found, stale=stale):
+            if self._open(found, sent, stale=stale):
                 return
-        if self._found_tombstone:
-            self._start_unsaved()
-        else:
-            self._start_new()
+        moved = any(other.tombstone for other in sent)
+        self._begin_new(State(new_id(), sent=tuple(sent), detached=moved, is_new=True))
 
     def load(self) -> None:
-        if self._record is None:
+        if self._state.record is None:
             # It is new, or about to leave its id.
             self.revert()
         else:
             self._restart(self._store.read(self.id))
 
-    def _open(self, session_id: str, *, stale: bool) -> bool:
-        """Begin what an id stands for; False where it stands for nothing, or was moved."""
+    def _open(self, session_id: str, sent: list[Sent], *, stale: bool) -> bool:
+        """Begin the session of an id; False where it opens nothing, and what stands there is added to ``sent``."""
         config = self._config
         assert config.store is not None
         try:
@@ -112,21 +108,20 @@ class Session(SafeSession):
                 content, stale_record = self._decode_for(session_id, record)
                 if MOVED in content or is_expired(content, config.options, self._now) or is_stub(content):
                     if self._now < content.get(MOVED, 0):
-                        self._found_tombstone = True
+                        sent.append(Sent(session_id, record))
                         return False
                     record = None if is_stub(content) else self._expire(session_id, record, content)
                 else:
-                    self._id, self._record = session_id, record
-                    if stale:
-                        self.unsettled = self._send_cookie = True
-                    self._begin(content, stale=stale_record)
+                    state = State(session_id, record, COOKIE if stale else 0, sent=tuple(sent))
+                    self._begin(state, content, stale=stale_record)
                     return True
         except SessionStoreError as error:
-            self._begin_without_store(session_id, error)
+            sent.append(Sent(session_id, None))
+            self._begin_without_store(sent, error)
             return True
         except DamagedRecordError as error:
-            self._damaged(error, shown(session_id))
-            self._unread += (session_id,)
+            self._report_damage(error, shown(session_id))
+            sent.append(Sent(session_id, None))
         return False
 
     def _decode_for(self, session_id: str, record: Record) -> tuple[dict[str, Any], bool]:
@@ -136,13 +131,12 @@ class Session(SafeSession):
             raise DamagedRecordError("it is another session's record", value=len(record.raw))
         return decoded
 
-    def _begin_without_store(self, session_id: str, error: SessionStoreError) -> None:
+    def _begin_without_store(self, sent: list[Sent], error: SessionStoreError) -> None:
         """Serve an empty session where the store cannot be reached, if the options say so; or raise."""
         if self._config.options.store_error != "empty":
             raise error
-        log.warning("session %s: %s; an empty session is served", shown(session_id), error)
-        self._start_unsaved()
-        self._unread += (session_id,)
+        log.warning("session %s: %s; an empty session is served", shown(sent[-1].id), error)
+        self._begin_new(State(new_id(), sent=tuple(sent), detached=True, is_new=True))
 
     def _expire(self, session_id: str, record: Record, content: dict[str, Any]) -> Record | None:
         """Delete a record whose time is over, unless another request has renewed it: return that."""
@@ -152,49 +146,25 @@ class Session(SafeSession):
             log.warning("session %s has expired, its record cannot be deleted: %s", shown(session_id), error)
             return None
         if swap.made and MOVED not in content:
-            self._tell(SessionExpired, session_id, content)
+            self._notify(SessionExpired, session_id, content)
         return swap.found
 
-    def _start_unsaved(self) -> None:
-        """Start an empty session that is never saved and sends no cookie."""
-        self._start_new()
-        self._unsaved = True
-
-    def _refuse_late_change(self) -> None:
-        # A browser that has the id finds the change under it.
-        if self._record is None and self._config.options.use_cookies:
-            self._refuse_late_cookie()
-
-    # -- Commit --------------------------------------------------------------------------------------
-
-    @property
-    def _stored_id(self) -> str | None:
-        """The id under which the session stands in the store: before a new one is committed, the old one."""
-        if self._record is not None:
-            return self._id
-        return next((session_id for session_id, (_, deleted) in (self._left or {}).items() if not deleted), None)
-
-    @property
-    def _exists(self) -> bool:
-        return self._stored_id is not None
-
-    @property
-    def _origin(self) -> Record | None:
-        return self._record or (self._left or {}).get(self._stored_id or "", (None,))[0]
+    # -- Write ---------------------------------------------------------------------------------------
 
     def _save(self) -> None:
-        fresh = self._record is None
-        renewed = self._renewal_due and (self._cookie_has_lifetime or self._another_lost)
+        state = self._state
+        fresh = state.record is None
+        renewed = state.pending & (DUE | STALE) and (self._cookie_has_lifetime or self._another_lost)
         self._renew()
         try:
             written = self._write()
         except SessionStoreError as error:
-            if not fresh or self._left or self._config.options.store_error != "empty":
+            if not fresh or state.retired or self._config.options.store_error != "empty":
                 raise
             log.warning("a new session is not saved: %s", error)
-            self._unsaved = True
+            self._state = state.ended()
             return
-        if not self._unsaved and (self._send_cookie or (written and (fresh or renewed))):
+        if not self._state.detached and (state.pending & COOKIE or (written and (fresh or renewed))):
             self._send()
         if self._now >= self._config.purge_due:
             begin_purge(self._config)
@@ -214,116 +184,95 @@ class Session(SafeSession):
             return False
         if self._lease is not None:
             self._refuse_ended_lease()
-        swap = self._swap(self.id, self._record, plain)
-        if not swap.made:
-            return self._write_merged(swap.found, plain)
-        self._record, self._plain = swap.found, plain
-        return True
+        swap = self._swap(self.id, self._state.record, plain)
+        if swap.made:
+            self._note_written(swap, plain)
+            return True
+        return self._write_merged(swap.found, plain)
 
     def _write_merged(self, found: Record | None, plain: bytes) -> bool:
         """Write the session over what another request has written; returns as :meth:`_write` does."""
         merged = False
-        with closing(self._tries(self.id)) as tries:
-            # The first one is lost.
-            next(tries)
-            while True:
-                theirs = self._content(self.id, found)
-                if found is None or theirs is None:
-                    self._end()
-                    return False
-                # What an earlier try of ours has written is our base; nobody else changed it.
-                if found.raw not in self._unanswered:
-                    self._take(merge(self._base(), self._as_record(), theirs))
-                    plain, merged = self._serialized(), True
-                self._record = found
-                next(tries)
-                swap = self._swap(self.id, found, plain)
-                if swap.made:
-                    break
-                found = swap.found
-        self._record, self._plain = swap.found, plain
-        if merged:
-            self._tell(SessionMerged, self.id, self._as_record())
-        return True
+
+        def write() -> bool:
+            nonlocal found, plain, merged
+            theirs = self._content(self.id, found)
+            if found is None or theirs is None:
+                self._detach()
+                return True
+            # What an earlier try of ours has written is our base; nobody else changed it.
+            if found.raw not in self._in_doubt:
+                self._take(merge(self._base(), self._as_record(), theirs))
+                plain, merged = self._serialized(), True
+            self._state = self._state.written(found)
+            swap = self._swap(self.id, found, plain)
+            if swap.made:
+                self._note_written(swap, plain)
+            found = swap.found
+            return swap.made
+
+        self._retry(self.id, write, lost=1)
+        if merged and not self._state.detached:
+            self._notify(SessionMerged, self.id, self._as_record())
+        return not self._state.detached
+
+    def _note_written(self, swap: Swap, plain: bytes) -> None:
+        self._state, self._plain = self._state.written(swap.found), plain
 
     def _serialized(self) -> bytes:
         if not self._writer:
             # Not of ``random``, which applications seed: two writers must not have one word.
             self._writer = os.urandom(4).hex()
-        self._own[WRITER] = self._writer
+        self._metadata[WRITER] = self._writer
         if self._config.options.encrypt_key:
-            # Who can copy it, and not read it, shall not open it under an id of his own.
-            self._own[ID] = self.id
+            # Bind the ciphertext to its id, so a copied record cannot be replayed under another one.
+            self._metadata[ID] = self.id
         return self._config.codec.serialize(self._as_record())
-
-    def _touch(self) -> None:
-        record = self._base()
-        if self._config.options.save_accessed_time:
-            record[ACCESSED] = self._own[ACCESSED] = in_milliseconds(self._now)
-        try:
-            plain = self._touched(record)
-            if plain is None:
-                return
-            swap = self._swap(self.id, self._record, plain)
-        except BeakerBridgeError as error:
-            log.warning("session %s: its access time is not saved: %s", shown(self.id), error)
-            return
-        # Lost to another request: that one has written the session, and its time, or has ended it.
-        if swap.made:
-            self._record = swap.found
-            if self._cookie_has_lifetime or self._another_lost or self._send_cookie:
-                self._send()
-
-    def _touched(self, record: dict[str, Any]) -> bytes | None:
-        """Return the plain bytes of a record whose access time is renewed; None where it need not be written.
-
-        What only the legacy serializer takes stays in its form: a session that is only read does not end for that.
-        """
-        codec = self._config.codec
-        try:
-            return codec.serialize(record)
-        except SessionValueError as refusal:
-            if not self._access_due:
-                return None
-            plain = codec.serialize_as_before(record)
-            if plain is None:
-                raise
-            log.warning("session %s: %s; it stays as legacy_serializer has it", shown(self.id), refusal)
-            return plain
 
     def _swap(self, session_id: str, record: Record | None, plain: bytes) -> Swap:
         raw = self._config.codec.seal(plain)
         try:
             return self._store.swap(session_id, record, raw, self._expires_in)
         except SessionStoreError:
-            self._unanswered |= {raw}
+            self._in_doubt |= {raw}
             raise
 
     @property
     def _expires_in(self) -> float | None:
         """Seconds after which the server may forget the record."""
         options = self._config.options
-        timeout = self._own.get(EXPIRY, options.timeout)
+        timeout = self._metadata.get(EXPIRY, options.timeout)
         if not options.absolute_timeout:
             return timeout + GRACE if timeout else None
         left: float = options.absolute_timeout - (self._now - self.created)
         return (min(left, timeout) if timeout else left) + GRACE
 
-    def _tries(self, session_id: str) -> Generator[None, None, None]:
-        """Yield a few times freely, then with the store's lock until ``store_timeout`` is over."""
+    def _retry(self, session_id: str, attempt: Callable[[], bool], *, lost: int = 0) -> None:
+        """Repeat an attempt until it is done: a few times freely, then with the store's lock.
+
+        Args:
+            session_id: the id whose swaps may be lost.
+            attempt: makes one try, and returns whether that was the last.
+            lost: how many tries were lost before.
+
+        Raises:
+            SessionConflictError: it was not done within ``store_timeout``.
+        """
+        for _ in range(lost, FREE_TRIES):
+            if attempt():
+                return
         timeout = self._config.options.store_timeout
-        for _ in range(FREE_TRIES):
-            yield
         deadline = time.monotonic() + timeout
         with nullcontext() if self._locked else self._lock(session_id):
             while time.monotonic() < deadline:
-                yield
+                if attempt():
+                    return
         raise SessionConflictError(
             f"session {shown(session_id)} was changed by others each time it was merged, for {timeout:g} seconds"
         )
 
     def _content(self, session_id: str, found: Record | None) -> dict[str, Any] | None:
-        """Return what another request has left of the session; nothing where it ended or moved it.
+        """Return what another request has left of the session; None where it ended or moved it.
 
         Raises:
             DamagedRecordError: it cannot be read, and ``invalidate_corrupt`` is off: a change of ours would be lost.
@@ -340,98 +289,177 @@ class Session(SafeSession):
         content = None if found is None else self._decode_for(session_id, found)[0]
         return None if content is None or MOVED in content or is_stub(content) else content
 
-    def _end(self) -> None:
+    def _detach(self) -> None:
         """Take note that the session ended elsewhere: what this request changed is not saved."""
-        self._unsaved = True
+        self._state = self._state.ended()
         self.request["set_cookie"] = False
         log.info("session %s has ended meanwhile, this request's changes are not saved", shown(self.id))
 
-    # -- What is left behind -------------------------------------------------------------------------
+    # -- Touch ---------------------------------------------------------------------------------------
 
-    def _leave(self, *, deleted: bool) -> None:
-        left = self._left or {}
-        if deleted:
-            left.update(dict.fromkeys(self._unread, (None, True)))
-            left = {session_id: (record, True) for session_id, (record, _) in left.items()}
-        if self._record is not None:
-            left[self.id] = self._record, deleted
-        self._left = left
-        self._record = self._plain = None
+    def _touch(self) -> None:
+        record = self._base()
+        if self._config.options.save_accessed_time:
+            record[ACCESSED] = self._metadata[ACCESSED] = in_milliseconds(self._now)
+        try:
+            plain = self._touched(record)
+            if plain is None:
+                return
+            swap = self._swap(self.id, self._state.record, plain)
+        except BeakerBridgeError as error:
+            log.warning("session %s: its access time is not saved: %s", shown(self.id), error)
+            return
+        # Lost to another request: that one has written the session, and its time, or has ended it.
+        if swap.made:
+            self._state = self._state.written(swap.found)
+            if self._cookie_has_lifetime or self._another_lost or self._state.pending & COOKIE:
+                self._send()
 
-    def _leave_behind(self) -> None:
-        if self._left:
-            self._end_left(self._left)
-        if self.was_invalidated and self._record is None:
+    def _touched(self, record: dict[str, Any]) -> bytes | None:
+        """Return the plain bytes of a record whose access time is renewed; None where it need not be written.
+
+        What only the legacy serializer takes stays in its form: a session that is only read does not end for that.
+        """
+        codec = self._config.codec
+        try:
+            return codec.serialize(record)
+        except SessionValueError as refusal:
+            if not self._state.pending & DUE:
+                return None
+            plain = codec.serialize_as_before(record)
+            if plain is None:
+                raise
+            log.warning("session %s: %s; it stays as legacy_serializer has it", shown(self.id), refusal)
+            return plain
+
+    # -- The ids that are left -----------------------------------------------------------------------
+
+    def _finish_retired(self) -> None:
+        if any(retired.fate is Fate.DELETE and retired.record is not None for retired in self._state.retired):
+            self._delete_sent_tombstones()
+        for retired in self._state.retired:
+            if retired.fate is Fate.DELETE:
+                self._delete(retired.id, retired.record)
+            elif retired.fate is Fate.ENTOMB or self._state.record is not None:
+                self._entomb(retired)
+            self._state = self._state.finished(retired)
+        if self._state.pending & ENDED and self._state.record is None:
             self._forget_cookie()
 
-    def _end_left(self, left: dict[str, tuple[Record | None, bool]]) -> None:
-        if any(deleted and record is not None for record, deleted in left.values()):
-            self._drop_tombstones()
-        for session_id, (record, deleted) in list(left.items()):
-            if deleted or record is None:
-                self._delete(session_id, record)
-            else:
-                self._mark_moved(session_id, record)
-            del left[session_id]
-
-    def _drop_tombstones(self) -> None:
-        """Delete what ``regenerate_id()`` left under ids that the browser still sends: it would hide a new login."""
+    def _delete_sent_tombstones(self) -> None:
+        """Delete the tombstones whose ids the browser still sends, since they would hide a new login."""
         for session_id in self._sent_ids:
             record = self._store.read(session_id)
-            with suppress(DamagedRecordError):
-                while record is not None and MOVED in self._decode_for(session_id, record)[0]:
-                    record = self._store.swap(session_id, record, None).found
+            if record is not None and self._is_tombstone(session_id, record):
+                self._delete(session_id, record)
 
-    def _delete(self, session_id: str, record: Record | None) -> None:
-        """Delete a record, whatever others have made of it meanwhile, and notify of it."""
-        record = self._remove(session_id, record)
-        # What cannot be read is deleted as well, and not told of.
+    def _delete(self, session_id: str, record: Record | None, *, notify: bool = True) -> None:
+        """Delete what stands under an id, whatever others have made of it meanwhile, and notify of it.
+
+        A tombstone goes after all that it names: a logout whose store fails midway can be repeated.
+        """
+        followed = {session_id}
+        path = [(session_id, record)]
+        while path:
+            session_id, record = path.pop()
+            named = [name for name in self._names(session_id, record) if name not in followed]
+            if named:
+                followed.update(named)
+                path.append((session_id, record))
+                path += [(name, self._store.read(name)) for name in named]
+                continue
+            removed, record = self._remove(session_id, record, followed)
+            if not removed:
+                path.append((session_id, record))
+            elif notify:
+                self._notify_end(session_id, record)
+
+    def _remove(self, session_id: str, record: Record | None, followed: set[str]) -> tuple[bool, Record | None]:
+        """Delete a record, unless a tombstone takes its place and names an id not yet followed.
+
+        Returns:
+            Whether it was deleted; and the record, or the tombstone.
+        """
+        removed = False
+
+        def remove() -> bool:
+            nonlocal record, removed
+            swap = self._store.swap(session_id, record, None)
+            if swap.made:
+                removed = True
+                return True
+            record = swap.found
+            return not followed.issuperset(self._names(session_id, record))
+
+        self._retry(session_id, remove)
+        return removed, record
+
+    def _notify_end(self, session_id: str, record: Record | None) -> None:
+        # What cannot be read is deleted as well, and no event tells of it.
         with suppress(DamagedRecordError):
             content = self._readable_content(session_id, record)
             if content is not None:
-                self._tell(SessionInvalidated, session_id, content)
+                self._notify(SessionInvalidated, session_id, content)
 
-    def _remove(self, session_id: str, record: Record | None) -> Record | None:
-        """Delete a record, whatever others have made of it meanwhile; return what that was."""
-        with closing(self._tries(session_id)) as tries:
-            while True:
-                next(tries)
-                swap = self._store.swap(session_id, record, None)
-                if swap.made:
-                    return record
-                record = swap.found
+    def _is_tombstone(self, session_id: str, record: Record) -> bool:
+        with suppress(DamagedRecordError):
+            return MOVED in self._decode_for(session_id, record)[0]
+        return False
 
-    def _mark_moved(self, session_id: str, record: Record) -> None:
-        """Put a marker without data where the session was.
+    def _names(self, session_id: str, record: Record | None) -> list[str]:
+        """Return the ids that a tombstone names; none where the record is no tombstone."""
+        names: Any = []
+        with suppress(DamagedRecordError):
+            names = self._decode_for(session_id, record)[0].get(MOVED_TO) if record is not None else []
+        # A store can hold anything: what has no id's form is none.
+        known = names if isinstance(names, list) else []
+        return [name for name in known if isinstance(name, str) and ID_FORM.fullmatch(name)][:MAX_NAMES]
+
+    def _entomb(self, retired: Retired) -> None:
+        """Put a tombstone where the session was, which names the new id; or add that to the tombstone that is there.
 
         The data stand under the new id already: a crash between leaves the old session, not none.
         """
-        codec = self._config.codec
-        now = self._config.clock()
+        session_id, record = retired.id, retired.record
+
+        def entomb() -> bool:
+            nonlocal record
+            names = self._names(session_id, record)
+            if record is None or len(names) >= MAX_NAMES:
+                # A logout came first: the session must not live on under its new id, which nobody knows yet.
+                self._delete(self.id, self._state.record, notify=False)
+                self._detach()
+                return True
+            swap = self._store.swap(session_id, record, self._tombstone([*names, self.id]), MOVED_FOR)
+            if swap.made:
+                return True
+            previous, record = record, swap.found
+            if record is None or self._is_tombstone(session_id, record):
+                return False
+            theirs = self._content(session_id, record)
+            return theirs is None or self._write_under_new_id(previous, theirs)
+
+        self._retry(session_id, entomb)
+
+    def _write_under_new_id(self, base: Record, theirs: dict[str, Any]) -> bool:
+        """Merge what another request has written under the old id; return whether the session has ended meanwhile."""
+        self._take(merge(self._decoded(base), self._as_record(), theirs))
+        self._write()
+        if not self._state.detached:
+            self._notify(SessionMerged, self.id, self._as_record())
+        return self._state.detached
+
+    def _tombstone(self, names: list[str]) -> bytes:
+        codec, now = self._config.codec, self._config.clock()
         # With the times that Beaker, where it shares the store, looks for in each record.
-        marker = codec.seal(codec.serialize({CREATED: self.created, ACCESSED: now, MOVED: now + MOVED_FOR}))
-        with closing(self._tries(session_id)) as tries:
-            while True:
-                next(tries)
-                swap = self._store.swap(session_id, record, marker, MOVED_FOR)
-                theirs = None if swap.made else self._content(session_id, swap.found)
-                if theirs is None:
-                    break
-                self._take(merge(self._decoded(record), self._as_record(), theirs))
-                self._write()
-                self._tell(SessionMerged, self.id, self._as_record())
-                assert swap.found is not None
-                record = swap.found
-        if not swap.made and swap.found is None:
-            # A logout came first: the session must not live on under its new id, which nobody knows yet.
-            self._remove(self.id, self._record)
-            self._end()
+        times = {CREATED: self.created, ACCESSED: now, MOVED: now + MOVED_FOR}
+        return codec.seal(codec.serialize({**times, MOVED_TO: names}))
 
     # -- One step ------------------------------------------------------------------------------------
 
     @contextmanager
     def exclusive(self) -> Iterator[None]:
-        """Read, change and write the session as one step, under the store's lock.
+        """Read, change and write the session as one step, under the store's lock; also after the response.
 
         The block sees the session as it stands in the store, without what this request has changed
         before; what it changes is committed at its end, and stands whatever becomes of the request.
@@ -447,22 +475,24 @@ class Session(SafeSession):
                 they may have it now; it is not saved.
             SessionStoreError: the store cannot be reached.
         """
-        session_id = self._stored_id
-        if session_id is None or self._unsaved or self._locked or self._exchange.discarded:
+        exchange, state = self._exchange, self._state
+        is_final = exchange.discarded and not exchange.over
+        if not state.exists or state.detached or self._locked or is_final:
             yield
             return
-        with self._lock(session_id) as lease:
-            record = self._store.read(session_id)
+        moved_from = state.moved_from
+        with self._lock(moved_from.id if moved_from else state.id) as lease:
+            record = self._store.read(moved_from.id if moved_from else state.id)
             moved_to = self._step_back()
-            pending = self._base(), self._as_record(), self.has_changed(), self._forced
+            pending = self._base(), self._as_record(), self._state.pending | (CHANGED if self.has_changed() else 0)
             self._locked, self._lease = True, lease
             try:
                 self._restart(record)
                 yield
                 moved_to = self._step_back() or moved_to
-                # WSGI code, and who has found the session by its id, changes it without a word.
+                # WSGI code, and a session found by its id, is changed without a word.
                 changed = self.has_changed() or not self._is_as_stored()
-                if self._record is not None and not self._unsaved and changed:
+                if self._state.record is not None and not self._state.detached and changed:
                     self._renew()
                     self._write()
             finally:
@@ -499,48 +529,39 @@ class Session(SafeSession):
 
     def _step_back(self) -> str | None:
         """Return to the id from before a new one that is not committed; return the new one."""
-        if self._record is not None or self._stored_id is None:
-            return None
-        moved_to, self._id = self._id, self._stored_id
-        assert self._left is not None
-        self._record, _ = self._left.pop(self.id)
-        return moved_to
+        before = self._state
+        self._state = before.stepped_back()
+        return None if self._state is before else before.id
 
     def _restart(self, record: Record | None) -> None:
         """Start anew from what stands in the store."""
         content = self._content(self.id, record)
         if content is None:
-            self._end()
+            self._detach()
             self.clear()
             return
-        self._record, self._plain = record, None
+        self._plain = self._tracked = None
         self._take(content)
-        self._handed_out = None
-        self._dirty = self._forced = False
+        self._state = self._state.restarted(record)
 
-    def _resume(
-        self, base: dict[str, Any], ours: dict[str, Any], dirty: bool, forced: bool, moved_to: str | None
-    ) -> None:
+    def _resume(self, base: dict[str, Any], ours: dict[str, Any], pending: int, moved_to: str | None) -> None:
         """Put what the request had changed before the block over what the block has committed."""
-        if self._record is None or self._unsaved:
+        if self._state.record is None or self._state.detached:
             # The block has invalidated it, or it ended elsewhere.
             return
         self._take(merge(base, ours, self._base()))
-        self._handed_out = None
-        self._dirty, self._forced = dirty or moved_to is not None, forced
-        self.unsettled = True
+        self._tracked = None
+        self._state = self._state.resumed(pending)
         if moved_to is not None:
-            self._left = {**(self._left or {}), self.id: (self._record, False)}
-            self._id, self._record, self._plain = moved_to, None, None
+            self._state, self._plain = self._state.rotated(moved_to), None
 
 
 class StandaloneSession(Session):
     """A session that belongs to no request: its own ``commit()`` finds out what was changed."""
 
     def commit(self) -> None:
-        self.changed()
         # To save what stands in the store already writes nothing.
-        self._forced |= self._exists
+        self._become(self._state.asked(CHANGED | FORCED if self._state.exists else CHANGED))
         super().commit()
 
     def save(self, accessed_only: bool = False) -> None:
@@ -556,8 +577,8 @@ class StandaloneSession(Session):
 class MemorySession(Session):
     """A session in the memory of one process: where there are several, the first one that begins warns."""
 
-    def _start_new(self) -> None:
-        super()._start_new()
+    def _begin_new(self, state: State) -> None:
+        super()._begin_new(state)
         several = self._exchange.environ.get("wsgi.multiprocess") and not self._config.options.namespace_class
         # Of all threads one gets it, and keeps it.
         if several and self._config.may_warn_of_processes.acquire(blocking=False):

@@ -36,7 +36,7 @@ def session():
 
 def _kept(session):
     """Say whether the session is marked as changed."""
-    return session._loaded._dirty
+    return session._loaded.is_marked
 
 
 def test_it_compares_and_shows_as_a_dict(session):
@@ -107,10 +107,10 @@ def test_changes_are_kept(session):
         session.changed,
     ]
     for change in changes:
-        loaded._dirty = False
+        loaded._mark_clean()
         change()
         assert _kept(session)
-    loaded._dirty = False
+    loaded._mark_clean()
     for nothing in (session.clear, session.update, lambda: session.pop("a", None), session.pop_flash):
         nothing()
 

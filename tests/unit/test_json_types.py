@@ -217,14 +217,14 @@ def test_what_nobody_changed_is_not_written_again(options):
     config = config_of(auto=True, **options)
     browser = Browser(config)
     request = browser.write(message=Markup("<b>"))
-    before = request.loaded._record.raw
+    before = request.loaded._state.record.raw
     request.session.changed()
     request.commit()
     reading = browser.begin()
     assert reading.session["message"] == "<b>"
     browser.end(reading)
 
-    assert request.loaded._record.raw == before == reading.loaded._record.raw
+    assert request.loaded._state.record.raw == before == reading.loaded._state.record.raw
 
 
 @pytest.mark.parametrize(

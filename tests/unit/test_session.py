@@ -30,6 +30,7 @@ from beaker_bridge.session.base import MAX_COOKIES, new_id
 from beaker_bridge.session.config import SessionConfig, SessionContext
 from beaker_bridge.session.cookie import CookieSession
 from beaker_bridge.session.session import GRACE, MOVED_FOR, Session
+from beaker_bridge.session.state import Fate, Retired
 from beaker_bridge.stores.base import Record, Swap
 from tests.requests import NAME, START, Browser, Clock, Request, config_of, content, stored, watched
 
@@ -1590,8 +1591,9 @@ def test_a_logout_is_told_once_though_its_commit_is_repeated(browser):
     """Where a later step of a commit fails, a second try does not repeat what was done."""
     request = browser.begin()
     request.session.invalidate()
-    first = request.loaded._left.copy()
-    request.loaded._left = {**first, new_id(): (Record(b"other"), True)}
+    state = request.loaded._state
+    another = Retired(new_id(), Record(b"other"), Fate.DELETE)
+    request.loaded._state = state._replace(retired=(*state.retired, another))
     watched(browser.config).before_swap[2] = BrokenStore().swap
     with pytest.raises(SessionStoreError):
         request.commit()

@@ -1,0 +1,279 @@
+"""A session as Beaker's: a dict that also knows Beaker's own keys, and the attributes of its cookie."""
+
+from __future__ import annotations
+
+import logging
+from operator import attrgetter
+from typing import TYPE_CHECKING, Any
+
+from beaker.session import Session as BeakerSession
+
+from beaker_bridge.exceptions import SessionAttributeError, SessionValueError
+from beaker_bridge.once import log_once
+from beaker_bridge.options.reader import given, read_options
+from beaker_bridge.options.rules import HOST_PREFIX
+from beaker_bridge.options.table import SessionOptions
+from beaker_bridge.options.types import COOKIE_DOMAIN, DOMAIN_RULE, MAX_SECONDS
+from beaker_bridge.record.fields import (
+    ACCESSED,
+    BEAKER_KEYS,
+    CREATED,
+    DOMAIN,
+    EXPIRY,
+    PATH,
+    RESERVED_KEYS,
+    is_attribute,
+    is_time,
+)
+from beaker_bridge.session.attributes import BeakerAttributes, ReadOnly
+from beaker_bridge.session.config import SessionConfig
+from beaker_bridge.session.state import CHANGED, COOKIE, State
+
+if TYPE_CHECKING:
+    from typing_extensions import Self
+
+log = logging.getLogger(__name__)
+
+#: The options that say how a cookie is written.
+_COOKIE_OPTIONS = (
+    "key",
+    "cookie_expires",
+    "cookie_domain",
+    "cookie_path",
+    "secure",
+    "httponly",
+    "samesite",
+    "partitioned",
+)
+
+_ABSENT = object()
+
+
+def _flag(name: str) -> property:
+    """Return an attribute that is a flag of the state; applications set it, too, as in Beaker's sessions."""
+
+    def set_flag(session: Any, value: object) -> None:
+        session._state = session._state._replace(**{name: bool(value)})
+
+    return property(attrgetter(f"_state.{name}"), set_flag)
+
+
+class BeakerMapping(BeakerAttributes, BeakerSession):
+    """The part of a session that has Beaker's interface; what it changes of the session's state is :meth:`_become`."""
+
+    _config: SessionConfig
+    _state: State
+    #: The reserved keys of the record, and their values.
+    _metadata: dict[str, Any] = {}  # noqa: RUF012 -- never changed: each session takes its own
+    #: What the application has changed of the cookie, for this response.
+    _cookie_options: SessionOptions | None = None
+    _cookie_lifetime_is_set = False
+
+    _id: Any = property(attrgetter("_state.id"))
+    #: The session's id. Keep it out of logs: it opens the session.
+    id = ReadOnly(attrgetter("_state.id"), "regenerate_id()")
+    is_new = _flag("is_new")
+    was_invalidated = _flag("is_invalidated")
+
+    # -- The mapping ---------------------------------------------------------------------------------
+
+    def __missing__(self, key: str) -> Any:
+        # Other WSGI code may read Beaker's own keys, as in Beaker's sessions.
+        if key in RESERVED_KEYS:
+            return self._metadata[key]
+        raise KeyError(key)
+
+    def __setitem__(self, key: str, value: Any) -> None:
+        if key not in RESERVED_KEYS:
+            dict.__setitem__(self, key, value)
+        elif key in (CREATED, ACCESSED) and is_time(value):
+            # As other WSGI code sets them in Beaker's sessions.
+            self._metadata[key] = value
+        else:
+            self.set_own(key, value)
+
+    def __delitem__(self, key: str) -> None:
+        if key in RESERVED_KEYS:
+            self.set_own(key, None)
+        else:
+            dict.__delitem__(self, key)
+
+    def pop(self, key: str, default: Any = _ABSENT) -> Any:
+        """Remove a key and return its value, or the default; raises ``KeyError`` if there is neither."""
+        if key in RESERVED_KEYS:
+            value = self._metadata.get(key, None if default is _ABSENT else default)
+            self.set_own(key, None)
+            return value
+        return dict.pop(self, key) if default is _ABSENT else dict.pop(self, key, default)
+
+    def setdefault(self, key: str, default: Any = None) -> Any:
+        """Return the value of a key, which becomes the default if there is none."""
+        if key in RESERVED_KEYS:
+            if key not in self._metadata or key not in (DOMAIN, PATH):
+                self.set_own(key, default)
+            return self._metadata.get(key, default)
+        return dict.setdefault(self, key, default)
+
+    def update(self, *args: Any, **kwargs: Any) -> None:
+        """Set keys from a mapping, or from pairs, and from keyword arguments."""
+        changes = dict(*args, **kwargs)
+        for key in RESERVED_KEYS.intersection(changes):
+            self[key] = changes.pop(key)
+        dict.update(self, changes)
+
+    def __ior__(self, other: Any) -> Self:
+        self.update(other)
+        return self
+
+    def clear(self) -> None:
+        """Remove what the application put there."""
+        dict.clear(self)
+
+    def __bool__(self) -> bool:
+        # As Beaker's, which holds its own keys: ``if session.get_by_id(id)`` asks whether there is one.
+        return True
+
+    def set_own(self, key: str, value: Any) -> None:
+        """Set the cookie's domain or path under Beaker's key; its other keys are ignored, with a warning.
+
+        Args:
+            key: one of :data:`RESERVED_KEYS`.
+            value: the value; None where the key is removed.
+
+        Raises:
+            SessionValueError: the key is ours.
+            ValueError: no cookie can have this domain or path.
+        """
+        if key in (DOMAIN, PATH):
+            setattr(self, key.removeprefix("_"), value)
+        elif key in BEAKER_KEYS:
+            message = f"session[{key!r}] is Beaker's own, and kept by the session itself: what sets it is ignored"
+            log_once(log, logging.WARNING, message)
+        else:
+            raise SessionValueError(f"the key {key!r} of a session is beaker_bridge's own", name=key)
+
+    # -- Times ---------------------------------------------------------------------------------------
+
+    @property
+    def created(self) -> float:
+        """The time of the session's creation, in seconds."""
+        return self._metadata[CREATED]  # type: ignore[no-any-return]
+
+    @property
+    def _timeout(self) -> int | None:
+        """The idle seconds after which this session expires."""
+        return self._metadata.get(EXPIRY, self._config.options.timeout)
+
+    def set_expiry(self, seconds: int | None) -> None:
+        """Give this session its own idle timeout and cookie lifetime ("remember me").
+
+        Args:
+            seconds: both, in seconds; None returns to the options.
+
+        Raises:
+            SessionTooLateError: the response's headers were sent.
+            ValueError: not a whole number of seconds, 1 or more.
+        """
+        if seconds is not None and not (type(seconds) is int and 1 <= seconds <= MAX_SECONDS):
+            rule = f"a whole number of seconds, 1 or more ({MAX_SECONDS} at most), or None"
+            raise ValueError(f"set_expiry takes {rule}, got {seconds!r}")
+        self._set_metadata(EXPIRY, seconds)
+
+    def _set_metadata(self, key: str, value: Any) -> None:
+        self._become(self._state.asked(CHANGED | COOKIE))
+        if value is None:
+            self._metadata.pop(key, None)
+        else:
+            self._metadata[key] = value
+
+    # -- The cookie ----------------------------------------------------------------------------------
+
+    @property
+    def domain(self) -> str | None:
+        """The cookie's domain; one that is set here is kept in the record."""
+        return self._metadata.get(DOMAIN) or self._config.options.cookie_domain
+
+    @domain.setter
+    def domain(self, domain: str | None) -> None:
+        self._set_metadata(DOMAIN, self._checked_attribute("domain", domain, ""))
+
+    @property
+    def path(self) -> str:
+        """The cookie's path; one that is set here is kept in the record."""
+        return self._metadata.get(PATH) or self._config.options.cookie_path
+
+    @path.setter
+    def path(self, path: str) -> None:
+        self._set_metadata(PATH, self._checked_attribute("path", path, "/"))
+
+    def _checked_attribute(self, name: str, value: str | None, hosts: str) -> str | None:
+        if not is_attribute(value):
+            raise ValueError(f"a cookie's {name} must be a text without white space or semicolons, got {value!r}")
+        if value and name == "domain" and not COOKIE_DOMAIN.fullmatch(value):
+            raise ValueError(f"a cookie's domain must be {DOMAIN_RULE}, got {value!r}")
+        if value and value != hosts and self.key.lower().startswith(HOST_PREFIX):
+            # No browser would take it.
+            raise ValueError(f"the {name} of a cookie named {self.key} must be {hosts or 'absent'}, got {value!r}")
+        return value
+
+    def cookie_option(self, name: str) -> Any:
+        """Return the value of an option for this response's cookie.
+
+        Args:
+            name: one of the options that say how a cookie is written.
+        """
+        if name == "cookie_expires" and EXPIRY in self._metadata and not self._cookie_lifetime_is_set:
+            return self._metadata[EXPIRY]
+        return getattr(self._cookie_options or self._config.options, name)
+
+    def set_cookie_option(self, name: str, value: Any) -> None:
+        """Change an option for this response's cookie, which is sent if there is a session.
+
+        Args:
+            name: one of the options that say how a cookie is written.
+            value: its value, of the form that the option has.
+
+        Raises:
+            SettingsError: the value breaks the option's rule.
+            SessionAttributeError: no cookie is sent, as ``use_cookies`` says.
+            SessionTooLateError: the response's headers were sent.
+        """
+        options = {option: self.cookie_option(option) for option in _COOKIE_OPTIONS}
+        checked = read_options(given({**options, name: value}))
+        self._update_cookie_out()
+        self._cookie_options = checked
+        self._cookie_lifetime_is_set |= name == "cookie_expires"
+
+    def _update_cookie_out(self, set_cookie: bool = True) -> None:
+        if not self._config.options.use_cookies:
+            raise SessionAttributeError("no cookie is sent, since use_cookies = false", name="use_cookies", value=False)
+        self._become(self._state.asked(CHANGED | COOKIE))
+        if not set_cookie:
+            self._state = self._state.unasked(COOKIE)
+
+    def _set_cookie_expires(self, expires: Any) -> None:
+        if expires is None:
+            self._update_cookie_out()
+        else:
+            self.cookie_expires = expires
+
+    def _set_cookie_values(self, expires: Any = None) -> None:
+        self._set_cookie_expires(expires)
+
+    def _get_domain(self) -> str | None:
+        return self.domain
+
+    def _set_domain(self, domain: str | None) -> None:
+        self.domain = domain
+
+    def _get_path(self) -> str:
+        return self.path
+
+    def _set_path(self, path: str) -> None:
+        self.path = path
+
+    # -- State ---------------------------------------------------------------------------------------
+
+    def _become(self, state: State) -> None:
+        """Take a state that the application has asked for."""
+        raise NotImplementedError
