@@ -37,6 +37,7 @@ PROGRAMS = {
     "redis-cli": "redis-tools",
     "redis-server": "redis-server",
     "setpriv": "util-linux",
+    "valgrind": "valgrind",
     "valkey-server": "valkey-server",
 }
 #: The first Debian release that has a package, where not each one has that is in use.

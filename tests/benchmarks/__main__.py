@@ -8,16 +8,17 @@ import logging
 import sys
 import tempfile
 import warnings
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from contextlib import ExitStack
 from functools import partial
 from pathlib import Path
 from typing import Any
 
-from tests.benchmarks import measures
+from tests.benchmarks import instructions, measures
 from tests.benchmarks.backends import BACKENDS, Backend
-from tests.benchmarks.tables import tables
-from tests.benchmarks.targets import targets
+from tests.benchmarks.contestants import INSTALLED, NONE, OPERATIONS
+from tests.benchmarks.tables import instruction_tables, tables
+from tests.benchmarks.targets import instruction_targets, targets
 from tests.machine import MissingError
 
 #: How many rounds there are; how many repetitions of what takes long by itself.
@@ -32,14 +33,29 @@ def main(arguments: Sequence[str]) -> int:
     # Beaker and Pyramid warn of what is not ours to mend; a log line is no part of a request's cost.
     warnings.simplefilter("ignore")
     logging.disable(logging.WARNING)
+    report, lines = _counted(choices) if choices.instructions else _timed(choices)
+    sys.stdout.writelines(f"{line}\n" for line in lines)
+    if choices.json:
+        Path(choices.json).write_text(json.dumps(report, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+    return 0
+
+
+def _counted(choices: argparse.Namespace) -> tuple[dict[str, Any], Iterable[str]]:
+    """Count instructions; return the report, and its lines."""
+    backends = [name for name in choices.backends if name in instructions.BACKENDS]
+    rows = instructions.instructions(choices.contestants, backends, choices.operations, choices.seeds)
+    report = {"versions": measures.versions(), "seeds": choices.seeds, "instructions": rows}
+    report |= {"targets": [target.told() for target in instruction_targets(report)]}
+    return report, instruction_tables(report)
+
+
+def _timed(choices: argparse.Namespace) -> tuple[dict[str, Any], Iterable[str]]:
+    """Measure times; return the report, and its lines."""
     with tempfile.TemporaryDirectory(prefix="benchmarks-") as root, ExitStack() as running:
         folder = measures.folder_of(Path(root))
         opened = [running.enter_context(backend) for backend in _available(choices.backends, folder)]
         report = _report(opened, choices, folder)
-    sys.stdout.writelines(f"{line}\n" for line in tables(report))
-    if choices.json:
-        Path(choices.json).write_text(json.dumps(report, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
-    return 0
+    return report, tables(report)
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -49,6 +65,12 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--json", metavar="FILE", help="where the report is written to")
     parser.add_argument("--stored", action="store_true", help="also with 1,000 and 1,000,000 stored sessions")
     parser.add_argument("--threads", action="store_true", help="also with 1 to 32 threads on one Redis")
+    counting = parser.add_argument_group("instructions, instead of times")
+    counting.add_argument("--instructions", action="store_true", help="of memory and cookie, by valgrind")
+    installed = [name for name in INSTALLED if name != NONE]
+    counting.add_argument("--contestants", nargs="+", choices=installed, default=installed, metavar="NAME")
+    counting.add_argument("--operations", nargs="+", choices=OPERATIONS, default=OPERATIONS, metavar="NAME")
+    counting.add_argument("--seeds", type=int, default=instructions.SEEDS, help="runs (default: %(default)s)")
     return parser
 
 

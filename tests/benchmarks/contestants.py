@@ -19,7 +19,7 @@ from pyramid.request import Request
 from pyramid.response import Response
 from pyramid.session import SignedCookieSessionFactory
 
-from beaker_bridge import SessionMiddleware
+from beaker_bridge import SessionMiddleware, session_factory_from_settings
 from tests.benchmarks.backends import Backend, new_id
 
 #: The view without a session, the least possible, and ours; the peers are called as PyPI calls them.
@@ -178,13 +178,28 @@ def ours(backend: Backend, contents: Contents):
     return SessionMiddleware(app, **_options(backend, "ours"))
 
 
+def _included(backend, contents):
+    return _with_settings("included", backend, contents, lambda config: config.include("beaker_bridge"))
+
+
+def _factory_alone(backend, contents):
+    def configure(config):
+        config.set_session_factory(session_factory_from_settings(config.get_settings()))
+
+    return _with_settings("factory", backend, contents, configure)
+
+
+def _with_settings(contestant, backend, contents, configure):
+    options = {f"session.{name}": value for name, value in _options(backend, contestant).items()}
+    return _application(session_views(contents), configure, **options)
+
+
 def _filter(backend, contents):
     return beaker.middleware.SessionMiddleware(_application(_plain_views()), **_options(backend, "filter"))
 
 
 def _pyramid_beaker(backend, contents):
-    options = {f"session.{name}": value for name, value in _options(backend, "pyramid_beaker").items()}
-    return _application(session_views(contents), lambda config: config.include("pyramid_beaker"), **options)
+    return _with_settings("pyramid_beaker", backend, contents, lambda config: config.include("pyramid_beaker"))
 
 
 def _pyramid_session_redis(backend, contents):
@@ -197,6 +212,18 @@ def _pyramid_session_redis(backend, contents):
 def _signed_cookie(backend, contents):
     factory = SignedCookieSessionFactory(SECRET)
     return _application(session_views(contents), lambda config: config.set_session_factory(factory))
+
+
+#: Whose instructions are counted, in one word each: our installations, the least possible, and what people come from.
+LEAST_POSSIBLE, FILTERED, INCLUDED, FACTORY = "least", "filter", "included", "factory"
+INSTALLED = {
+    NONE: none,
+    LEAST_POSSIBLE: least,
+    FILTERED: ours,
+    INCLUDED: _included,
+    FACTORY: _factory_alone,
+    PYRAMID_BEAKER: _pyramid_beaker,
+}
 
 
 def contestants(backend: Backend, contents: Contents, operation: str) -> dict[str, Browser]:

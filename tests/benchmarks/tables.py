@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from tests.benchmarks.content import SIZES
-from tests.benchmarks.contestants import OPERATIONS, READ, WRITE
+from tests.benchmarks.contestants import LEAST_POSSIBLE, NONE, OPERATIONS, READ, UNTOUCHED, WRITE
 
 Report = dict[str, Any]
 
@@ -19,6 +19,23 @@ def tables(report: Report) -> Iterator[str]:
     yield from _counts(report)
     yield from _sizes(report)
     yield from _more(report)
+    yield from _targets(report)
+
+
+def instruction_tables(report: Report) -> Iterator[str]:
+    """Yield the lines of a report on instructions."""
+    yield f"Python {report['versions']['Python']}"
+    yield "thousands of instructions over the view without a session (and times the least possible): median of the runs"
+    rows = report["instructions"]
+    found = {(row["operation"], row["backend"], row["contestant"]): row["instructions"] for row in rows}
+    for operation in dict.fromkeys(row["operation"] for row in rows):
+        cells = {}
+        for (of, backend, contestant), count in found.items():
+            if of == operation:
+                least = found.get((operation, backend, LEAST_POSSIBLE))
+                is_compared = least and operation != UNTOUCHED and contestant != NONE
+                cells[contestant, backend] = f"{count / 1000:.1f}" + (f" ({count / least:.2f})" if is_compared else "")
+        yield from _grid(operation, cells, list(dict.fromkeys(row["backend"] for row in rows)))
     yield from _targets(report)
 
 

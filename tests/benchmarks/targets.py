@@ -3,10 +3,23 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from operator import itemgetter
 from typing import Any, NamedTuple
 
 from tests.benchmarks.content import LARGE, MIDDLE, SIZES, SMALL
-from tests.benchmarks.contestants import FILTER, LEAST, OURS, PYRAMID_BEAKER, READ, UNTOUCHED, WRITE
+from tests.benchmarks.contestants import (
+    FACTORY,
+    FILTER,
+    FILTERED,
+    INCLUDED,
+    LEAST,
+    LEAST_POSSIBLE,
+    OURS,
+    PYRAMID_BEAKER,
+    READ,
+    UNTOUCHED,
+    WRITE,
+)
 from tests.benchmarks.measures import FEW, JSON, MANY
 
 #: How much a request without a session may take over the view without this package, in µs, and over Beaker's filter.
@@ -32,6 +45,10 @@ RATIOS = {
         "memcached": (PYRAMID_BEAKER, 1.0),
     },
 }
+#: What ours takes in instructions at most, as a multiple of what the least possible takes, behind our filter; and how
+#: much more where it is installed in another way.
+INSTRUCTIONS = {READ: 1.2, WRITE: 1.75}
+INSTALLATIONS = {FILTERED: 1, INCLUDED: 1.15, FACTORY: 1.25}
 #: What a request does at most, by the operation that stands for a round trip there.
 TRIPS = {
     READ: {"redis": ("round trip", 1), "sqlite": ("SELECT", 1), "postgresql": ("SELECT", 1), "memcached": ("get", 1)},
@@ -75,6 +92,20 @@ def targets(report: Report) -> list[Target]:
         for part in (_untouched, _ratios, _counts, _sizes, _stored, _threads, _process)
         for target in part(report)
     ]
+
+
+def instruction_targets(report: Report) -> list[Target]:
+    """Return the targets that a report on instructions has figures for."""
+    count = _finder(report["instructions"], itemgetter("instructions"), "backend", "operation", "contestant")
+    found = []
+    for row in report["instructions"]:
+        backend, operation, contestant = row["backend"], row["operation"], row["contestant"]
+        least = count((backend, operation, LEAST_POSSIBLE))
+        if least and operation in INSTRUCTIONS and contestant in INSTALLATIONS:
+            name = f"{operation}, {backend}, {contestant}: instructions to {LEAST}"
+            limit = INSTRUCTIONS[operation] * INSTALLATIONS[contestant]
+            found.append(Target(name, row["instructions"] / least, round(limit, 4)))
+    return found
 
 
 def _finder(rows: list[dict[str, Any]], figure: Callable[[dict[str, Any]], float], *keys: str):
