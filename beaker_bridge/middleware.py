@@ -9,7 +9,7 @@ from typing import Any
 from beaker.middleware import SessionMiddleware as BeakerSessionMiddleware
 
 from beaker_bridge.options.reader import given, prefixed, read_options
-from beaker_bridge.options.table import PREFIXES, TABLE
+from beaker_bridge.options.table import SESSION_TABLE
 from beaker_bridge.request.exchange import (
     ENVIRON_KEY,
     SessionObject,
@@ -126,11 +126,11 @@ class SessionMiddleware:
         self.app = self.wrap_app = wrap_app if app is _ABSENT else app
         self.environ_key = environ_key
         config = config or {}
-        found = prefixed(config) if any(name.startswith(PREFIXES) for name in config) else given(config)
+        found = prefixed(config) if any(name.startswith(SESSION_TABLE.prefixes) for name in config) else given(config)
         table = read_options(found | given(options))
         #: The options by name, converted, defaults and secrets included; to read, not to change.
         self.options: Mapping[str, Any] = MappingProxyType(
-            {**table.backend_arguments, **{name: getattr(table, name) for name in TABLE}}
+            {**table.backend_arguments, **{name: getattr(table, name) for name in SESSION_TABLE}}
         )
         self._config = SessionConfig(table)
         self._webtest_varname = table.webtest_varname
@@ -178,7 +178,7 @@ def session_filter_app_factory(app: WSGIApplication, global_conf: dict[str, Any]
     Raises:
         SettingsError: one or more options are wrong.
     """
-    defaults = {name: value for name, value in global_conf.items() if name.startswith(PREFIXES)}
+    defaults = {name: value for name, value in global_conf.items() if name.startswith(SESSION_TABLE.prefixes)}
     return SessionMiddleware(app, defaults, **options)
 
 

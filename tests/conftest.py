@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import sys
 from collections import Counter
@@ -52,13 +53,13 @@ def _skipping(item) -> Iterator[None]:
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_setup(item):
     """Skip a test whose fixtures need what is not there; none is the second one to have something logged once."""
-    from beaker_bridge import once
+    from beaker_bridge.logs import forget, log_once
     from beaker_bridge.session import config
 
-    once._logged.clear()
-    # Nearly each test has Beaker's own cookie name.
+    forget()
+    # Nearly each test has Beaker's own cookie name: this counts as logged, at a level that is never shown.
     for label in ("key", "session.key", "beaker.session.key"):
-        once._logged.add((config.log.name, config.default_key_warning(label), None))
+        log_once(config.log, logging.NOTSET, config.default_key_warning(label))
     with _skipping(item):
         return (yield)
 

@@ -66,9 +66,18 @@ def _masked_text(name: str, value: str, known: Iterable[str]) -> str:
     return value if name in known or (name.startswith("sa.") and _PLAIN_VALUE.fullmatch(value)) else HIDDEN
 
 
-def without_address(value: Any) -> Any:
-    """Return a value; an address that stands where none belongs, which may hold a password, is masked."""
-    return masked_address(value) if isinstance(value, str) and "://" in value else value
+def quoted(name: str, value: Any) -> Any:
+    """Return an option's value as messages quote it: an address may hold a password wherever it is given.
+
+    Args:
+        name: the option, which is no secret.
+        value: its value.
+    """
+    if isinstance(value, str):
+        return masked_address(value) if "://" in value else value
+    if callable(value) or isinstance(value, (bytes, *_SHOWN_TYPES)):
+        return value
+    return masked(name, value, (name,))
 
 
 def masked_address(text: str) -> str:

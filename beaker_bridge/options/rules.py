@@ -1,22 +1,30 @@
-"""The rules between a session's options: what needs what, and what excludes what."""
+"""The rules between options: what needs what, and what excludes what."""
 
 from __future__ import annotations
 
 import difflib
 from collections.abc import Iterator, Mapping
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, NamedTuple
 
 from beaker.cache import clsmap
 from beaker.crypto import get_crypto_module
 
-from beaker_bridge.options.types import COOKIE_DOMAIN, DOMAIN_RULE
+from beaker_bridge.options.rows import Table
+from beaker_bridge.options.table import SessionOptions, StoreOptions
+from beaker_bridge.options.types import (
+    CLUSTER,
+    COOKIE,
+    COOKIE_DOMAIN,
+    DATABASE,
+    DBM,
+    DOMAIN_RULE,
+    FILE,
+    MEMCACHED,
+    MONGODB,
+    REDIS,
+    SQLA,
+)
 
-if TYPE_CHECKING:
-    from beaker_bridge.options.table import SessionOptions
-
-MEMORY, FILE, DBM, COOKIE = "memory", "file", "dbm", "cookie"
-REDIS, CLUSTER, MEMCACHED = "ext:redis", "ext:rediscluster", "ext:memcached"
-DATABASE, SQLA, MONGODB = "ext:database", "ext:sqla", "ext:mongodb"
 #: How a cookie's name begins, in lower case, that browsers take over https alone; and of one host alone, too.
 SECURE_PREFIX, HOST_PREFIX = "__secure-", "__host-"
 COOKIE_PREFIXES = (SECURE_PREFIX, HOST_PREFIX)
@@ -31,12 +39,6 @@ NEEDED = {
     SQLA: (("bind", "url"), ("table",)),
     MONGODB: (("url",),),
 }
-#: Types that we know: for another one, options that we do not know are the backend's own.
-KNOWN_TYPES = frozenset(NEEDED) - {MONGODB} | {MEMORY, COOKIE}
-
-
-#: What is said of a user or a password for memcached.
-NO_SASL = ", which is asked without a login (SASL): run it where only the application reaches it, or take ext:redis"
 
 
 class Fault(NamedTuple):
@@ -47,20 +49,36 @@ class Fault(NamedTuple):
     others: tuple[str, ...] = ()
 
 
-def broken_rules(options: SessionOptions) -> Iterator[Fault]:
-    """Yield the faults between the options of a table, each of which is right by itself."""
-    for rules in (_type_faults, _time_faults, _cookie_faults, _key_faults):
-        yield from rules(options)
+# -- Of all that has a store -------------------------------------------------------------------------
 
 
-def _type_faults(options: SessionOptions) -> Iterator[Fault]:
+def type_faults(options: StoreOptions, table: Table) -> Iterator[Fault]:
+    """Yield a fault where Beaker does not have the store type."""
+    if options.type not in table.types and not backend_exists(options.type):
+        types = table.types | frozenset(NEEDED)
+        names = {name: name for name in clsmap._clsmap} | {name.removeprefix("ext:"): name for name in types}
+        names |= {name: name for name in types}
+        nearest = difflib.get_close_matches(options.type.lower(), names, n=1)
+        meant = "".join(f" (did you mean {names[name]}?)" for name in nearest)
+        yield Fault("type", f"one of {', '.join(sorted(types))} or another backend of Beaker's{meant}")
+
+
+def backend_exists(kind: str) -> bool:
+    """Say whether Beaker has a backend of that name; of one that it could not load, it keeps the error."""
+    try:
+        return callable(clsmap[kind])
+    except KeyError:
+        return False
+
+
+def store_faults(options: StoreOptions) -> Iterator[Fault]:
+    """Yield the faults between the options of a store, each of which is right by itself."""
     kind, label = options.type, options.label
-    if kind != COOKIE and not backend_exists(kind):
-        yield Fault("type", f"one of {', '.join(sorted(_all_types()))} or another backend of Beaker's{_meant(kind)}")
     logins = [name for name in ("username", "password") if getattr(options, name) is not None]
     if kind == MEMCACHED and logins:
         also = "".join(f" (and {label(name)})" for name in logins[1:])
-        yield Fault(logins[0], f"absent{also} where {label('type')} = {kind}{NO_SASL}", ("type",))
+        rule = f"absent{also} where {label('type')} = {kind}, which is asked without a login (SASL): run it where only"
+        yield Fault(logins[0], f"{rule} the application reaches it, or take {REDIS}", ("type", *logins[1:]))
     engine = options.sa_opts or {}
     missing: set[str] = set()
     for names in NEEDED.get(kind, ()):
@@ -71,25 +89,6 @@ def _type_faults(options: SessionOptions) -> Iterator[Fault]:
             missing.update(names)
             instead = "".join(f", or {label(name)}" for name in names[1:])
             yield Fault(names[0], f"given where {label('type')} = {kind}{instead}", ("type", *names[1:]))
-
-
-def _all_types() -> frozenset[str]:
-    return KNOWN_TYPES | frozenset(NEEDED)
-
-
-def _meant(kind: str) -> str:
-    """Return the nearest type, as a hint: 'redis' is meant to be 'ext:redis'."""
-    names = {name.removeprefix("ext:"): name for name in _all_types()} | {name: name for name in _all_types()}
-    nearest = difflib.get_close_matches(kind.lower(), names, n=1)
-    return f" (did you mean {names[nearest[0]]}?)" if nearest else ""
-
-
-def backend_exists(kind: str) -> bool:
-    """Say whether Beaker has a backend of that name."""
-    try:
-        return clsmap[kind] is not None
-    except KeyError:
-        return False
 
 
 def type_of_address(name: str, value: Any) -> str | None:
@@ -112,6 +111,15 @@ def _type_of_url(value: Any) -> str:
     if scheme in ("redis", "rediss", "unix", "redis+sentinel"):
         return REDIS
     return MONGODB if scheme.startswith("mongodb") else DATABASE
+
+
+# -- Of sessions -------------------------------------------------------------------------------------
+
+
+def session_faults(options: SessionOptions) -> Iterator[Fault]:
+    """Yield the faults between the options of a session, each of which is right by itself."""
+    for rules in (store_faults, _time_faults, _cookie_faults, _key_faults):
+        yield from rules(options)
 
 
 def _time_faults(options: SessionOptions) -> Iterator[Fault]:

@@ -1,4 +1,4 @@
-"""The kinds of an option's value, of sessions and of cache regions: the rule in words, and the converter that holds it.
+"""The types of options' values: the rule in words, and the converter that keeps it; and the names of the store types.
 
 A converter takes a string of an ``.ini`` or a Python value, and raises ``ValueError`` or ``TypeError``.
 """
@@ -9,14 +9,22 @@ import os
 import re
 from collections.abc import Callable
 from datetime import datetime, timedelta
-from typing import Any, NamedTuple
+from functools import partial
+from typing import Any, Literal, NamedTuple
 
 from beaker.crypto import CRYPTO_MODULES
 from pyramid.settings import truthy
 from pyramid.util import DottedNameResolver
 
-from beaker_bridge.pyramid.policy import Policy
+Policy = bool | Literal["http"] | Callable[[object, BaseException], bool]
 
+MEMORY, FILE, DBM, COOKIE = "memory", "file", "dbm", "cookie"
+REDIS, CLUSTER, MEMCACHED = "ext:redis", "ext:rediscluster", "ext:memcached"
+DATABASE, SQLA, MONGODB = "ext:database", "ext:sqla", "ext:mongodb"
+#: The store types that are servers.
+SERVER_TYPES = frozenset({REDIS, CLUSTER, MEMCACHED, DATABASE, SQLA})
+#: The store types that we know: for another one, options that we do not know are the backend's own.
+KNOWN_TYPES = SERVER_TYPES | {MEMORY, FILE, DBM, COOKIE}
 #: Beaker's nonce before its version 1.8, in bits: the smallest.
 MIN_NONCE_BITS = 48
 #: The longest time, in seconds: stores and browsers count in 32 bits. Beaker took a longer one, which counts as this.
@@ -40,8 +48,8 @@ class OpenError(ValueError):
     """An error of a converter whose text may be shown: it quotes no value that could be a secret."""
 
 
-class Kind(NamedTuple):
-    """A kind of value: the rule in words, and the converter that holds it."""
+class ValueType(NamedTuple):
+    """A type of value: the rule in words, and the converter that keeps it."""
 
     rule: str
     convert: Callable[[Any], Any]
@@ -94,11 +102,15 @@ def _whole(value: Any) -> int:
     return int(value)
 
 
-def _seconds(value: Any) -> int:
-    seconds = _whole(value.total_seconds() if isinstance(value, timedelta) else value)
-    if seconds < 1:
+def _at_least(least: int, value: Any) -> int:
+    number = _whole(value)
+    if number < least:
         raise ValueError
-    return min(seconds, MAX_SECONDS)
+    return number
+
+
+def _seconds(value: Any, least: int = 1) -> int:
+    return min(_at_least(least, value.total_seconds() if isinstance(value, timedelta) else value), MAX_SECONDS)
 
 
 def _duration(value: Any) -> float:
@@ -117,12 +129,19 @@ def _texts(value: Any) -> tuple[str, ...]:
     return tuple(map(_text, value))
 
 
+def _region_names(value: Any) -> tuple[str, ...]:
+    names = re.split(r"[,\r\n]", value) if isinstance(value, str) else list(value)
+    if not all(isinstance(name, str) for name in names):
+        raise TypeError
+    return tuple(name.strip() for name in names if name.strip())
+
+
 def _secrets(value: Any) -> tuple[str, ...]:
     return tuple(map(_secret, _texts(value)))
 
 
-def one_of(*words: str) -> Kind:
-    """Return the kind of a word among some, in whatever case."""
+def one_of(*words: str) -> ValueType:
+    """Return the type of a word among some, in whatever case."""
 
     def convert(value: Any) -> str:
         found = [word for word in words if str(value).strip().lower() == word.lower()]
@@ -130,7 +149,7 @@ def one_of(*words: str) -> Kind:
             raise ValueError
         return found[0]
 
-    return Kind("one of " + ", ".join(words), convert)
+    return ValueType("one of " + ", ".join(words), convert)
 
 
 def _cookie_expires(value: Any) -> bool | int | datetime:
@@ -184,8 +203,8 @@ def _serializer(value: Any) -> Any:
 
 
 def _nonce_bits(value: Any) -> int:
-    bits = _whole(value)
-    if bits < MIN_NONCE_BITS or bits % 8:
+    bits = _at_least(MIN_NONCE_BITS, value)
+    if bits % 8:
         raise ValueError
     return bits
 
@@ -238,32 +257,35 @@ def _anything(value: Any) -> Any:
     return _text(value) if isinstance(value, str) else value
 
 
-TEXT = Kind("a text that is not empty", _text)
-SECRET = Kind(TEXT.rule, _secret)
-SECRETS = Kind("a list of texts; in an .ini one on each line", _secrets)
-DIRECTORY = Kind(TEXT.rule, _path)
-BOOLEAN = Kind("true or false", _boolean)
-SECONDS = Kind("a whole number of seconds, 1 or more (68 years at most)", _seconds)
-DURATION = Kind("a number of seconds over 0 (68 years at most)", _duration)
+TEXT = ValueType("a text that is not empty", _text)
+SECRET = ValueType(TEXT.rule, _secret)
+SECRETS = ValueType("a list of texts; in an .ini one on each line", _secrets)
+DIRECTORY = ValueType(TEXT.rule, _path)
+BOOLEAN = ValueType("true or false", _boolean)
+SECONDS = ValueType("a whole number of seconds, 1 or more (68 years at most)", _seconds)
+FRESHNESS = ValueType("a whole number of seconds, 0 or more", partial(_seconds, least=0))
+NATURAL = ValueType("a whole number, 0 or more", partial(_at_least, 0))
+DURATION = ValueType("a number of seconds over 0 (68 years at most)", _duration)
+REGION_NAMES = ValueType("a list of regions' names, with commas, spaces or line breaks between them", _region_names)
 ALGORITHM = one_of("sha1", "sha256", "sha512")
-ALGORITHMS = Kind(
+ALGORITHMS = ValueType(
     "a list of sha1, sha256 and sha512, each on a line of its own",
     lambda value: tuple(map(ALGORITHM.convert, _texts(value))),
 )
-ANYTHING = Kind("a text that is not empty, or an object", _anything)
-DOTTED = Kind("a dotted name that can be imported, or an object", _dotted)
-SERIALIZER = Kind("json, pickle or an object with dumps and loads", _serializer)
-BACKEND = Kind(TEXT.rule, _backend)
-CLASS = Kind("a dotted name that can be imported, or a class", lambda value: _callable(_dotted(value)))
-MAPPING = Kind("a dict", _mapping)
-COOKIE_NAME = Kind("a cookie's name (RFC 6265, or with a colon), and none of its attributes'", _cookie_name)
-COOKIE_EXPIRES = Kind("true, false, a whole number of seconds, a timedelta or a datetime", _cookie_expires)
-COOKIE_ATTRIBUTE = Kind("ASCII text without white space or semicolons", _cookie_attribute)
-COOKIE_PATH = Kind("a path that begins with /, in ASCII without white space or semicolons", _cookie_path)
-SAMESITE = Kind("one of Lax, Strict, None, or false for no attribute", _samesite)
-SECURE = Kind("true, false or auto", _secure)
-NONCE_BITS = Kind("a multiple of 8, 48 or more", _nonce_bits)
-CRYPTO_TYPE = Kind("default, cryptography, pycryptodome or a name that is registered with Beaker", _crypto_type)
-POLICY = Kind("true, false, http, or the dotted name of a function", _policy)
-TOKEN = Kind("a text that is not empty, or false", _token)
-CALLABLE = Kind("a callable", _callable)
+ANYTHING = ValueType("a text that is not empty, or an object", _anything)
+DOTTED = ValueType("a dotted name that can be imported, or an object", _dotted)
+SERIALIZER = ValueType("json, pickle or an object with dumps and loads", _serializer)
+BACKEND = ValueType(TEXT.rule, _backend)
+CLASS = ValueType("a dotted name that can be imported, or a class", lambda value: _callable(_dotted(value)))
+MAPPING = ValueType("a dict", _mapping)
+COOKIE_NAME = ValueType("a cookie's name (RFC 6265, or with a colon), and none of its attributes'", _cookie_name)
+COOKIE_EXPIRES = ValueType("true, false, a whole number of seconds, a timedelta or a datetime", _cookie_expires)
+COOKIE_ATTRIBUTE = ValueType("ASCII text without white space or semicolons", _cookie_attribute)
+COOKIE_PATH = ValueType("a path that begins with /, in ASCII without white space or semicolons", _cookie_path)
+SAMESITE = ValueType("one of Lax, Strict, None, or false for no attribute", _samesite)
+SECURE = ValueType("true, false or auto", _secure)
+NONCE_BITS = ValueType("a multiple of 8, 48 or more", _nonce_bits)
+CRYPTO_TYPE = ValueType("default, cryptography, pycryptodome or a name that is registered with Beaker", _crypto_type)
+POLICY = ValueType("true, false, http, or the dotted name of a function", _policy)
+TOKEN = ValueType("a text that is not empty, or false", _token)
+CALLABLE = ValueType("a callable", _callable)

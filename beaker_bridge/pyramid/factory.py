@@ -17,8 +17,9 @@ from zope.interface import directlyProvides
 from beaker_bridge.exceptions import SettingsError
 from beaker_bridge.options.reader import Given, differing, given, prefixed, read_options
 from beaker_bridge.options.table import SessionOptions
+from beaker_bridge.options.types import Policy
 from beaker_bridge.pyramid.isession import PyramidSession
-from beaker_bridge.pyramid.policy import Policy, keeps_session
+from beaker_bridge.pyramid.policy import keeps_session
 from beaker_bridge.request.exchange import (
     ENVIRON_KEY,
     ROUTE,

@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Literal
-
 from pyramid.interfaces import IResponse
+
+from beaker_bridge.options.types import Policy
 
 #: The first status that is the server's own fault.
 SERVER_ERROR = 500
-
-Policy = bool | Literal["http"] | Callable[[object, BaseException], bool]
 
 
 def keeps_session(policy: Policy, request: object, exception: BaseException | None) -> bool:

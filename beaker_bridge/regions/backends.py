@@ -39,10 +39,10 @@ from beaker_bridge.exceptions import (
     SessionStoreError,
     SessionTooLargeError,
 )
-from beaker_bridge.log_limits import QUIET, LogLimiter
+from beaker_bridge.logs import QUIET, LogLimiter
 from beaker_bridge.options.masking import clean
-from beaker_bridge.options.rules import MEMCACHED, MEMORY
 from beaker_bridge.options.table import SessionOptions
+from beaker_bridge.options.types import MEMCACHED, MEMORY
 from beaker_bridge.regions.access_lock import AccessLock
 from beaker_bridge.regions.creation_lock import AWAY, CreationLock, FileLease, HeldBy
 from beaker_bridge.stores import open_store

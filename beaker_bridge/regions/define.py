@@ -11,11 +11,12 @@ import beaker.cache
 from beaker.exceptions import InvalidCacheBackendError
 
 from beaker_bridge.exceptions import SettingsError
-from beaker_bridge.options.masking import clean, learn_passwords
+from beaker_bridge.logs import forget
+from beaker_bridge.options.masking import clean, learn_passwords, masked
+from beaker_bridge.options.table import REGION_TABLE, RegionOptions
 from beaker_bridge.regions.backends import RegionNamespace, Troubles, close_servers, empty_memory
-from beaker_bridge.regions.options import TABLE, RegionOptions
-from beaker_bridge.regions.options import masked as _masked
-from beaker_bridge.regions.reader import Lack, forget_warnings, read_regions
+from beaker_bridge.regions.settings import REGIONS, Lack, beakers_arguments, read_regions, terms_of
+from beaker_bridge.regions.settings import log as settings_log
 
 log = logging.getLogger(__name__)
 
@@ -27,31 +28,34 @@ class Region:
     """A region of Beaker's, as the settings define it.
 
     Args:
-        name: its name.
         options: its options.
         lack: what keeps its store from being used, if something does.
         defined_by: the name of the application.
     """
 
-    def __init__(self, name: str, options: RegionOptions, lack: Lack | None, defined_by: str) -> None:
-        self.name = name
+    def __init__(self, options: RegionOptions, lack: Lack | None, defined_by: str) -> None:
+        self.name = options.region
         self.options = options
-        learn_passwords(options.arguments)
+        learn_passwords(beakers_arguments(options))
         self.lack = lack
         self.defined_by = defined_by
-        self.terms = options.terms(name)
+        self.terms = terms_of(options)
         self.troubles = Troubles(self.terms)
 
     @property
     def effective(self) -> dict[str, Any]:
         """All that it goes by, given or not."""
         lack = {} if self.lack is None else {"lack": self.lack}
-        return {**{name: getattr(self.options, name) for name in TABLE}, **self.options.backend_arguments, **lack}
+        return {
+            **{name: getattr(self.options, name) for name in REGION_TABLE},
+            **self.options.backend_arguments,
+            **lack,
+        }
 
     @property
     def arguments(self) -> dict[str, Any]:
         """The region as Beaker has it in ``cache_regions``."""
-        return {**self.options.arguments, "type": RegionType(self)}
+        return {**beakers_arguments(self.options), "type": RegionType(self)}
 
     def namespace(self, name: str, **arguments: Any) -> RegionNamespace:
         """Return the namespace manager of a function, when it is first called.
@@ -170,6 +174,15 @@ def _define(region: Region) -> None:
         beaker.cache.cache_regions[region.name] = arguments
 
 
+#: The options whose texts are shown, beside the address, which is masked.
+_SHOWN = frozenset(REGION_TABLE) - {"sa_opts"} | {REGIONS}
+
+
+def _masked(name: str, value: Any) -> Any:
+    """Return a value without the passwords that may be in it; of an option that we do not know, no text."""
+    return masked(name, value, _SHOWN)
+
+
 def _difference(options: Mapping[str, Any], others: Mapping[str, Any]) -> str:
     """Return the options that are not the same among the others, as a text."""
     names = sorted(name for name, value in options.items() if name not in others or others[name] != value)
@@ -200,4 +213,4 @@ def forget_regions() -> None:
         managers.pop(key).__class__ = _ForgottenCache
     empty_memory()
     close_servers()
-    forget_warnings()
+    forget(settings_log)

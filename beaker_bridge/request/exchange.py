@@ -16,9 +16,9 @@ from typing import Any
 from beaker.session import SessionObject as BeakerSessionObject
 
 from beaker_bridge.exceptions import BeakerBridgeError, SettingsError
-from beaker_bridge.once import log_once
+from beaker_bridge.logs import log_once
 from beaker_bridge.options.reader import given, read_options
-from beaker_bridge.options.rules import COOKIE
+from beaker_bridge.options.types import COOKIE
 from beaker_bridge.record.fields import RESERVED_KEYS
 from beaker_bridge.request.headers import Headers, guarded, varied
 from beaker_bridge.session.base import SafeSession

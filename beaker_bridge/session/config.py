@@ -11,10 +11,9 @@ from types import MappingProxyType
 from typing import Any
 
 from beaker_bridge.cookies import CookieWriter, Signer
-from beaker_bridge.log_limits import LogLimiter
-from beaker_bridge.once import log_once
-from beaker_bridge.options.rules import COOKIE
+from beaker_bridge.logs import LogLimiter, log_once
 from beaker_bridge.options.table import SessionOptions
+from beaker_bridge.options.types import COOKIE
 from beaker_bridge.record.codec import BareEnvelope, Cipher, RecordCodec
 from beaker_bridge.record.serializers import JSONSerializer, PickleSerializer, Serializer
 from beaker_bridge.stores import open_store

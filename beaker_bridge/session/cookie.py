@@ -9,7 +9,7 @@ from typing import Any
 from beaker_bridge.cookies import HOST_ONLY, LONGEST, MAX_COOKIE_SIZE
 from beaker_bridge.events import SessionExpired, SessionInvalidated
 from beaker_bridge.exceptions import BeakerBridgeError, DamagedRecordError, SessionTooLargeError
-from beaker_bridge.log_limits import QUIET
+from beaker_bridge.logs import QUIET
 from beaker_bridge.record.fields import ACCESSED, CREATED, FORM, ID, MOVED, in_milliseconds, is_expired
 from beaker_bridge.session.base import SafeSession, new_id, shown
 from beaker_bridge.session.state import COOKIE, ENDED, Fate, State

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from beaker.session import Session as BeakerSession
 
 from beaker_bridge.exceptions import SessionAttributeError, SessionValueError
-from beaker_bridge.once import log_once
+from beaker_bridge.logs import log_once
 from beaker_bridge.options.reader import given, read_options
 from beaker_bridge.options.rules import HOST_PREFIX
 from beaker_bridge.options.table import SessionOptions

@@ -19,7 +19,7 @@ from sqlalchemy.pool import Pool, QueuePool, SingletonThreadPool
 from beaker_bridge.exceptions import SettingsError
 from beaker_bridge.options.masking import clean
 from beaker_bridge.options.table import SessionOptions
-from beaker_bridge.options.types import DOTTED, Kind
+from beaker_bridge.options.types import DOTTED, ValueType
 
 _PREFIX = "sa."
 #: A name that cannot be mistaken for an address with a password.
@@ -139,7 +139,7 @@ def _json_object(text: str) -> dict[str, Any]:
 
 
 _KINDS = {
-    "sa.connect_args": Kind('a JSON object, such as {"sslmode": "require"}', _json_object),
+    "sa.connect_args": ValueType('a JSON object, such as {"sslmode": "require"}', _json_object),
     "sa.poolclass": DOTTED,
 }
 

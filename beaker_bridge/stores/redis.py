@@ -29,8 +29,8 @@ from redis.exceptions import (
 from redis.retry import Retry
 
 from beaker_bridge.exceptions import SessionStoreError, SettingsError
-from beaker_bridge.once import log_once
-from beaker_bridge.options.table import TABLE, SessionOptions
+from beaker_bridge.logs import log_once
+from beaker_bridge.options.table import SESSION_TABLE, SessionOptions
 from beaker_bridge.record.codec import PickledEnvelope
 from beaker_bridge.stores._breaker import AwayError, BrokenError, Pause, ServerStore, too_large
 from beaker_bridge.stores.base import Record, Swap, unreachable
@@ -123,7 +123,7 @@ class RedisStore(ServerStore):
         self._connecting = threading.Lock()
         prefix = options.key_prefix
         # Under a prefix of the site's own are all of its keys: a user of Redis may be held to them.
-        is_beakers = prefix == TABLE["key_prefix"].default
+        is_beakers = prefix == SESSION_TABLE["key_prefix"].default
         self._prefix, self._lock_prefix = prefix, _LOCKS if is_beakers else f"{prefix}lock:"
         self._login: dict[str, str] = {}
         self._address = self._checked_address(options)

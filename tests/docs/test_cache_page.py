@@ -16,7 +16,7 @@ from docutils.core import publish_doctree
 from paste.deploy import loadapp
 
 from beaker_bridge import set_cache_regions_from_settings
-from beaker_bridge.regions.options import TABLE
+from beaker_bridge.options.table import REGION_TABLE
 from tests.region_cases import Counted, no_region_left
 
 PAGE = (Path(__file__).parents[2] / "docs" / "cache.rst").read_text(encoding="utf-8")
@@ -79,7 +79,7 @@ def test_every_option_is_on_the_page():
     terms = re.findall(r"^(``.*``)$", PAGE, re.MULTILINE)
     named = {name for term in terms for name in re.findall(r"``([^`]+)``", term)}
 
-    assert named - {"sa.*"} == set(TABLE)
+    assert named - {"sa.*"} == set(REGION_TABLE)
 
 
 @pytest.mark.parametrize("option", ["expire", "key_length", "lock_timeout", "store_timeout"])
@@ -87,7 +87,7 @@ def test_the_defaults_are_right(option):
     """The defaults on the page are the table's."""
     (text,) = re.findall(rf"^``{option}``\n((?:  .*\n)+)", PAGE, re.MULTILINE)
 
-    assert text.endswith(f"; {TABLE[option].default:g}.\n")
+    assert text.endswith(f"; {REGION_TABLE[option].default:g}.\n")
 
 
 def test_the_seeds_example(load):

@@ -14,7 +14,7 @@ from beaker.container import MemoryNamespaceManager
 from beaker.exceptions import InvalidCacheBackendError, MissingCacheParameter
 
 from beaker_bridge import SettingsError, set_cache_regions_from_settings
-from beaker_bridge.regions.options import TABLE
+from beaker_bridge.options.table import REGION_TABLE
 from tests.region_cases import SEED, Counted, no_region_left
 
 
@@ -57,7 +57,7 @@ def test_each_row_says_for_which_types_it_counts():
     """The types of each row are types that exist."""
     known = set(beaker.cache.clsmap._clsmap)
 
-    assert all(set(entry.metadata["types"] or ()) <= known for entry in TABLE.values())
+    assert all(set(row.stores) <= known for row in REGION_TABLE.values())
 
 
 # -- Regions that are not listed ---------------------------------------------------------------------
@@ -157,7 +157,7 @@ NOT_EMPTY = {"type", "expire", "enabled", "key_length", "data_dir", "lock_dir"}
 OURS = {"store_timeout", "store_error", "lock_timeout", "key_prefix"}
 
 
-@pytest.mark.parametrize("option", [*TABLE, "sa.url", "sa.pool_size"])
+@pytest.mark.parametrize("option", [*REGION_TABLE, "sa.url", "sa.pool_size"])
 @pytest.mark.parametrize("owner", ["", "one."])
 def test_an_empty_text(option, owner, caplog):
     """An option that Beaker accepts as an empty text is ignored, with one warning; another one stops the start."""
@@ -300,7 +300,7 @@ def test_a_client_that_is_not_installed(monkeypatch, told):
 
 # -- A type that Beaker does not have ----------------------------------------------------------------
 
-TYPES = "dbm, ext:database, ext:memcached, ext:redis, ext:rediscluster, ext:sqla, file, memory"
+TYPES = "dbm, ext:database, ext:memcached, ext:mongodb, ext:redis, ext:rediscluster, ext:sqla, file, memory"
 
 
 @pytest.mark.parametrize(
@@ -421,7 +421,9 @@ def test_a_wrong_value_of_what_nobody_uses(told):
     """Of an option without effect it does not matter whether it is right."""
     (text,) = told(regions="one", type="memory", dbmmodule="no.such.module", sa_opts="echo", sa__pool_size="many")
 
-    assert text.startswith("cache.dbmmodule (for dbm), cache.sa_opts (for ext:database), cache.sa.pool_size (for ext:")
+    assert text.startswith(
+        "cache.dbmmodule (for dbm), cache.sa_opts (for ext:database, ext:sqla), cache.sa.pool_size (for"
+    )
 
 
 def test_another_backend_may_use_anything(monkeypatch, told):

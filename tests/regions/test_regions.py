@@ -19,8 +19,9 @@ from webtest import TestApp
 
 import beaker_bridge
 from beaker_bridge import SettingsError, set_cache_regions_from_settings
+from beaker_bridge.options.table import REGION_TABLE
 from beaker_bridge.regions.backends import RegionNamespace
-from beaker_bridge.regions.define import TABLE, _masked
+from beaker_bridge.regions.define import _masked
 from tests.region_cases import SEED, Counted, no_region_left, sqla_arguments
 
 
@@ -586,4 +587,4 @@ def test_functions_are_cached_after_the_start():
 
 def test_every_option_is_explained():
     """Each option has a help text."""
-    assert [name for name, entry in TABLE.items() if not entry.metadata["help"]] == []
+    assert [name for name, row in REGION_TABLE.items() if not row.help] == []

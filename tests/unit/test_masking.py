@@ -18,7 +18,6 @@ from beaker_bridge import BeakerBridgeError
 from beaker_bridge.options.masking import HIDDEN, clean, masked, masked_address
 from beaker_bridge.options.reader import Given, given, prefixed, read_options
 from beaker_bridge.options.table import SessionOptions
-from beaker_bridge.regions import reader as region_settings
 from beaker_bridge.regions.define import define_regions, forget_regions
 from beaker_bridge.stores import open_store
 from tests.servers.redis import Redis
@@ -263,10 +262,7 @@ def test_of_another_backends_options_no_text_is_shown(name, value, shown):
 
 def test_what_was_given_shows_no_value():
     """What stands between the settings and their reading shows the option's name alone."""
-    shown = [repr(kind("cache.url", "redis://:private@host", True)) for kind in (Given, region_settings._Given)]
-
-    assert not any("private" in text for text in shown)
-    assert all("'cache.url'" in text for text in shown)
+    assert repr(Given("cache.url", "redis://:private@host")) == "Given('cache.url', …)"
 
 
 def test_a_cycle_of_errors_ends():

@@ -31,7 +31,8 @@ from pyramid.response import Response
 
 from beaker_bridge.exceptions import SettingsError
 from beaker_bridge.options.reader import Given, differing, given, prefixed, read_options
-from beaker_bridge.options.table import TABLE, SessionOptions, option_rows
+from beaker_bridge.options.table import SESSION_TABLE, SessionOptions
+from tests.option_table import default_text
 
 #: A secret of the tests: no text, no representation and no exception may hold it.
 GEHEIM = "geheim, and long enough to be a secret"
@@ -80,12 +81,12 @@ def test_every_option_of_beakers_is_known(function):
     parameters = inspect.signature(function).parameters.values()
     names = {parameter.name for parameter in parameters if parameter.kind is not parameter.VAR_KEYWORD}
 
-    assert names - NO_OPTIONS <= set(TABLE)
+    assert names - NO_OPTIONS <= set(SESSION_TABLE)
 
 
 def test_the_options_that_beaker_takes_elsewhere_are_known():
     """What Beaker's middleware and session proxy take beside a session's own parameters is known."""
-    assert {"auto", "webtest_varname", "log_file", "username", "password"} <= set(TABLE)
+    assert {"auto", "webtest_varname", "log_file", "username", "password"} <= set(SESSION_TABLE)
 
 
 @pytest.mark.parametrize(
@@ -135,7 +136,7 @@ def test_defaults(name, default):
 
 def test_each_option_of_the_table_can_be_not_given():
     """Nothing at all is a valid configuration, and says that nothing was given."""
-    nothing = options(**dict.fromkeys(set(TABLE) - {"samesite"}))
+    nothing = options(**dict.fromkeys(set(SESSION_TABLE) - {"samesite"}))
 
     assert nothing == options() == SessionOptions()
     assert nothing.given == frozenset()
@@ -157,32 +158,23 @@ def test_beakers_other_names_of_a_backend(name):
 
 
 def test_rows_for_the_documentation():
-    """Each option has a row for the documentation: its name, its default, its rule and a sentence."""
-    rows = {row.name: row for row in option_rows()}
+    """Each option has what the documentation shows: its default as an ``.ini`` has it, its rule and a sentence."""
+    rows = SESSION_TABLE.values()
 
-    assert list(rows) == list(TABLE)
-    assert {row.default for row in rows.values()} == {
-        *("none", "true", "false", "2", "128", "/", "json", "sha1", "Lax", "auto", "raise", "default"),
+    assert {default_text(row) for row in rows} == {
+        *("", "true", "false", "2", "128", "/", "json", "sha1", "Lax", "auto", "raise", "default"),
         *("beaker_cache", "beaker_cache:", "beaker.session.id"),
     }
-    assert rows["timeout"] == (
-        "timeout",
-        "none",
-        "all",
-        "a whole number of seconds, 1 or more (68 years at most)",
-        "idle seconds after which a session expires",
-    )
-    assert rows["previous_secrets"].default == "none"
-    assert all(row.rule and row.help for row in rows.values())
+    assert all(row.value_type.rule and row.help for row in rows)
 
 
 @pytest.mark.parametrize(
-    "name", sorted(set(TABLE) - {"clock", "sa_opts", "namespace_class", "bind", "table", "dbmmodule"})
+    "name", sorted(set(SESSION_TABLE) - {"clock", "sa_opts", "namespace_class", "bind", "table", "dbmmodule"})
 )
 def test_a_default_can_be_written_into_an_ini(name):
     """The default that the documentation shows is a value that the option takes, where it is one."""
-    default = next(row.default for row in option_rows() if row.name == name)
-    if default != "none":
+    default = default_text(SESSION_TABLE[name])
+    if default:
         assert getattr(options(**{name: default}), name) == getattr(options(), name)
 
 
@@ -565,7 +557,7 @@ LOOKS = ("", " ", "true", "false", "0", "1", "none", "a/b")
 NO_SWITCH = {"none", "a/b"}
 #: The options that are Beaker's or pyramid_beaker's.
 THEIRS = sorted(
-    set(TABLE)
+    set(SESSION_TABLE)
     - {"absolute_timeout", "clock", "detect_changes", "key_prefix", "legacy_serializer", "partitioned"}
     - {"previous_encrypt_keys", "previous_secrets", "previous_sign_algorithms", "previous_validate_keys"}
     - {"purge_every", "reissue_time", "sign_algorithm", "store_error", "store_timeout", "whole_keys"}
@@ -728,7 +720,7 @@ def test_an_empty_option_that_beaker_refuses_stops_the_start():
 
     assert {name for fault in told for name in fault} == names
     assert all(
-        text == f"session.{name} must be {TABLE[name].metadata['kind'].rule}, got an empty text"
+        text == f"session.{name} must be {SESSION_TABLE[name].value_type.rule}, got an empty text"
         for fault in told
         for name, text in fault.items()
     )
@@ -791,6 +783,9 @@ def test_what_a_wrong_secret_is(value, got):
 # -- For which types an option counts ----------------------------------------------------------------
 
 
+REMEDIES = "remove them, or set the type that they are for"
+
+
 @pytest.mark.parametrize(
     ("settings", "unused", "kind"),
     [
@@ -812,10 +807,19 @@ def test_what_a_wrong_secret_is(value, got):
 def test_an_option_of_another_type_is_one_warning(settings, unused, kind, caplog):
     """What the type does not use is told in one warning that names the options and the type."""
     _, told = logged(caplog, {f"session.{name}": value for name, value in settings.items()})
-    labels = ", ".join(f"session.{name}" for name in unused)
+    labels = ", ".join(f"session.{name} ({SESSION_TABLE.use(name)})" for name in unused)
+    remedy = "remove it, or set the type that it is for" if len(unused) == 1 else REMEDIES
 
-    ignored = IGNORED if len(unused) == 1 else "they are ignored: remove them"
-    assert told == [("WARNING", f"{labels}: not used where session.type = {kind or settings['type']}; {ignored}")]
+    assert told == [("WARNING", f"{labels}: not used where session.type = {kind or settings['type']}; {remedy}")]
+
+
+@pytest.mark.parametrize(
+    ("name", "use"),
+    [("secret", "for all but cookie"), ("urls", "for ext:rediscluster"), ("sa.x", "for ext:database, ext:sqla")],
+)
+def test_for_what_an_option_is(name, use):
+    """A warning names the types that use an option, or the one that does not."""
+    assert SESSION_TABLE.use(name) == use
 
 
 @pytest.mark.parametrize(
@@ -1026,9 +1030,10 @@ def test_a_near_miss_stops_the_start(prefix, name, meant):
 def test_another_frameworks_name_has_a_hint(name, meant, caplog):
     """A name that another framework has for one of our options is told with ours; under ``session.`` Beaker took it."""
     _, told = logged(caplog, {f"session.{name}": "x"})
-    text = "is no option that beaker_bridge knows; did you mean {}?"
+    text, ignored = "is no option that beaker_bridge knows; did you mean {}?", "; it is ignored; did"
+    warning = text.replace("; did", ignored).format(f"session.{meant}")
 
-    assert told == [("WARNING", f"session.{name} {text.format(f'session.{meant}')}; it is ignored")]
+    assert told == [("WARNING", f"session.{name} {warning}")]
     assert faults(prefixed({f"beaker.session.{name}": "x"}))[name].endswith(text.format(f"beaker.session.{meant}"))
     assert fault(**{name: "x"}) == f"{name} {text.format(meant)}"
 
@@ -1060,7 +1065,7 @@ def everything(error):
 
 def test_what_is_a_secret():
     """The table marks each option that may hold a secret."""
-    assert {name for name in TABLE if TABLE[name].metadata["secret"]} == SECRETS
+    assert {name for name in SESSION_TABLE if SESSION_TABLE[name].secret} == SECRETS
 
 
 class Quoting(str):
@@ -1347,7 +1352,7 @@ def test_a_fault_names_all_options_with_their_prefix(prefix):
         "key": "__Host-a",
         "cookie_path": "/a",
     }
-    names = "|".join(sorted(TABLE, key=len, reverse=True))
+    names = "|".join(sorted(SESSION_TABLE, key=len, reverse=True))
     for error in faults(prefixed({f"{prefix}{name}": value for name, value in values.items()})).values():
         bare = re.findall(rf"(?<![\w.])(?:{names})(?= (?:is|are|=|must|\())", error)
 
@@ -1467,6 +1472,6 @@ def test_differing():
 
 def test_no_two_options_look_alike():
     """No option is a near miss of another one, so that the hint for a typing error is worth something."""
-    alike = {name: difflib.get_close_matches(name, set(TABLE) - {name}, cutoff=0.95) for name in TABLE}
+    alike = {name: difflib.get_close_matches(name, set(SESSION_TABLE) - {name}, cutoff=0.95) for name in SESSION_TABLE}
 
     assert {name: others for name, others in alike.items() if others} == {}

@@ -19,7 +19,7 @@ from beaker_bridge.exceptions import (
     SessionTooLargeError,
     SessionValueError,
 )
-from beaker_bridge.once import forget
+from beaker_bridge.logs import forget
 from beaker_bridge.options.reader import given, prefixed, read_options
 from beaker_bridge.pyramid.isession import PyramidSession
 from beaker_bridge.record.codec import RecordCodec

@@ -1,6 +1,6 @@
 """Log lines that every request could cause."""
 
-from beaker_bridge.log_limits import LogLimiter
+from beaker_bridge.logs import LogLimiter
 
 
 def test_one_line_in_a_time():

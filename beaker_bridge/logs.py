@@ -1,0 +1,56 @@
+"""Log lines that every request, or every start, could cause: at most once in a time, or once in a process."""
+
+from __future__ import annotations
+
+import math
+import threading
+from collections.abc import Hashable
+from logging import Logger
+
+#: Seconds between two lines about one thing.
+QUIET = 60
+
+
+class LogLimiter:
+    """Decides whether a line about something is due."""
+
+    def __init__(self) -> None:
+        self._guard = threading.Lock()
+        self._last: dict[Hashable, float] = {}
+
+    def is_due(self, about: Hashable, quiet: float, now: float) -> bool:
+        """Say whether to write a line; if so, it counts as written.
+
+        Args:
+            about: what the line is about.
+            quiet: how long there is no other line about it, in seconds; ``math.inf`` for one line only.
+            now: the time, in seconds.
+        """
+        with self._guard:
+            # A clock that was set back must not keep it quiet.
+            due = about not in self._last or not 0 <= now - self._last[about] < quiet
+            if due:
+                self._last[about] = now
+        return due
+
+
+_once: dict[str, LogLimiter] = {}
+
+
+def log_once(log: Logger, level: int, message: str, about: Hashable = None) -> None:
+    """Log a message, unless this process has logged it before.
+
+    Args:
+        log: the logger.
+        level: the level, as ``logging`` has it.
+        message: the message.
+        about: what else must be the same, such as the configuration that is concerned.
+    """
+    if _once.setdefault(log.name, LogLimiter()).is_due((message, about), math.inf, 0):
+        log.log(level, "%s", message)
+
+
+def forget(log: Logger | None = None) -> None:
+    """Forget what was logged once, by one logger or by all of them."""
+    for name in [log.name] if log else [*_once]:
+        _once.pop(name, None)

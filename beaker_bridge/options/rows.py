@@ -1,0 +1,105 @@
+"""What a table of options is made of: a row, and the table that finds rows by their names."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping
+from dataclasses import field, fields
+from enum import Enum
+from typing import Any, NamedTuple
+
+from beaker_bridge.options.types import KNOWN_TYPES, ValueType
+
+#: The prefix of SQLAlchemy's own options.
+ENGINE = "sa."
+
+
+class Empty(Enum):
+    """What an empty text is: wrong, of what Beaker checks at the start, and of what is ours; or not given; or false."""
+
+    WRONG = "wrong"
+    DEFAULT = "default"
+    FALSE = "false"
+
+
+class Row(NamedTuple):
+    """One option."""
+
+    name: str
+    default: Any
+    value_type: ValueType
+    help: str
+    #: The store types for which it counts.
+    stores: frozenset[str]
+    empty: Empty
+    #: Whether its value is never shown.
+    secret: bool
+
+
+def option(
+    value_type: ValueType,
+    default: Any,
+    help: str,  # noqa: A002 -- the word for it
+    stores: Collection[str] = KNOWN_TYPES,
+    *,
+    empty: Empty = Empty.WRONG,
+    secret: bool = False,
+) -> Any:
+    """Return a row of a table: the field of a dataclass."""
+    rest = {"value_type": value_type, "help": help, "stores": frozenset(stores), "empty": empty, "secret": secret}
+    return field(default=default, metadata=rest)
+
+
+class Table(dict[str, Row]):
+    """The rows of a table by their names.
+
+    Args:
+        options: the dataclass whose fields are the rows.
+        prefixes: the prefixes of an application's settings. An unknown option stops the start under the second one;
+            under the first it is warned about once, since others may use that word too.
+        content: what the stores keep, in the plural.
+        types: the store types that we know.
+        aliases: our names by those that other frameworks have.
+    """
+
+    def __init__(
+        self, options: type, prefixes: tuple[str, str], content: str, types: frozenset[str], aliases: Mapping[str, str]
+    ) -> None:
+        rows = [Row(row.name, row.default, **row.metadata) for row in fields(options) if row.metadata]
+        super().__init__({row.name: row._replace(stores=row.stores & types) for row in rows})
+        self.prefixes = prefixes
+        self.content = content
+        self.types = types
+        self._aliases = aliases
+
+    def parted(self, label: str) -> tuple[str, str]:
+        """Return an option's name without its prefix, and the prefix, if it has one of ours."""
+        prefix = next((prefix for prefix in self.prefixes if label.startswith(prefix)), "")
+        return label.removeprefix(prefix), prefix
+
+    def __missing__(self, name: str) -> Row:
+        if name.startswith(ENGINE):
+            return self["sa_opts"]
+        raise KeyError(name)
+
+    def knows(self, name: str) -> bool:
+        """Say whether there is a row of an option; SQLAlchemy's own have that of ``sa_opts``."""
+        return name in self or name.startswith(ENGINE)
+
+    def counts(self, name: str, store: str) -> bool:
+        """Say whether an option counts for a store type; another's backend may take whatever it likes."""
+        return store in self[name].stores or store not in self.types
+
+    def use(self, name: str) -> str:
+        """Return for which store types an option counts; of one that counts for none, its help."""
+        row, others = self[name], self.types - self[name].stores
+        if not row.stores:
+            return row.help
+        but = "for all but " if len(others) == 1 else "for "
+        return but + ", ".join(sorted(others if len(others) == 1 else row.stores)) if others else "for all"
+
+    def translated(self, name: str) -> list[str]:
+        """Return our name of what another framework calls so, if there is one; also with our word before it."""
+        full = name.lower().replace(".", "_")
+        word = full.removeprefix(self.prefixes[0].replace(".", "_"))
+        ours = self._aliases.get(word, word if word != full else "")
+        return [ours] if ours in self else []
