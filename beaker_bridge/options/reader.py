@@ -14,18 +14,17 @@ from typing import Any, NamedTuple, TypeVar
 
 from beaker_bridge.exceptions import SettingsError
 from beaker_bridge.logs import log_once
-from beaker_bridge.options.masking import quoted
-from beaker_bridge.options.rows import Empty, Table
+from beaker_bridge.options.rows import Empty, Table, wrong_value
 from beaker_bridge.options.rules import Fault, backend_exists, session_faults, type_faults, type_of_address
 from beaker_bridge.options.table import SESSION_TABLE, SessionOptions, StoreOptions
-from beaker_bridge.options.types import COOKIE, FILE, MAX_SECONDS, MEMORY, SAMESITE, OpenError, is_empty
+from beaker_bridge.options.types import COOKIE, FILE, MAX_SECONDS, MEMORY, is_empty
 
 log = logging.getLogger(__name__)
 
 Options = TypeVar("Options", bound=StoreOptions)
 
 
-# -- What was given -----------------------------------------------------------------------------------
+# -- What was given ----------------------------------------------------------------------------------
 
 
 class Given(NamedTuple):
@@ -68,7 +67,7 @@ def given(options: Mapping[str, Any], *, strict: bool = True) -> dict[str, Given
     return found
 
 
-# -- What was read of it -------------------------------------------------------------------------------
+# -- What was read of it -----------------------------------------------------------------------------
 
 
 class Notice(NamedTuple):
@@ -107,33 +106,10 @@ class Reading:
     def given(self) -> list[str]:
         """The names of the options that were given, of those in the table and of SQLAlchemy's."""
         known = ((name, option) for name, option in self.options.items() if self.table.knows(name))
-        return [name for name, option in known if self._is_given(name, option)]
-
-    def _is_given(self, name: str, option: Given) -> bool:
-        """Say whether an option was given: None, as Python's and Beaker's defaults have it, and often "" are not."""
-        row = self.table[name]
-        if is_empty(option.value):
-            return row.empty is not Empty.DEFAULT
-        return option.value is not None or row.value_type is SAMESITE
+        return [name for name, option in known if self.table[name].is_given(option.value)]
 
     def _converted(self, name: str, option: Given) -> Any:
-        row = self.table[name]
-        if not self._is_given(name, option):
-            return row.default
-        if is_empty(option.value) and row.empty is Empty.FALSE:
-            return False
-        try:
-            return row.value_type.convert(option.value)
-        except (ValueError, TypeError, OverflowError) as error:
-            reason = error
-        # Outside of the except block, since an error that is handled there would be the new one's context:
-        # what a converter says may quote a secret.
-        why = str(reason) if isinstance(reason, OpenError) else ""
-        full, rule = self.table.parted(option.label)[0], row.value_type.rule
-        is_quoted = row.secret or quoted(name, option.value) is not option.value
-        raise wrong_value(option.label, full, rule, option.value, secret=row.secret, why=why) from (
-            None if is_quoted else reason
-        )
+        return self.table[name].converted(option.value, option.label, self.table.parted(option.label)[0])
 
     def filled(self, options: type[Options], **more: Any) -> Options:
         """Return the table's options with these values."""
@@ -231,29 +207,6 @@ class Reading:
         type_label = f"{first.label.removesuffix(name)}type"
         message = f"{labels} without {type_label}: {self.table.content} are kept {where}; set {type_label} = {meant}"
         return Notice(message, logging.ERROR if is_lost else logging.WARNING)
-
-
-def wrong_value(label: str, name: str, rule: str, value: Any, *, secret: bool = False, why: str = "") -> SettingsError:
-    """Return the error that names an option, the rule and the value.
-
-    Args:
-        label: the option's name as it was written.
-        name: its name without prefix.
-        rule: the rule, in words.
-        value: the value.
-        secret: whether the value is not shown.
-        why: more about the value.
-    """
-    if value is None:
-        got = "nothing"
-    elif is_empty(value):
-        got = "an empty text"
-    elif secret and not isinstance(value, bool):
-        got = f"a value{'' if isinstance(value, str) else f' of type {type(value).__name__}'} that is not shown"
-    else:
-        got = repr(quoted(name, value))
-    message = f"{label} must be {rule}, got {got}{f': {why}' if why else ''}"
-    return SettingsError(message, name=name, value=None if secret else quoted(name, value))
 
 
 def log_notices(logger: logging.Logger, notices: Iterable[Notice], options: Mapping[str, Given]) -> None:

@@ -1,4 +1,4 @@
-"""What a table of options is made of: a row, and the table that finds rows by their names."""
+"""What a table of options is made of: a row, which converts a value, and the table that finds rows by their names."""
 
 from __future__ import annotations
 
@@ -7,7 +7,9 @@ from dataclasses import field, fields
 from enum import Enum
 from typing import Any, NamedTuple
 
-from beaker_bridge.options.types import KNOWN_TYPES, ValueType
+from beaker_bridge.exceptions import SettingsError
+from beaker_bridge.options.masking import quoted
+from beaker_bridge.options.types import KNOWN_TYPES, SAMESITE, OpenError, ValueType, is_empty
 
 #: The prefix of SQLAlchemy's own options.
 ENGINE = "sa."
@@ -33,6 +35,62 @@ class Row(NamedTuple):
     empty: Empty
     #: Whether its value is never shown.
     secret: bool
+
+    def is_given(self, value: Any) -> bool:
+        """Say whether a value counts: None, the default of Python and Beaker, does not, nor do some empty texts."""
+        if is_empty(value):
+            return self.empty is not Empty.DEFAULT
+        return value is not None or self.value_type is SAMESITE
+
+    def converted(self, value: Any, label: str, name: str) -> Any:
+        """Return a value, converted; the default where it gives nothing.
+
+        Args:
+            value: the value.
+            label: the option's name as it was written.
+            name: the same without prefix.
+
+        Raises:
+            SettingsError: it is wrong.
+        """
+        if not self.is_given(value):
+            return self.default
+        if is_empty(value) and self.empty is Empty.FALSE:
+            return False
+        try:
+            return self.value_type.convert(value)
+        except (ValueError, TypeError, OverflowError) as error:
+            reason = error
+        # Outside of the except block, since an error that is handled there would be the new one's context:
+        # what a converter says may quote a secret.
+        why = str(reason) if isinstance(reason, OpenError) else ""
+        is_shown = not self.secret and quoted(name, value) is value
+        raise wrong_value(label, name, self.value_type.rule, value, secret=self.secret, why=why) from (
+            reason if is_shown else None
+        )
+
+
+def wrong_value(label: str, name: str, rule: str, value: Any, *, secret: bool = False, why: str = "") -> SettingsError:
+    """Return the error that names an option, the rule and the value.
+
+    Args:
+        label: the option's name as it was written.
+        name: the same without prefix.
+        rule: the rule, in words.
+        value: the value.
+        secret: whether the value is not shown.
+        why: more about the value.
+    """
+    if value is None:
+        got = "nothing"
+    elif is_empty(value):
+        got = "an empty text"
+    elif secret and not isinstance(value, bool):
+        got = f"a value{'' if isinstance(value, str) else f' of type {type(value).__name__}'} that is not shown"
+    else:
+        got = repr(quoted(name, value))
+    message = f"{label} must be {rule}, got {got}{f': {why}' if why else ''}"
+    return SettingsError(message, name=name, value=None if secret else quoted(name, value))
 
 
 def option(

@@ -16,8 +16,8 @@ from typing import Any, NamedTuple
 from beaker.exceptions import MissingCacheParameter
 
 from beaker_bridge.exceptions import SettingsError
-from beaker_bridge.options.reader import Given, Notice, Reading, log_notices, prefixed, wrong_value
-from beaker_bridge.options.rows import ENGINE, Empty
+from beaker_bridge.options.reader import Given, Notice, Reading, log_notices, prefixed
+from beaker_bridge.options.rows import ENGINE, Empty, wrong_value
 from beaker_bridge.options.rules import store_faults, type_faults
 from beaker_bridge.options.table import REGION_TABLE, RegionOptions
 from beaker_bridge.options.types import MEMCACHED, MEMORY, REGION_NAMES, SERVER_TYPES
