@@ -178,6 +178,13 @@ def test_a_default_can_be_written_into_an_ini(name):
         assert getattr(options(**{name: default}), name) == getattr(options(), name)
 
 
+def test_a_row_that_there_is_not():
+    """The table has no row for a name that it does not know; SQLAlchemy's own options have that of ``sa_opts``."""
+    assert SESSION_TABLE["sa.url"] is SESSION_TABLE["sa_opts"]
+    with pytest.raises(KeyError, match="colour"):
+        SESSION_TABLE["colour"]
+
+
 def test_options_are_immutable():
     """Nobody changes what all of an application's sessions share, nor the dicts that are options."""
     arguments, engine = {"a": 1}, {"sa.url": "sqlite://"}
@@ -505,6 +512,7 @@ def test_all_faults_are_told_at_once():
         ({"session.secret": "s" * 40}, {"beaker.session.secret": "t" * 40}),
         ({"session.type": "memory"}, {"beaker.session.type": "cookie"}),
         ({"session.sa.x": "1"}, {"beaker.session.sa.x": "2"}),
+        ({"session.timeout": "60"}, {"beaker.session.timeout": None}),
     ],
 )
 def test_an_option_under_two_prefixes(read, first, second, caplog):
