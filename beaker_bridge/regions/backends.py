@@ -434,10 +434,10 @@ class FileBackend(BeakerBackend):
         self.__dict__.pop("_manager", None)
 
     def take(self, key: str, seconds: float) -> Any:
-        return self._step(self._taken_lease, key, shared=False)
+        return self._step(self._taken_lease, key, seconds, shared=False)
 
-    def _taken_lease(self, key: str) -> FileLease | HeldBy:
-        lease = FileLease(f"{self._manager.lock_dir}/{self._name}.{key}.lock")
+    def _taken_lease(self, key: str, seconds: float) -> FileLease | HeldBy:
+        lease = FileLease(f"{self._manager.lock_dir}/{self._name}.{key}.lock", seconds)
         return lease if lease.take() else lease.held_by()
 
     def end(self, key: str, lease: Any) -> None:

@@ -223,25 +223,39 @@ _register(after_in_child=_turns.renew)
 class FileLease:
     """A lock on a file that is there only while it is held: a lock file for each value would use up inodes.
 
+    It falls when its process ends, and when it was held for too long: a process that was stopped ends never.
+
     Args:
         path: the file.
+        seconds: how long it lasts.
     """
 
-    def __init__(self, path: str) -> None:
+    def __init__(self, path: str, seconds: float) -> None:
         self._path = path
+        self._seconds = seconds
         self._held = ExitStack()
+        self._descriptor = -1
 
     def take(self) -> bool:
-        """Take the lock, if nobody has it. It falls when its process ends."""
-        with ExitStack() as opened, suppress(BlockingIOError, FileNotFoundError):
+        """Take the lock, if nobody has it. Where it was held for too long, the next one who asks has it."""
+        with ExitStack() as opened, suppress(FileNotFoundError):
             descriptor = self._opened()
             opened.callback(os.close, descriptor)
-            if fcntl:  # pragma: no branch -- Windows has none
-                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                # To close it is not enough: a child that was forked meanwhile has the file open, too.
-                opened.callback(fcntl.flock, descriptor, fcntl.LOCK_UN)
+            try:
+                if fcntl:  # pragma: no branch -- Windows has none
+                    fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                    # To close it is not enough: a child that was forked meanwhile has the file open, too.
+                    opened.callback(fcntl.flock, descriptor, fcntl.LOCK_UN)
+            except BlockingIOError:
+                if _age(descriptor) > self._seconds:
+                    self._unlink(descriptor)
+                return False
             # Who had it before may have removed the file meanwhile: then others may hold a new one.
-            if os.path.samestat(os.fstat(descriptor), os.stat(self._path)):
+            if self._is_there(descriptor):
+                if _age(descriptor) > POLL:
+                    # Who died with it has left it, with a time of its own.
+                    os.utime(self._path)
+                self._descriptor = descriptor
                 self._held = opened.pop_all()
                 return True
         return False
@@ -256,6 +270,14 @@ class FileLease:
     def end(self) -> None:
         """Give the lock back."""
         with self._held, suppress(FileNotFoundError):
+            self._unlink(self._descriptor)
+
+    def _is_there(self, descriptor: int) -> bool:
+        return os.path.samestat(os.fstat(descriptor), os.stat(self._path))
+
+    def _unlink(self, descriptor: int) -> None:
+        # The file may be another's already, who has taken the place of who held it for too long.
+        if self._is_there(descriptor):
             os.unlink(self._path)
 
     def _opened(self) -> int:
@@ -266,3 +288,7 @@ class FileLease:
         except FileNotFoundError:
             Path(self._path).parent.mkdir(parents=True, exist_ok=True)
             return os.open(self._path, flags, 0o666)
+
+
+def _age(descriptor: int) -> float:
+    return time.time() - os.fstat(descriptor).st_mtime

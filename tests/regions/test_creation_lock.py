@@ -407,7 +407,7 @@ def path(tmp_path):
 
 def test_a_file_lease_is_one_processs(path):
     """A lease is had once, and after its end again; its file, and nothing else, is gone with it."""
-    one, other = FileLease(path), FileLease(path)
+    one, other = FileLease(path, LONG), FileLease(path, LONG)
     taken, refused = one.take(), other.take()
     one.end()
     again = other.take()
@@ -419,13 +419,13 @@ def test_a_file_lease_is_one_processs(path):
 
 def test_a_file_lease_is_told_from_the_next_one(path):
     """A lease that was ended and taken again is another one; none is nobody's."""
-    lease = FileLease(path)
+    lease = FileLease(path, LONG)
     lease.take()
-    first, again = lease.held_by(), FileLease(path).held_by()
+    first, again = lease.held_by(), FileLease(path, LONG).held_by()
     lease.end()
     none = lease.held_by()
     # The number of the file that is gone may be given to the next one, but not its time.
-    wait_until(lambda: FileLease(path).take() and FileLease(path).held_by() != first)
+    wait_until(lambda: FileLease(path, LONG).take() and FileLease(path, LONG).held_by() != first)
 
     assert first == again
     assert none == HeldBy()
@@ -433,7 +433,7 @@ def test_a_file_lease_is_told_from_the_next_one(path):
 
 def test_a_file_lease_whose_file_is_gone(path):
     """A lock file that somebody has removed is missed by nobody."""
-    lease = FileLease(path)
+    lease = FileLease(path, LONG)
     lease.take()
     os.unlink(path)
     lease.end()
@@ -441,10 +441,45 @@ def test_a_file_lease_whose_file_is_gone(path):
     assert not os.path.exists(path)
 
 
+def test_a_file_lease_that_was_held_for_too_long(path):
+    """Another one has it after the lease's time, and keeps it when the first one comes back."""
+    late, next_one, other = FileLease(path, 100), FileLease(path, 100), FileLease(path, 100)
+    late.take()
+    made_older(path, 99)
+    before = [next_one.take(), next_one.take()]
+    made_older(path, 2)
+    # The first who asks ends it, the next one takes it.
+    after = [next_one.take(), next_one.take()]
+    late.end()
+    still_held = not other.take()
+    next_one.end()
+
+    assert (before, after, still_held) == ([False, False], [False, True], True)
+    assert not os.path.exists(path)
+
+
+def made_older(path, seconds):
+    """Let a file be older by so many seconds."""
+    time = os.stat(path).st_mtime - seconds
+    os.utime(path, (time, time))
+
+
+def test_a_file_lease_that_somebody_left_long_ago(path):
+    """Who finds the lock file of one who has died has the lease for its whole time."""
+    os.makedirs(os.path.dirname(path))
+    with open(path, "w", encoding="ascii"):
+        made_older(path, 1000)
+    lease, other = FileLease(path, 100), FileLease(path, 100)
+    taken, refused = lease.take(), [other.take(), other.take()]
+    lease.end()
+
+    assert (taken, refused) == (True, [False, False])
+
+
 @pytest.mark.parametrize("recreated", [False, True])
 def test_a_file_that_was_removed_while_it_was_opened_is_no_lease(path, recreated):
     """A lock on a file that its last holder has removed meanwhile is none: others may hold the next one."""
-    last, next_one, late = FileLease(path), FileLease(path), FileLease(path)
+    last, next_one, late = FileLease(path, LONG), FileLease(path, LONG), FileLease(path, LONG)
     last.take()
     opened = late._opened()
     last.end()
@@ -460,6 +495,6 @@ def test_a_file_that_was_removed_while_it_was_opened_is_no_lease(path, recreated
 def test_a_folder_that_cannot_be_made(tmp_path):
     """Where a file stands in the place of the folder, the error says so."""
     (tmp_path / "folder").write_text("")
-    lease = FileLease(str(tmp_path / "folder" / "value.lock"))
+    lease = FileLease(str(tmp_path / "folder" / "value.lock"), LONG)
     with pytest.raises(NotADirectoryError):
         lease.take()

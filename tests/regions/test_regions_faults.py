@@ -7,6 +7,7 @@ import logging
 import os
 import re
 import shutil
+import signal
 import subprocess
 import sys
 import threading
@@ -507,7 +508,7 @@ def computing_for_ever(region, options):
     with subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True) as process:
         try:
             assert process.stdout.readline() == "computing\n"
-            yield
+            yield process
         finally:
             process.kill()
 
@@ -541,7 +542,7 @@ def compute():
     sys.stdin.readline()
     raise ValueError("no value")
 
-creation_lock.time = SimpleNamespace(monotonic=time.monotonic, sleep=sleep)
+creation_lock.time = SimpleNamespace(monotonic=time.monotonic, time=time.time, sleep=sleep)
 set_cache_regions_from_settings({settings})
 try:
     cache_region({region!r})(compute)()
@@ -696,6 +697,27 @@ def test_threads_do_not_wait_for_each_other_and_a_process_that_has_stopped(tmp_p
 
     assert sorted(answers) == list(range(10))
     assert waits.now >= 2 * PATIENCE
+
+
+@pytest.mark.parametrize("kind", ["file", "dbm"])
+def test_a_process_that_stops_while_it_computes(tmp_path, kind, calls, monkeypatch):
+    """An old value is not served for ever: after ``lock_timeout`` another process computes a new one."""
+    clock = beakers_clock(monkeypatch)
+    options = {"type": kind, "data_dir": str(tmp_path / "cache"), "lock_timeout": 100, "expire": 10}
+    region = define(options)
+    compute = cached(region, calls)
+    compute()
+    # For the other process, whose clock is the real one, it has expired as well.
+    with computing_for_ever(region, options) as process:
+        process.send_signal(signal.SIGSTOP)
+        clock.now += 10
+        before = compute()
+        (file,) = (tmp_path / "cache" / f"container_{kind}_lock").glob("*.lock")
+        os.utime(file, (clock.now, clock.now))
+        after = [compute() for _ in range(3)]
+
+    assert before == 1
+    assert after == [1, 2, 2]
 
 
 def test_store_error_is_raise_and_a_process_has_stopped(tmp_path, calls, waits):
