@@ -183,7 +183,7 @@ class SessionOptions(StoreOptions):
     detect_changes: bool = option(
         types.BOOLEAN,
         True,
-        "with json and pickle, save a value that was changed in place though changed() was forgotten",
+        "save a value that was changed in place, though changed() was forgotten",
     )
     auto: bool = option(types.BOOLEAN, False, "save each session that was touched, also an empty one")
 

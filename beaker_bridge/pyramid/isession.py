@@ -5,10 +5,7 @@ from __future__ import annotations
 import secrets
 from collections.abc import Callable, ItemsView, Mapping, MutableMapping, ValuesView
 from contextlib import AbstractContextManager
-from datetime import date, datetime, time, timedelta
-from decimal import Decimal
 from typing import TYPE_CHECKING, Any
-from uuid import UUID
 
 from beaker.session import SessionObject as BeakerSessionObject
 from pyramid.interfaces import ISession
@@ -18,6 +15,7 @@ from beaker_bridge.record.fields import RESERVED_KEYS
 from beaker_bridge.request.exchange import commit, exchange_of, stored_session
 from beaker_bridge.session.attributes import BEAKERS, PRIVATE, Forwarded
 from beaker_bridge.session.base import SafeSession
+from beaker_bridge.session.changes import IMMUTABLE
 from beaker_bridge.session.session import StandaloneSession
 
 if TYPE_CHECKING:
@@ -27,8 +25,6 @@ CSRF_TOKEN = "_csrft_"  # noqa: S105  # nosec B105 -- the key of the token, as P
 FLASH = "_f_"
 
 _ABSENT = object()
-#: What nobody can change in place; of anything else a session may be asked whether somebody did.
-_IMMUTABLE = frozenset({str, int, float, bool, type(None), bytes, datetime, date, time, timedelta, Decimal, UUID})
 
 
 def _reading(method: Callable[..., Any]) -> Callable[..., Any]:
@@ -161,7 +157,7 @@ class PyramidSession:  # noqa: PLW1641 -- as a dict, it has no hash
         value = dict.get(session, key, _ABSENT)
         if value is _ABSENT:
             raise KeyError(key)
-        if type(value) not in _IMMUTABLE:
+        if type(value) not in IMMUTABLE:
             session.track(key, value)
         return value
 
@@ -170,22 +166,24 @@ class PyramidSession:  # noqa: PLW1641 -- as a dict, it has no hash
         session: SafeSession | None = self._state["_sess"]
         if session is None:
             session = self._object._session()
-        value = dict.get(session, key, default)
-        if type(value) not in _IMMUTABLE and value is not default:
+        value = dict.get(session, key, _ABSENT)
+        if value is _ABSENT:
+            return default
+        if type(value) not in IMMUTABLE:
             session.track(key, value)
         return value
 
     def values(self) -> ValuesView[Any]:
         """Return a view of the values."""
-        return dict.values(self._handed_out())
+        return dict.values(self._all_tracked())
 
     def items(self) -> ItemsView[str, Any]:
         """Return a view of the keys and values."""
-        return dict.items(self._handed_out())
+        return dict.items(self._all_tracked())
 
     def copy(self) -> dict[str, Any]:
         """Return a dict of the keys and values."""
-        return dict(self._handed_out())
+        return dict(self._all_tracked())
 
     def __or__(self, other: Mapping[str, Any]) -> dict[str, Any]:
         return self.copy() | dict(other)
@@ -226,7 +224,7 @@ class PyramidSession:  # noqa: PLW1641 -- as a dict, it has no hash
             session.changed()
         dict.update(session, changes)
 
-    def _handed_out(self) -> SafeSession:
+    def _all_tracked(self) -> SafeSession:
         for key in self:
             self.get(key)
         return self._loaded

@@ -296,11 +296,11 @@ def needs_commit(session_object: BeakerSessionObject | None) -> bool:
 def is_asked_to_commit(session_object: BeakerSessionObject) -> bool:
     """Say whether somebody has asked to save, change or end a session that is loaded, since the last commit.
 
-    As :func:`needs_commit`, but a value that was handed out, which only Pyramid's views get, is not compared again.
+    As :func:`needs_commit`, but where a value was handed out, it is compared.
     """
     state = session_object.__dict__
     session: SafeSession = state["_sess"]
-    return bool(session.is_marked or session.was_invalidated or state.get("_dirty") or state["_params"]["auto"])
+    return bool(session.has_changed() or session.was_invalidated or state.get("_dirty") or state["_params"]["auto"])
 
 
 def loses_changes(session_object: BeakerSessionObject) -> bool:

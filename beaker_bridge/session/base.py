@@ -8,9 +8,9 @@ writes what changed since the last commit and says, in Beaker's way, which cooki
 from __future__ import annotations
 
 import logging
-import pickle
 import secrets
-from contextlib import AbstractContextManager, suppress
+from collections.abc import Mapping
+from contextlib import AbstractContextManager
 from typing import Any
 
 from beaker_bridge.cookies import ANY_FORM, BLANK, HOST_ONLY, CookieWriter, cookie_values, joined_values
@@ -27,6 +27,7 @@ from beaker_bridge.record.fields import (
     WRITER,
     in_milliseconds,
 )
+from beaker_bridge.session.changes import IMMUTABLE, Changes
 from beaker_bridge.session.config import OPEN, SessionContext
 from beaker_bridge.session.mapping import BeakerMapping
 from beaker_bridge.session.state import (
@@ -72,7 +73,9 @@ class SafeSession(BeakerMapping):
     #: The plain bytes of the last commit: a second one with the same writes nothing.
     _plain: bytes | None = None
     #: The mutable values that the application was handed, as they were.
-    _tracked: dict[str, bytes | None] | None = None
+    _changes: Changes | None = None
+    #: What is stored: these very values, as long as no others are put in their place.
+    _stored: Mapping[str, Any] = {}
     #: Whether the session's lock is held, and what is changed is committed at once.
     _locked = False
 
@@ -124,7 +127,7 @@ class SafeSession(BeakerMapping):
     @property
     def has_pending(self) -> bool:
         """Whether something has happened since the last commit that the next one has to look at."""
-        return bool(self._state.pending or self._tracked)
+        return bool(self._state.pending or self._changes)
 
     @property
     def is_marked(self) -> bool:
@@ -146,7 +149,7 @@ class SafeSession(BeakerMapping):
 
     def _begin_after(self, state: State) -> None:
         self._become(state)
-        self._plain = self._tracked = None
+        self._plain = self._changes = None
         self._begin_new(state)
 
     def regenerate_id(self) -> None:
@@ -196,7 +199,7 @@ class SafeSession(BeakerMapping):
         """Return to the data as they were loaded, or last committed. A new id stays."""
         origin = self._state.origin
         self._take(self._decoded(origin) if origin else {CREATED: self.created, ACCESSED: self._metadata[ACCESSED]})
-        self._tracked = None
+        self._changes = None
         self._state = self._state.reverted()
 
     def load(self) -> None:
@@ -204,28 +207,32 @@ class SafeSession(BeakerMapping):
         self.revert()
 
     def track(self, key: str, value: Any) -> None:
-        """Remember a mutable value that the application was handed, to see whether it changes it."""
-        fingerprint = self._config.fingerprint
-        if fingerprint is None:
-            return
-        if self._tracked is None:
-            self._tracked = {}
-        if key not in self._tracked:
-            self._tracked[key] = None if self._state.pending & CHANGED else _print_of(fingerprint, value)
+        """Remember the state of a mutable value that the application is handed, to see whether it changes it."""
+        changes = self._changes
+        if changes is None:
+            if not self._config.options.detect_changes:
+                return
+            changes = self._changes = Changes(self._config.codec.serializer)
+        tracked = changes.handed_out.get(key)
+        if tracked is None or tracked[0] is not value:
+            changes.track(key, value, is_dirty=self.is_marked)
+
+    def _track_stored(self, key: str, value: Any) -> None:
+        # What other WSGI code has put there waits for ``save()``, as in Beaker's sessions.
+        if type(value) not in IMMUTABLE and self._stored.get(key) is value:
+            self.track(key, value)
 
     def has_changed(self) -> bool:
         """Say whether the application has changed the session since the last commit."""
-        return bool(self._state.pending & CHANGED) or any(
-            key in self and _print_of(self._config.fingerprint, dict.__getitem__(self, key)) != before
-            for key, before in (self._tracked or {}).items()
-        )
+        return self.is_marked or (self._changes is not None and self._changes.any(self))
 
-    def _mark_clean(self) -> None:
+    def _mark_clean(self, *, changed: bool) -> None:
         """Take what is now committed as the state from which further changes count."""
         self._state = self._state.clean()
-        if self._tracked:
-            fingerprint = self._config.fingerprint
-            self._tracked = {key: _print_of(fingerprint, self[key]) for key in self._tracked if key in self}
+        if changed:
+            self._stored = dict(self)
+            if self._changes is not None:
+                self._changes.mark_clean(self)
 
     # -- The record ----------------------------------------------------------------------------------
 
@@ -254,6 +261,7 @@ class SafeSession(BeakerMapping):
         if len(self):
             dict.clear(self)
         dict.update(self, record)
+        self._stored = record
 
     # -- The beginning of a request ------------------------------------------------------------------
 
@@ -331,7 +339,7 @@ class SafeSession(BeakerMapping):
             self._touch()
         if not self._state.detached:
             self._finish_retired()
-            self._mark_clean()
+            self._mark_clean(changed=changed)
 
     def _is_as_stored(self) -> bool:
         """Say whether to save, where that is only asked for (``auto``), would change nothing."""
@@ -447,16 +455,6 @@ class SafeSession(BeakerMapping):
         if self._exchange.notify is not None:
             data = {key: value for key, value in record.items() if key not in RESERVED_KEYS}
             self._exchange.notify(kind(session_id, data))
-
-
-def _print_of(fingerprint: Any, value: Any) -> bytes | None:
-    try:
-        return fingerprint(value)  # type: ignore[no-any-return]
-    except Exception:  # noqa: BLE001 -- an object's own code may raise anything
-        # What JSON refuses may have come from a pickle: a change of it is seen, and refused when it is saved.
-        with suppress(Exception):
-            return pickle.dumps(value)
-        return None
 
 
 def shown(session_id: str) -> str:

@@ -49,10 +49,6 @@ class SessionConfig:
         self.renewal = options.renewal
         #: The parameters of Beaker's ``SessionObject`` that its own methods look at.
         self.parameters: dict[str, Any] = {"auto": options.auto}
-        #: The encoding that tells whether a value was changed in place, or nothing.
-        self.fingerprint: Callable[[Any], bytes] | None = None
-        if options.detect_changes and isinstance(self.codec.serializer, (JSONSerializer, PickleSerializer)):
-            self.fingerprint = self.codec.serializer.encode
         #: What a visitor's cookie makes us log.
         self.log_lines = LogLimiter()
         #: When this process purges the store next, by the clock.

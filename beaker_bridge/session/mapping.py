@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import ItemsView, ValuesView
 from operator import attrgetter
 from typing import TYPE_CHECKING, Any
 
@@ -77,6 +78,34 @@ class BeakerMapping(BeakerAttributes, BeakerSession):
 
     # -- The mapping ---------------------------------------------------------------------------------
 
+    def __getitem__(self, key: str) -> Any:
+        value: Any = dict.__getitem__(self, key)
+        self._track_stored(key, value)
+        return value
+
+    def get(self, key: str, default: Any = None) -> Any:
+        """Return the value of a key, or the default."""
+        value: Any = dict.get(self, key, default)
+        self._track_stored(key, value)
+        return value
+
+    def values(self) -> ValuesView[Any]:
+        """Return a view of the values."""
+        return dict.values(self._all_tracked())
+
+    def items(self) -> ItemsView[str, Any]:
+        """Return a view of the keys and values."""
+        return dict.items(self._all_tracked())
+
+    def copy(self) -> dict[str, Any]:
+        """Return a dict of the keys and values."""
+        return dict(self._all_tracked())
+
+    def _all_tracked(self) -> Self:
+        for key in self:
+            self.get(key)
+        return self
+
     def __missing__(self, key: str) -> Any:
         # Other WSGI code may read Beaker's own keys, as in Beaker's sessions.
         if key in RESERVED_KEYS:
@@ -104,7 +133,10 @@ class BeakerMapping(BeakerAttributes, BeakerSession):
             value = self._metadata.get(key, None if default is _ABSENT else default)
             self.set_own(key, None)
             return value
-        return dict.pop(self, key) if default is _ABSENT else dict.pop(self, key, default)
+        popped: Any = dict.pop(self, key) if default is _ABSENT else dict.pop(self, key, default)
+        # It may be changed, and put back.
+        self._track_stored(key, popped)
+        return popped
 
     def setdefault(self, key: str, default: Any = None) -> Any:
         """Return the value of a key, which becomes the default if there is none."""
@@ -112,7 +144,9 @@ class BeakerMapping(BeakerAttributes, BeakerSession):
             if key not in self._metadata or key not in (DOMAIN, PATH):
                 self.set_own(key, default)
             return self._metadata.get(key, default)
-        return dict.setdefault(self, key, default)
+        found: Any = dict.setdefault(self, key, default)
+        self._track_stored(key, found)
+        return found
 
     def update(self, *args: Any, **kwargs: Any) -> None:
         """Set keys from a mapping, or from pairs, and from keyword arguments."""
@@ -276,4 +310,8 @@ class BeakerMapping(BeakerAttributes, BeakerSession):
 
     def _become(self, state: State) -> None:
         """Take a state that the application has asked for."""
+        raise NotImplementedError
+
+    def _track_stored(self, key: str, value: Any) -> None:
+        """Remember the state of a value that other WSGI code is handed, if it is stored, and can be changed."""
         raise NotImplementedError

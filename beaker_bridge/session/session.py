@@ -540,7 +540,7 @@ class Session(SafeSession):
             self._detach()
             self.clear()
             return
-        self._plain = self._tracked = None
+        self._plain = self._changes = None
         self._take(content)
         self._state = self._state.restarted(record)
 
@@ -550,7 +550,7 @@ class Session(SafeSession):
             # The block has invalidated it, or it ended elsewhere.
             return
         self._take(merge(base, ours, self._base()))
-        self._tracked = None
+        self._changes = None
         self._state = self._state.resumed(pending)
         if moved_to is not None:
             self._state, self._plain = self._state.rotated(moved_to), None

@@ -986,6 +986,51 @@ def test_beakers_contract_in_the_environ(installation, tmp_path):
     assert app.get("/data").text == "[('seen', True)]"
 
 
+#: Whose session it is: a view's, or that of other WSGI code.
+DOORS = {"view": lambda request: request.session, "environ": lambda request: request.environ["beaker.session"]}
+
+
+@pytest.mark.parametrize("serializer", ["json", "pickle"])
+@pytest.mark.parametrize("store", ["memory", "file", "cookie"])
+@pytest.mark.parametrize("door", DOORS)
+def test_a_change_in_place_is_saved(installation, tmp_path, store, serializer, door):
+    """What is changed inside a value is saved without ``changed()`` or ``save()``; what is only read is not written."""
+
+    def fill(request):
+        request.session["cart"] = {"rows": ([], 1)}
+
+    def change(request):
+        # Without the tween, Beaker's own filter makes Beaker's own session until request.session is used.
+        assert request.session is not None
+        DOORS[door](request)["cart"]["rows"][0].append("pears")
+
+    def read(request):
+        assert request.session is not None
+        return repr(DOORS[door](request)["cart"])
+
+    options = {**store_options(store, tmp_path), "data_serializer": serializer}
+    app = TestApp(install(installation, options, _views(fill=fill, change=change, read=read)))
+    app.get("/fill")
+    app.get("/change")
+    app.get("/change")
+    answer = app.get("/read")
+
+    assert answer.text == "{'rows': (['pears', 'pears'], 1)}"
+    assert "Set-Cookie" not in answer.headers
+
+
+def test_what_other_code_notes_for_a_request_is_not_stored(installation, tmp_path):
+    """A value that WSGI code puts into the environ's session, and changes, begins no session without ``save()``."""
+
+    def note(request):
+        assert request.session is not None
+        request.environ["beaker.session"].setdefault("notes", []).append(1)
+
+    answer = TestApp(install(installation, store_options("memory", tmp_path), _views(note=note))).get("/note")
+
+    assert "Set-Cookie" not in answer.headers
+
+
 # -- A failed request --------------------------------------------------------------------------------
 
 

@@ -50,6 +50,31 @@ def test_a_wsgi_application():
     assert [app.get("/").text for _ in range(3)] == ["1", "2", "3"]
 
 
+@pytest.mark.parametrize("serializer", ["json", "pickle"])
+@pytest.mark.parametrize(("kind", "streams"), [("memory", False), ("memory", True), ("cookie", False)])
+@pytest.mark.parametrize("answers_first", [False, True])
+def test_a_change_in_place_is_saved_without_save(serializer, kind, streams, answers_first):
+    """As with Beaker, which writes the access time of what it has loaded, and in that what was changed within."""
+
+    def appending(environ, start_response):
+        session = environ[ENVIRON_KEY]
+        if environ["PATH_INFO"] == "/begin":
+            session["visits"] = ([],)
+            session.save()
+        elif not answers_first:
+            session["visits"][0].append("visit")
+        start_response("200 OK", [("Content-Type", "text/plain")])
+        if answers_first and environ["PATH_INFO"] != "/begin":
+            session["visits"][0].append("visit")
+        text = str(len(session["visits"][0])).encode()
+        return (part for part in [text]) if streams else [text]
+
+    options = {"type": kind, "validate_key": SECRET, "data_serializer": serializer}
+    app = TestApp(SessionMiddleware(appending, **options))
+
+    assert [app.get(path).text for path in ("/begin", "/", "/", "/")] == ["0", "1", "2", "3"]
+
+
 @pytest.mark.parametrize(
     "config", [{"session.key": "k"}, {"beaker.session.key": "k"}, {"key": "k"}, {"session.key": "k", "debug": "true"}]
 )

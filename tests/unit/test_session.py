@@ -1172,153 +1172,6 @@ def test_a_cookie_session_cannot_be_found_by_an_id(cookies):
         standalone_session(cookies.config)
 
 
-# -- Changes in place --------------------------------------------------------------------------------
-
-
-def change_in_place(browser, config):
-    """Change a list and a dict that a request was handed, and return what the next request finds."""
-    browser.write(cart=["apples"], seen={"x": {}})
-    request = browser.begin(config)
-    request.session["cart"].append("pears")
-    request.session["seen"]["x"]["y"] = 1
-    browser.end(request)
-    return browser.read()
-
-
-@pytest.mark.parametrize("serializer", ["json", "pickle"])
-def test_a_forgotten_changed_is_detected(clock, serializer):
-    """What was changed in place is saved though changed() was not called."""
-    config = config_of(clock=clock, data_serializer=serializer)
-
-    assert change_in_place(Browser(config), config) == {"cart": ["apples", "pears"], "seen": {"x": {"y": 1}}}
-
-
-@pytest.mark.parametrize("serializer", ["json", "pickle"])
-def test_detection_can_be_switched_off(clock, serializer):
-    """With detect_changes = false a change in place needs changed()."""
-    config = config_of(clock=clock, data_serializer=serializer, detect_changes=False)
-
-    assert change_in_place(Browser(config), config)["cart"] == ["apples"]
-
-
-@pytest.mark.parametrize("serializer", ["json", "pickle"])
-def test_a_change_within_a_tuple_is_detected(clock, serializer):
-    """What cannot be changed itself may hold what can."""
-    browser = Browser(config_of(clock=clock, data_serializer=serializer))
-    browser.write(pair=([], 1))
-    request = browser.begin()
-    request.session["pair"][0].append("pears")
-    browser.end(request)
-
-    assert browser.read() == {"pair": (["pears"], 1)}
-
-
-class Basket:
-    """An object of the application's own, that can be pickled while its lid is closed."""
-
-    def __init__(self):
-        self.things = []
-        self.lid = None
-
-
-@pytest.mark.parametrize("reach", [lambda s: s["basket"], lambda s: s.get("basket"), lambda s: s.copy()["basket"]])
-def test_a_change_within_an_object_is_detected(clock, reach):
-    """With pickle, a change within an object of the application's own is saved, and one that is only read is not."""
-    browser = Browser(config_of(clock=clock, data_serializer="pickle"))
-    browser.write(basket=Basket())
-    read = browser.config.store.read
-    records = [read(browser.id).raw]
-    for things in ([], ["pears"]):
-        request = browser.begin()
-        reach(request.session).things.extend(things)
-        browser.end(request)
-        records.append(read(browser.id).raw)
-
-    assert [record == records[0] for record in records] == [True, True, False]
-    assert browser.read()["basket"].things == ["pears"]
-
-
-def test_an_object_that_cannot_be_pickled_for_now_is_not_seen_to_change(clock):
-    """What fails to be pickled fails when it is saved, and not when it is read."""
-    browser = Browser(config_of(clock=clock, data_serializer="pickle"))
-    browser.write(basket=Basket())
-    request = browser.begin()
-    request.session["basket"].lid = lambda: None
-    with pytest.raises(SessionValueError, match="basket"):
-        request.commit()
-
-    assert browser.read()["basket"].lid is None
-
-
-def test_a_change_in_place_after_the_commit_is_detected(browser):
-    """What was handed out is compared with the last commit, and not with the load."""
-    request = browser.write(cart=["apples"])
-    cart = request.session["cart"]
-    cart.append("pears")
-    request.commit()
-    cart.append("plums")
-    browser.end(request)
-
-    assert browser.read()["cart"] == ["apples", "pears", "plums"]
-
-
-def test_a_change_back_after_the_commit_is_detected(browser):
-    """A value that is changed, committed, and changed back to what was loaded is saved as it is in the end."""
-    browser.write(cart=[1])
-    request = browser.begin()
-    cart = request.session["cart"]
-    cart.append(2)
-    request.commit()
-    cart.pop()
-    browser.end(request)
-
-    assert browser.read()["cart"] == [1]
-
-
-def test_a_value_that_was_handed_out_and_deleted_is_no_change(browser, store):
-    """Only what is still in the session is compared."""
-    request = browser.write(cart=["apples"])
-    request = browser.begin()
-    request.session["cart"].append("pears")
-    del request.loaded["cart"]
-    store.calls.clear()
-    request.commit()
-
-    assert store.calls == []
-
-
-def test_a_value_that_cannot_be_encoded_is_refused_only_when_it_is_saved(browser):
-    """Something in a list that is not JSON fails the commit of a change, with the key."""
-    request = browser.begin()
-    request.session["odd"] = [[object()]]
-    assert len(request.session["odd"]) == 1
-
-    with pytest.raises(SessionValueError):
-        request.commit()
-
-
-def test_a_value_that_becomes_unencodable_in_place_is_seen(browser):
-    """A value that was JSON when it was handed out, and is not any more, is a change: it raises."""
-    browser.write(cart=[])
-    request = browser.begin()
-    request.session["cart"].append(object())
-
-    with pytest.raises(SessionValueError):
-        request.commit()
-
-
-def test_a_value_that_changes_nothing_back_is_no_change(browser, store):
-    """A list that was changed and changed back is not written."""
-    browser.write(cart=[1])
-    request = browser.begin()
-    request.session["cart"].append(2)
-    request.session["cart"].pop()
-    store.calls.clear()
-    request.commit()
-
-    assert store.calls == []
-
-
 # -- revert ------------------------------------------------------------------------------------------
 
 
@@ -2521,14 +2374,10 @@ class Reversed:
 
 
 def test_a_serializer_may_be_the_applications_own(clock):
-    """An object with dumps and loads serializes; what is changed in place needs changed() there."""
+    """An object with dumps and loads serializes."""
     browser = Browser(config_of(clock=clock, data_serializer=Reversed))
     browser.write(when=datetime(2026, 1, 1, tzinfo=timezone.utc), cart=[1])
-    request = browser.begin()
-    request.session["cart"].append(2)
-    browser.end(request)
 
-    assert browser.config.fingerprint is None
     assert browser.read() == {"when": datetime(2026, 1, 1, tzinfo=timezone.utc), "cart": [1]}
 
 
