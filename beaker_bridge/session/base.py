@@ -130,11 +130,6 @@ class SafeSession(BeakerMapping):
         return bool(self._state.pending or self._changes)
 
     @property
-    def is_marked(self) -> bool:
-        """Whether the application has said that it changed the session, since the last commit."""
-        return bool(self._state.pending & CHANGED)
-
-    @property
     def is_detached(self) -> bool:
         """Whether nothing of the session is saved any more: it moved or ended elsewhere, or its store is down."""
         return self._state.detached
@@ -215,7 +210,7 @@ class SafeSession(BeakerMapping):
             changes = self._changes = Changes(self._config.codec.serializer)
         tracked = changes.handed_out.get(key)
         if tracked is None or tracked[0] is not value:
-            changes.track(key, value, is_dirty=self.is_marked)
+            changes.track(key, value, is_dirty=bool(self._state.pending & CHANGED))
 
     def _track_stored(self, key: str, value: Any) -> None:
         # What other WSGI code has put there waits for ``save()``, as in Beaker's sessions.
@@ -224,7 +219,7 @@ class SafeSession(BeakerMapping):
 
     def has_changed(self) -> bool:
         """Say whether the application has changed the session since the last commit."""
-        return self.is_marked or (self._changes is not None and self._changes.any(self))
+        return bool(self._state.pending & CHANGED) or (self._changes is not None and self._changes.any(self))
 
     def _mark_clean(self, *, changed: bool) -> None:
         """Take what is now committed as the state from which further changes count."""

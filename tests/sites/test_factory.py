@@ -36,7 +36,7 @@ def session():
 
 def _kept(session):
     """Say whether the session is marked as changed."""
-    return session._loaded.is_marked
+    return session.dirty()
 
 
 def test_it_compares_and_shows_as_a_dict(session):
@@ -94,7 +94,6 @@ def test_missing_keys(session):
 
 def test_changes_are_kept(session):
     """Each way of changing the session marks it; one that changes nothing does not."""
-    loaded = session._loaded
     changes = [
         lambda: session.__setitem__("a", 1),
         lambda: session.setdefault("b", 2),
@@ -107,10 +106,10 @@ def test_changes_are_kept(session):
         session.changed,
     ]
     for change in changes:
-        loaded._mark_clean()
+        session.persist()
         change()
         assert _kept(session)
-    loaded._mark_clean()
+    session.persist()
     for nothing in (session.clear, session.update, lambda: session.pop("a", None), session.pop_flash):
         nothing()
 
