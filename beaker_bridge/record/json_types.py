@@ -21,9 +21,6 @@ TAG = "__bb__"
 #: The name in the tag of a text that is HTML.
 HTML = "Markup"
 
-#: What the keys of a JSON object are.
-KEYS = frozenset({str})
-
 #: How deep JSON may be that we write. Any Python that we support reads this under the frames of a web request.
 MAX_DEPTH = 250
 TOO_DEEP = "it is nested too deeply, or holds itself"
@@ -202,7 +199,6 @@ _EXACT: dict[type, Callable[[Any], Any]] = {
 }
 #: What JSON's encoder carries exactly, or hands to us. A tuple it would turn into a list, unasked.
 LEAVES = frozenset({str, int, float, bool, type(None), *_WRITERS})
-PLAIN = LEAVES | {dict, list}
 #: What can be written, be it itself or a class that derives from it.
 _BASES = (dict, list, tuple, set, *_EXACT)
 _KNOWN = LEAVES | {dict, list, tuple, set}

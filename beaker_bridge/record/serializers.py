@@ -12,14 +12,13 @@ import re
 import secrets
 import struct
 import zlib
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from functools import partial
-from itertools import chain
 from typing import Any, Protocol
 
 from beaker_bridge.exceptions import SessionTooLargeError
 from beaker_bridge.record.fields import SEAL_WORD
-from beaker_bridge.record.json_types import KEYS, LEAVES, PLAIN, TAG, TOO_DEEP, Seals, Tagging, untagged, written
+from beaker_bridge.record.json_types import LEAVES, TAG, TOO_DEEP, Seals, Tagging, untagged, written
 
 log = logging.getLogger(__name__)
 
@@ -38,14 +37,9 @@ _STORED = b"\x78\x01\x01"
 _SIZES, _LARGEST_BLOCK = struct.Struct("<HH"), 0xFFFF
 #: What is beside the block: that before it, and the checksum behind it.
 _BEFORE, _BEHIND = len(_STORED) + _SIZES.size, -4
-#: What may stand around JSON.
-_BLANK = " \t\n\r"
 
-#: From this many items on, a list of rows is looked at as a whole.
-_MANY = 32
-#: A value that has more items than this at one depth, which no record holds, or is deeper than this, is left to
-#: :class:`Tagging`.
-_TOO_MANY, _TOO_DEEP = MAX_PLAIN_SIZE // 2, 50
+#: A value deeper than this is left to :class:`Tagging`.
+_DEEP = 50
 
 #: The two halves of one character, each a character of its own: JSON joins them.
 _HALVES = re.compile(r"[\ud800-\udbff][\udc00-\udfff]")
@@ -65,14 +59,12 @@ class UnreadableError(ValueError):
     """Says in our own words why bytes are no record: others' words may quote them."""
 
 
-def _is_plain(value: Any, depth: int = 0) -> bool:  # noqa: PLR0911 -- each says what it is that is not
+def _is_plain(value: Any, depth: int = 0) -> bool:
     """Say whether JSON's encoder is known to do right by a value."""
     kind = type(value)
     if kind is not dict and kind is not list:
         return kind in LEAVES
-    if len(value) > _MANY:
-        return _are_plain([value])
-    if depth == _TOO_DEEP:
+    if depth == _DEEP:
         return False
     # Most items are leaves: not even a call for them.
     if kind is list:
@@ -84,25 +76,6 @@ def _is_plain(value: Any, depth: int = 0) -> bool:  # noqa: PLR0911 -- each says
         if type(key) is not str or (type(item) not in LEAVES and not _is_plain(item, depth + 1)):
             return False
     return TAG not in value
-
-
-def _are_plain(items: Collection[Any]) -> bool:
-    """Say the same of many values, at one go for each depth; the loops over them run in C."""
-    for _ in range(_TOO_DEEP):
-        if LEAVES.issuperset(map(type, items)):
-            return True
-        if not PLAIN.issuperset(map(type, items)):
-            return False
-        dicts = [item for item in items if type(item) is dict]
-        keys = set(chain.from_iterable(dicts))
-        if TAG in keys or not KEYS.issuperset(map(type, keys)):
-            return False
-        lists = [item for item in items if type(item) is list]
-        # What holds itself has more of them each time.
-        if sum(map(len, dicts)) + sum(map(len, lists)) > _TOO_MANY:
-            return False
-        items = [*chain.from_iterable(map(dict.values, dicts)), *chain.from_iterable(lists)]
-    return False
 
 
 # A self-reference also exceeds the recursion limit, so check_circular is redundant.
