@@ -1,4 +1,4 @@
-"""``python -m tests.benchmarks.plot``: draw what the benchmark has found, for the documentation."""
+"""``python -m tests.benchmarks.plot``: put what the benchmark has found into the documentation."""
 
 from __future__ import annotations
 
@@ -20,8 +20,12 @@ from tests.benchmarks.contestants import (
     SIGNED_COOKIE,
     WRITE,
 )
+from tests.benchmarks.tables import instruction_tables
 
+#: The documentation's page; times and their drawing; instructions, whose table stands in the page between two comments.
+PAGE = Path("docs/performance.rst")
 REPORT, DRAWING = Path("docs/performance.json"), Path("docs/performance.svg")
+INSTRUCTIONS, OPENING, CLOSING = Path("docs/instructions.json"), ".. instructions\n", ".. end\n"
 
 #: The bars of a group from above, and their colours: told apart also by who sees no red or green.
 COLOURS = {
@@ -39,14 +43,23 @@ TICKS = {1: "1 µs", 10: "10 µs", 100: "100 µs", 1_000: "1 ms", 10_000: "10 ms
 
 
 def main(arguments: Sequence[str]) -> int:
-    """Draw a report."""
-    parser = argparse.ArgumentParser(prog="python -m tests.benchmarks.plot", description=__doc__)
-    parser.add_argument("report", nargs="?", type=Path, default=REPORT, help="default: %(default)s")
-    parser.add_argument("drawing", nargs="?", type=Path, default=DRAWING, help="default: %(default)s")
-    files = parser.parse_args(arguments)
-    report = json.loads(files.report.read_text(encoding="utf-8"))
-    files.drawing.write_text(drawing(report), encoding="utf-8")
+    """Draw the times, and write the table of instructions."""
+    argparse.ArgumentParser(prog="python -m tests.benchmarks.plot", description=__doc__).parse_args(arguments)
+    DRAWING.write_text(drawing(_read(REPORT)), encoding="utf-8")
+    PAGE.write_text(with_instructions(PAGE.read_text(encoding="utf-8"), _read(INSTRUCTIONS)), encoding="utf-8")
     return 0
+
+
+def _read(report: Path) -> dict[str, Any]:
+    return json.loads(report.read_text(encoding="utf-8"))
+
+
+def with_instructions(page: str, report: dict[str, Any]) -> str:
+    """Return the page with the table of a report on instructions."""
+    before, _, rest = page.partition(OPENING)
+    _, _, after = rest.partition(CLOSING)
+    lines = "\n".join(f"    {line}".rstrip() for line in instruction_tables(report))
+    return f"{before}{OPENING}\n::\n\n{lines}\n\n{CLOSING}{after}"
 
 
 def drawing(report: dict[str, Any]) -> str:

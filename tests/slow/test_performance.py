@@ -9,7 +9,7 @@ import pytest
 from docutils import nodes
 from docutils.core import publish_doctree
 
-from tests.benchmarks.plot import DRAWING, REPORT, drawing
+from tests.benchmarks.plot import DRAWING, INSTRUCTIONS, PAGE, REPORT, drawing, with_instructions
 
 pytestmark = pytest.mark.once
 
@@ -32,6 +32,15 @@ def test_the_document_is_sound():
 def test_the_drawing_shows_the_figures(report):
     """The drawing is what ``tox -e bench-plot`` makes of the figures."""
     assert drawing(report) == (CHECKOUT / DRAWING).read_text(encoding="utf-8")
+
+
+def test_the_page_shows_the_instructions():
+    """The table of instructions is what ``tox -e bench-plot`` makes of the figures, with each goal."""
+    report = json.loads((CHECKOUT / INSTRUCTIONS).read_text(encoding="utf-8"))
+    page = (CHECKOUT / PAGE).read_text(encoding="utf-8")
+
+    assert with_instructions(page, report) == page
+    assert len(report["targets"]) == 12
 
 
 @pytest.mark.parametrize("operation", ["read", "write"])
