@@ -5,7 +5,7 @@ Each event carries the session's id (keep it out of logs: it opens the session) 
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import Any
 
 
@@ -31,4 +31,14 @@ class SessionInvalidated(SessionEvent):
 
 
 class SessionMerged(SessionEvent):
-    """A commit found another request's changes in the store and merged; ``data`` is the outcome."""
+    """A commit found another request's changes in the store and merged; ``data`` is the outcome.
+
+    Args:
+        session_id: as :class:`SessionEvent`'s.
+        data: as :class:`SessionEvent`'s.
+        conflicts: the top-level keys in which the change of one of the requests was given up.
+    """
+
+    def __init__(self, session_id: str, data: Mapping[str, Any], conflicts: Collection[str] = frozenset()) -> None:
+        super().__init__(session_id, data)
+        self.conflicts = frozenset(conflicts)

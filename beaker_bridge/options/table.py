@@ -185,6 +185,12 @@ class SessionOptions(StoreOptions):
         True,
         "save a value that was changed in place, though changed() was forgotten",
     )
+    whole_keys: tuple[str, ...] = option(
+        types.KEYS,
+        (),
+        "keys of the session whose values are never merged inside, such as a position or a board; one on each line",
+        _STORED,
+    )
     auto: bool = option(types.BOOLEAN, False, "save each session that was touched, also an empty one")
 
     # How long.

@@ -129,6 +129,13 @@ def _texts(value: Any) -> tuple[str, ...]:
     return tuple(map(_text, value))
 
 
+def _keys(value: Any) -> tuple[str, ...]:
+    # Two on one line would be one key, which no session has.
+    if isinstance(value, str) and any(re.search(r"[\s,]", line.strip()) for line in value.splitlines()):
+        raise ValueError
+    return _texts(list(value) if isinstance(value, (set, frozenset)) else value)
+
+
 def _region_names(value: Any) -> tuple[str, ...]:
     names = re.split(r"[,\r\n]", value) if isinstance(value, str) else list(value)
     if not all(isinstance(name, str) for name in names):
@@ -266,6 +273,7 @@ SECONDS = ValueType("a whole number of seconds, 1 or more (68 years at most)", _
 FRESHNESS = ValueType("a whole number of seconds, 0 or more", partial(_seconds, least=0))
 NATURAL = ValueType("a whole number, 0 or more", partial(_at_least, 0))
 DURATION = ValueType("a number of seconds over 0 (68 years at most)", _duration)
+KEYS = ValueType("a list of keys; in an .ini one on each line, without spaces or commas", _keys)
 REGION_NAMES = ValueType("a list of regions' names, with commas, spaces or line breaks between them", _region_names)
 ALGORITHM = one_of("sha1", "sha256", "sha512")
 ALGORITHMS = ValueType(

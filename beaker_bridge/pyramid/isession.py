@@ -16,13 +16,13 @@ from beaker_bridge.request.exchange import commit, exchange_of, stored_session
 from beaker_bridge.session.attributes import BEAKERS, PRIVATE, Forwarded
 from beaker_bridge.session.base import SafeSession
 from beaker_bridge.session.changes import IMMUTABLE
+from beaker_bridge.session.merge import FLASH
 from beaker_bridge.session.session import StandaloneSession
 
 if TYPE_CHECKING:
     from typing_extensions import Self
 
 CSRF_TOKEN = "_csrft_"  # noqa: S105  # nosec B105 -- the key of the token, as Pyramid has it
-FLASH = "_f_"
 
 _ABSENT = object()
 
@@ -310,6 +310,8 @@ class PyramidSession:  # noqa: PLW1641 -- as a dict, it has no hash
         if allow_duplicate or msg not in messages:
             messages.append(msg)
             self.changed()
+            if not allow_duplicate:
+                self._loaded.note_flashed_once(FLASH + queue, msg)
 
     def pop_flash(self, queue: str = "") -> list[Any]:
         """Return the messages of a queue, and remove it."""

@@ -234,9 +234,9 @@ def _take_over(session_object: BeakerSessionObject, theirs: Any) -> None:
         {key: value for key, value in content.items() if key not in RESERVED_KEYS}
         for content in (getattr(theirs, "accessed_dict", {}), theirs)
     )
-    merged = merge(before, now, dict(ours))
+    merged = merge(before, now, dict(ours), whole_keys=ours._config.options.whole_keys)
     ours.clear()
-    ours.update(merged)
+    ours.update(merged.record)
 
 
 #: Beaker's own filter knows no other default than pickle.

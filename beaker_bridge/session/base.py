@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import logging
 import secrets
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from contextlib import AbstractContextManager
 from typing import Any
 
@@ -30,6 +30,7 @@ from beaker_bridge.record.fields import (
 from beaker_bridge.session.changes import IMMUTABLE, Changes
 from beaker_bridge.session.config import OPEN, SessionContext
 from beaker_bridge.session.mapping import BeakerMapping
+from beaker_bridge.session.merge import NO_MESSAGES
 from beaker_bridge.session.state import (
     CHANGED,
     COOKIE,
@@ -76,6 +77,8 @@ class SafeSession(BeakerMapping):
     _changes: Changes | None = None
     #: What is stored: these very values, as long as no others are put in their place.
     _stored: Mapping[str, Any] = {}
+    #: The messages that were added since the last commit unless their queue held an equal one, by its key.
+    _flashed_once: Mapping[str, Collection[Any]] = NO_MESSAGES
     #: Whether the session's lock is held, and what is changed is committed at once.
     _locked = False
 
@@ -194,7 +197,7 @@ class SafeSession(BeakerMapping):
         """Return to the data as they were loaded, or last committed. A new id stays."""
         origin = self._state.origin
         self._take(self._decoded(origin) if origin else {CREATED: self.created, ACCESSED: self._metadata[ACCESSED]})
-        self._changes = None
+        self._changes, self._flashed_once = None, NO_MESSAGES
         self._state = self._state.reverted()
 
     def load(self) -> None:
@@ -217,6 +220,15 @@ class SafeSession(BeakerMapping):
         if type(value) not in IMMUTABLE and self._stored.get(key) is value:
             self.track(key, value)
 
+    def note_flashed_once(self, key: str, message: Any) -> None:
+        """Note that a message was flashed with ``allow_duplicate=False``: a merge adds no equal one to it.
+
+        Args:
+            key: the key of its queue.
+            message: the message.
+        """
+        self._flashed_once = {**self._flashed_once, key: [*self._flashed_once.get(key, ()), message]}
+
     def has_changed(self) -> bool:
         """Say whether the application has changed the session since the last commit."""
         return bool(self._state.pending & CHANGED) or (self._changes is not None and self._changes.any(self))
@@ -224,6 +236,7 @@ class SafeSession(BeakerMapping):
     def _mark_clean(self, *, changed: bool) -> None:
         """Take what is now committed as the state from which further changes count."""
         self._state = self._state.clean()
+        self._flashed_once = NO_MESSAGES
         if changed:
             self._stored = dict(self)
             if self._changes is not None:
@@ -446,10 +459,10 @@ class SafeSession(BeakerMapping):
             raise error
         log.warning("session %s: %s; it opens nothing", session, error)
 
-    def _notify(self, kind: type[SessionEvent], session_id: str, record: dict[str, Any]) -> None:
+    def _notify(self, kind: type[SessionEvent], session_id: str, record: dict[str, Any], **more: Any) -> None:
         if self._exchange.notify is not None:
             data = {key: value for key, value in record.items() if key not in RESERVED_KEYS}
-            self._exchange.notify(kind(session_id, data))
+            self._exchange.notify(kind(session_id, data, **more))
 
 
 def shown(session_id: str) -> str:

@@ -1,102 +1,224 @@
 """The three-way merge of two changes of one session: a pure function.
 
-*base* is the session as both requests loaded it, *theirs* what stands in the store now, and *ours*
-what this request made of it. Ours is the later commit.
+*base* is the record as both requests loaded it, *theirs* what the store holds now, and *ours* what this request made
+of it. Ours is the later commit.
+
+A top-level key is the unit. Within it, changes that do not touch each other are merged; where they touch, the later
+commit's whole value stays. No value is made that neither request wrote, except by adding to it.
 """
 
 from __future__ import annotations
 
 import pickle
 from collections import Counter
-from collections.abc import Hashable, Iterable, Mapping
-from typing import Any
+from collections.abc import Collection, Container, Hashable, Iterable, Mapping
+from contextlib import suppress
+from itertools import repeat
+from types import MappingProxyType
+from typing import Any, NamedTuple
 
 from translationstring import TranslationString
 
-from beaker_bridge.exceptions import SessionValueError
+from beaker_bridge.record.fields import ACCESSED, RESERVED_KEYS
+from beaker_bridge.record.json_types import written
 
-#: Beaker's key for the time of the last access: the later one counts.
-ACCESSED = "_accessed_time"
+#: The key of a queue of flash messages begins with this, as Pyramid has it.
+FLASH = "_f_"
+#: Dicts are merged so deep within a top-level value; what is deeper is taken whole.
+MAX_DEPTH = 100
+#: The items of sets, keys and messages are looked into so deep. Deeper ones are compared as they are pickled, which
+#: takes no room on the stack of whoever merges.
+ESSENCE_DEPTH = 12
+
+#: No queue has messages that are not to be doubled.
+NO_MESSAGES: Mapping[str, Collection[Any]] = MappingProxyType({})
 
 _ABSENT: Any = object()
+_TEXT = frozenset({str})
 _SCALARS = frozenset({str, int, bool, type(None)})
 
 
-def merge(base: Mapping[str, Any], ours: Mapping[str, Any], theirs: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the session that holds both changes.
+class Merged(NamedTuple):
+    """The outcome of a merge."""
 
-    - A key that one side changed has that side's value; a deletion is a change.
-    - Where both changed it, dicts merge key by key, at any depth.
-    - A list is theirs, less what ours removed from base, then what ours added. An item that both
-      removed is removed once, two equal items that both added are two.
-    - Absent counts as an empty dict or list, where the other value is a dict or a list.
-    - Of anything else ours wins; the access time is the later of the two.
+    record: dict[str, Any]
+    #: The application's top-level keys in which a change was given up.
+    conflicts: frozenset[str]
+
+
+class _ConflictError(Exception):
+    """Both sides changed the same, and only one of the changes can stay."""
+
+
+def merge(
+    base: Mapping[str, Any],
+    ours: Mapping[str, Any],
+    theirs: Mapping[str, Any],
+    *,
+    whole_keys: Container[str] = (),
+    flashed_once: Mapping[str, Collection[Any]] = NO_MESSAGES,
+) -> Merged:
+    """Return the record that holds both changes, and the keys in which one was given up.
+
+    - A key that one side changed has that side's value; a deletion is a change. The same change by both is one.
+    - A top-level key that both changed and one of them deleted is deleted.
+    - Dicts are merged member by member, at any depth. A member that both changed, or that one deleted and the other
+      changed, is a conflict, unless its own members or items merge.
+    - Lists are merged where each side only appended or only removed: theirs, less what ours removed, then what ours
+      appended. Sets are merged. An absent dict, list or set counts as empty where base lacks the key.
+    - Flash queues are merged by counts: two equal new messages are two.
+    - In a conflict ours is taken, the whole top-level value. The access time is the later of the two.
+
+    Values are equal if they are of one type and are stored as the same: 1 is not True, 0.0 is not -0.0, a NaN is
+    itself. The time is linear in the size of the three, whatever lists and dicts hold.
 
     Args:
         base: the record as it was loaded.
         ours: what this request made of it.
-        theirs: what stands in the store.
+        theirs: what the store holds.
+        whole_keys: the top-level keys whose values are not merged inside.
+        flashed_once: by the key of their queue, the messages that ours added since base with
+            ``flash(…, allow_duplicate=False)``: they are not added where theirs holds an equal one.
 
     Returns:
-        A new dict. None of the arguments is changed.
-
-    Raises:
-        SessionValueError: the values are nested too deeply to be compared.
+        A new dict, and the conflicts. None of the arguments is changed.
     """
-    try:
-        merged = _merge_dicts(base, ours, theirs)
-    except RecursionError as error:
-        raise SessionValueError("the session is nested too deeply to be merged", original=error) from error
-    if isinstance(ours.get(ACCESSED), (int, float)) and isinstance(theirs.get(ACCESSED), (int, float)):
-        merged[ACCESSED] = max(ours[ACCESSED], theirs[ACCESSED])
-    return merged
-
-
-def _merge_dicts(base: Mapping[Any, Any], ours: Mapping[Any, Any], theirs: Mapping[Any, Any]) -> dict[Any, Any]:
-    # Theirs first: the order of the keys is that of the store, with our new keys behind.
-    merged = {}
+    record: dict[str, Any] = {}
+    conflicts = set()
+    # Theirs first: the keys are in the store's order, our new ones follow.
     for key in dict.fromkeys([*theirs, *ours]):
-        value = _merge_values(base.get(key, _ABSENT), ours.get(key, _ABSENT), theirs.get(key, _ABSENT))
+        sides = tuple(side.get(key, _ABSENT) for side in (base, ours, theirs))
+        try:
+            value = _merge_key(key, *sides, whole=key in whole_keys, flashed_once=flashed_once.get(key, ()))
+        except _ConflictError:
+            conflicts.add(key)
+            # What one side deleted stays deleted: a logout by ``del session["user"]`` leaves no fragment.
+            value = _ABSENT if theirs.get(key, _ABSENT) is _ABSENT else ours.get(key, _ABSENT)
         if value is not _ABSENT:
-            merged[key] = value
-    return merged
+            record[key] = value
+    return Merged(record, frozenset(conflicts - RESERVED_KEYS))
 
 
-def _merge_values(base: Any, ours: Any, theirs: Any) -> Any:
-    essence = _essence(base)
-    if _essence(ours) == essence:
+def _merge_key(key: Any, base: Any, ours: Any, theirs: Any, *, whole: bool, flashed_once: Collection[Any]) -> Any:
+    """Return the value of a top-level key, or that it is absent."""
+    if key == ACCESSED and isinstance(ours, (int, float)) and isinstance(theirs, (int, float)):
+        return max(ours, theirs)
+    # Before anything is merged: an unchanged side yields the other one's own object, in its order.
+    if same(base, ours):
         return theirs
-    if _essence(theirs) == essence:
+    if same(base, theirs):
         return ours
-    sides = [side for side in (ours, theirs) if side is not _ABSENT]
-    for kind, merge_kind in ((dict, _merge_dicts), (list, _merge_lists)):
-        if sides and all(isinstance(side, kind) for side in sides):
-            return _merge_containers(kind, merge_kind, base, ours, theirs)
-    return ours
+    if isinstance(key, str) and key.startswith(FLASH) and not whole:
+        in_base, in_ours, in_theirs = ([] if side is _ABSENT else side for side in (base, ours, theirs))
+        if all(isinstance(queue, list) for queue in (in_base, in_ours, in_theirs)):
+            queue = _merge_queues(in_base, in_ours, in_theirs, flashed_once)
+            return queue if queue or (ours is not _ABSENT and theirs is not _ABSENT) else _ABSENT
+    if same(ours, theirs):
+        return ours
+    if whole:
+        raise _ConflictError
+    return _merge_members(base, ours, theirs)
 
 
-def _merge_containers(kind: type, merge_kind: Any, base: Any, ours: Any, theirs: Any) -> Any:
-    """Merge two dicts or two lists, of which one may be absent, which counts as empty."""
-    merged = merge_kind(*(side if isinstance(side, kind) else kind() for side in (base, ours, theirs)))
-    if not merged and (ours is _ABSENT or theirs is _ABSENT):
-        return _ABSENT
-    return merged
+def _merge_members(base: Any, ours: Any, theirs: Any) -> Any:
+    """Return a value that both sides changed: dicts are merged member by member.
+
+    Without recursion: no value is too deep for it, whatever called it.
+    """
+    merged: dict[str, Any] = {}
+    steps = [(merged, "value", (base, ours, theirs), 0)]
+    seen = set()
+    # It grows; members that belong to one dict are beside each other, in their order.
+    for target, key, sides, depth in steps:
+        ids = tuple(map(id, sides))
+        # Pickled values may share a dict, or hold themselves.
+        if depth <= MAX_DEPTH and ids not in seen and _are(dict, *sides):
+            seen.add(ids)
+            members: dict[Any, Any] = {}
+            target[key] = members
+            base, ours, theirs = ({} if side is _ABSENT else side for side in sides)
+            for name in dict.fromkeys([*theirs, *ours]):
+                step = tuple(side.get(name, _ABSENT) for side in (base, ours, theirs))
+                steps.append((members, name, step, depth + 1))
+        else:
+            value = _merge_leaf(*sides)
+            if value is not _ABSENT:
+                target[key] = value
+    return merged["value"]
+
+
+def _merge_leaf(base: Any, ours: Any, theirs: Any) -> Any:
+    if same(base, ours):
+        return theirs
+    if same(base, theirs) or same(ours, theirs):
+        return ours
+    if _are(list, base, ours, theirs):
+        return _merge_lists([] if base is _ABSENT else base, ours, theirs)
+    if _are(set, base, ours, theirs):
+        return _merge_sets(set() if base is _ABSENT else base, ours, theirs)
+    raise _ConflictError
+
+
+def _are(kind: type, base: Any, ours: Any, theirs: Any) -> bool:
+    """Say whether values of a kind are merged; an absent base counts as empty.
+
+    JSON stores a derived class as the one that it derives from: ours may be such a one, what was read cannot.
+    """
+    return isinstance(ours, kind) and type(theirs) is kind and (base is _ABSENT or type(base) is kind)
+
+
+# -- Lists and sets ----------------------------------------------------------------------------------
 
 
 def _merge_lists(base: list[Any], ours: list[Any], theirs: list[Any]) -> list[Any]:
+    our_kept, our_added = _edits(base, ours)
+    their_kept, their_added = _edits(base, theirs)
+    kept = [item for item, *is_kept in zip(base, our_kept, their_kept, strict=True) if all(is_kept)]
+    return kept + their_added + our_added
+
+
+def _edits(base: list[Any], side: list[Any]) -> tuple[list[bool], list[Any]]:
+    """Return which items of base a side kept, and what it appended.
+
+    Raises:
+        _ConflictError: it did both, or replaced, moved or edited an item.
+    """
+    kept = []
+    number = 0
+    for item in base:
+        kept.append(number < len(side) and same(item, side[number]))
+        number += kept[-1]
+    added = side[number:]
+    if added and not all(kept):
+        raise _ConflictError
+    return kept, added
+
+
+def _merge_sets(base: set[Any], ours: set[Any], theirs: set[Any]) -> set[Any]:
+    in_base, in_ours, in_theirs = (dict(zip(map(_essence, side), side, strict=True)) for side in (base, ours, theirs))
+    removed = in_base.keys() - in_ours.keys()
+    return {
+        *(item for essence, item in in_theirs.items() if essence not in removed),
+        *(item for essence, item in in_ours.items() if essence not in in_base),
+    }
+
+
+def _merge_queues(base: list[Any], ours: list[Any], theirs: list[Any], flashed_once: Collection[Any]) -> list[Any]:
     in_base, in_ours, in_theirs = (Counter(map(_essence, side)) for side in (base, ours, theirs))
     # Of what base held, theirs may have removed some as well; of that, nothing is removed again.
     removed = (in_base & in_theirs) - in_ours
-    return _without(theirs, removed) + _last(ours, in_ours - in_base)
+    kept = in_theirs - removed
+    added = in_ours - in_base
+    added.subtract({essence for essence in map(_essence, flashed_once) if essence in kept})
+    # Of equal messages the first ones were shown, and the last ones are new.
+    return _without(theirs, removed) + _last(ours, added)
 
 
 def _without(items: Iterable[Any], removed: Counter[Hashable]) -> list[Any]:
-    """Return the items less those that were removed: the first ones, where there are equal ones."""
     return [item for item in items if not _take(removed, _essence(item))]
 
 
 def _last(items: list[Any], added: Counter[Hashable]) -> list[Any]:
-    """Return the items that were added: the last ones, where there are equal ones."""
     return [item for item in reversed(items) if _take(added, _essence(item))][::-1]
 
 
@@ -107,38 +229,88 @@ def _take(counter: Counter[Hashable], essence: Hashable) -> bool:
     return True
 
 
-def _essence(value: Any) -> Hashable:
-    """Return what two values have in common if their records are the same.
+# -- Equality ----------------------------------------------------------------------------------------
 
-    1 is not True, 0.0 is not -0.0, a NaN is itself, and a text with more to it (a translation, HTML) is not that text.
+
+def same(one: Any, other: Any) -> bool:
+    """Say whether two values are of one type and are stored as the same.
+
+    Without recursion, and without the hash of a list's item or a dict's value, which an attacker may choose.
+    """
+    pairs = [(one, other)]
+    # Keeps what it has compared, so that no other value gets one of the ids.
+    seen: dict[tuple[int, int], tuple[Any, Any]] = {}
+    while pairs:
+        one, other = pair = pairs.pop()
+        if one is other or (id(one), id(other)) in seen:
+            continue
+        if type(one) is not type(other):
+            return False
+        if type(one) in _SCALARS:
+            if one != other:
+                return False
+            continue
+        seen[id(one), id(other)] = pair
+        parts = _parts(one, other)
+        if parts is None:
+            return False
+        pairs.extend(parts)
+    return True
+
+
+def _parts(one: Any, other: Any) -> Iterable[tuple[Any, Any]] | None:
+    """Return what is to be the same for two values of one type to be; None where they differ."""
+    if isinstance(one, dict):
+        one, other = _by_key(one), _by_key(other)
+        return ((value, other[key]) for key, value in one.items()) if one.keys() == other.keys() else None
+    if isinstance(one, (list, tuple)):
+        return zip(one, other, strict=True) if len(one) == len(other) else None
+    if isinstance(one, TranslationString):
+        return zip(_fields(one), _fields(other), strict=True)
+    return () if _essence(one) == _essence(other) else None
+
+
+def _by_key(mapping: dict[Any, Any]) -> Mapping[Any, Any]:
+    if _TEXT.issuperset(map(type, mapping)):
+        return mapping
+    return {_essence(key): value for key, value in mapping.items()}
+
+
+def _fields(text: TranslationString) -> tuple[Any, ...]:
+    return str.__str__(text), text.domain, text.default, text.mapping, text.context
+
+
+def _essence(value: Any, depth: int = ESSENCE_DEPTH) -> Hashable:
+    """Return what two values have in common if they are the same.
+
+    A text's hash differs in each process, a number's does not: nobody can choose values whose essences collide.
     """
     kind = type(value)
     if kind in _SCALARS:
-        return kind, value
-    if kind is float:
-        # Of which each value has its own.
-        return kind, repr(value)
+        return kind, hex(value) if kind is int else value
+    collect, items = _items(value) if depth else (None, ())
+    return kind, _state(value) if collect is None else collect(map(_essence, items, repeat(depth - 1)))
+
+
+def _items(value: Any) -> tuple[type[tuple[Any, ...] | frozenset[Any]] | None, Iterable[Any]]:
+    """Return the items of a value, and what collects those in their order or without one; None where it has none."""
     if isinstance(value, dict):
-        # No generator, which would be a frame more at each depth.
-        return kind, frozenset(zip(map(_essence, value), map(_essence, value.values()), strict=True))
-    if isinstance(value, (list, tuple)):
-        return kind, tuple(map(_essence, value))
+        return frozenset, value.items()
     if isinstance(value, (set, frozenset)):
-        return kind, frozenset(map(_essence, value))
-    return kind, _essence_of_object(value)
-
-
-def _essence_of_object(value: Any) -> Hashable:
-    if isinstance(value, TranslationString):
-        return str.__str__(value), _essence((value.domain, value.default, value.mapping, value.context))
-    return _state(value)
+        return frozenset, value
+    if isinstance(value, (list, tuple)):
+        return tuple, value
+    return (tuple, _fields(value)) if isinstance(value, TranslationString) else (None, ())
 
 
 def _state(value: Any) -> Hashable:
     """Return the state of an object: its class may not say when two of them are equal."""
-    try:
+    if type(value) is float:
+        return repr(value)
+    with suppress(Exception):
+        # A date or a Decimal as JSON has it: with its offset, zone and fold, its digits.
+        return repr(written(value))
+    # An object's own code may raise anything.
+    with suppress(Exception):
         return pickle.dumps(value)
-    except RecursionError:
-        raise
-    except Exception:  # noqa: BLE001 -- an object's own code may raise anything
-        return id(value)
+    return id(value)

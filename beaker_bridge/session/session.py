@@ -192,17 +192,17 @@ class Session(SafeSession):
 
     def _write_merged(self, found: Record | None, plain: bytes) -> bool:
         """Write the session over what another request has written; returns as :meth:`_write` does."""
-        merged = False
+        merged, conflicts = False, frozenset[str]()
 
         def write() -> bool:
-            nonlocal found, plain, merged
+            nonlocal found, plain, merged, conflicts
             theirs = self._content(self.id, found)
             if found is None or theirs is None:
                 self._detach()
                 return True
             # What an earlier try of ours has written is our base; nobody else changed it.
             if found.raw not in self._in_doubt:
-                self._take(merge(self._base(), self._as_record(), theirs))
+                conflicts |= self._merge(self._base(), self._as_record(), theirs)
                 plain, merged = self._serialized(), True
             self._state = self._state.written(found)
             swap = self._swap(self.id, found, plain)
@@ -213,8 +213,15 @@ class Session(SafeSession):
 
         self._retry(self.id, write, lost=1)
         if merged and not self._state.detached:
-            self._notify(SessionMerged, self.id, self._as_record())
+            self._notify(SessionMerged, self.id, self._as_record(), conflicts=conflicts)
         return not self._state.detached
+
+    def _merge(self, base: dict[str, Any], ours: dict[str, Any], theirs: dict[str, Any]) -> frozenset[str]:
+        """Take what both sides made of the session; return the keys in which a change was given up."""
+        whole_keys = self._config.options.whole_keys
+        merged = merge(base, ours, theirs, whole_keys=whole_keys, flashed_once=self._flashed_once)
+        self._take(merged.record)
+        return merged.conflicts
 
     def _note_written(self, swap: Swap, plain: bytes) -> None:
         self._state, self._plain = self._state.written(swap.found), plain
@@ -443,10 +450,10 @@ class Session(SafeSession):
 
     def _write_under_new_id(self, base: Record, theirs: dict[str, Any]) -> bool:
         """Merge what another request has written under the old id; return whether the session has ended meanwhile."""
-        self._take(merge(self._decoded(base), self._as_record(), theirs))
+        conflicts = self._merge(self._decoded(base), self._as_record(), theirs)
         self._write()
         if not self._state.detached:
-            self._notify(SessionMerged, self.id, self._as_record())
+            self._notify(SessionMerged, self.id, self._as_record(), conflicts=conflicts)
         return self._state.detached
 
     def _tombstone(self, names: list[str]) -> bytes:
@@ -549,7 +556,7 @@ class Session(SafeSession):
         if self._state.record is None or self._state.detached:
             # The block has invalidated it, or it ended elsewhere.
             return
-        self._take(merge(base, ours, self._base()))
+        self._merge(base, ours, self._base())
         self._changes = None
         self._state = self._state.resumed(pending)
         if moved_to is not None:
