@@ -89,17 +89,19 @@ def test_writers_of_different_keys_both_last(browser, kept):
     assert kept() == {"a": 1, "b": 2, "cart": {"apples": 1, "deep": {"x": 1}}, "_f_": ["old"]}
     assert one.told == []
     assert other.told == [("SessionMerged", kept())]
+    assert other.events[0].conflicts == frozenset()
 
 
 def test_of_the_same_key_the_later_commit_wins(browser, kept):
-    """Two values of one key cannot both last: the later commit's does."""
+    """Two values of one key cannot both last: the later commit's does, and its event names the key."""
     one, other = browser.begin(), browser.begin()
-    other.session["a"] = "first commit"
-    one.session["a"] = "second commit"
+    other.session.update(a="first commit", b=1)
+    one.session.update(a="second commit", c=1)
     browser.end(other)
     browser.end(one)
 
-    assert kept()["a"] == "second commit"
+    assert kept().items() >= {"a": "second commit", "b": 1, "c": 1}.items()
+    assert [event.conflicts for event in one.events] == [{"a"}]
 
 
 def test_nested_dicts_are_merged_at_any_depth(browser, kept):
@@ -136,6 +138,47 @@ def test_three_equal_messages_are_three(browser, kept):
         browser.end(request)
 
     assert kept()["_f_"] == ["old", "saved", "saved", "saved"]
+
+
+def test_a_message_that_is_flashed_without_duplicates_is_one(browser, kept):
+    """Requests that overlap flash a message once where each of them asks for that; others' messages stay."""
+    requests = [browser.begin() for _ in range(3)]
+    for number, request in enumerate(requests):
+        request.session.flash("saved", allow_duplicate=False)
+        request.session.flash({"text": "saved", "as": ["note"]}, allow_duplicate=False)
+        request.session.flash(number)
+    for request in requests:
+        browser.end(request)
+
+    assert kept()["_f_"] == ["old", "saved", {"text": "saved", "as": ["note"]}, 0, 1, 2]
+
+
+@pytest.mark.parametrize("deletes_first", [True, False])
+def test_a_logout_by_deletion_holds(browser, kept, deletes_first):
+    """What one request deletes while another changes it is gone, whoever ends first: no fragment lets anybody in."""
+    browser.write(user={"id": 1, "seen": 0})
+    deletes, changes = browser.begin(), browser.begin()
+    del deletes.session["user"]
+    changes.session["user"]["seen"] = 1
+    changes.session["page"] = 2
+    later = changes if deletes_first else deletes
+    browser.end(deletes if deletes_first else changes)
+    browser.end(later)
+
+    assert "user" not in kept()
+    assert kept()["page"] == 2
+    assert [event.conflicts for event in later.events] == [{"user"}]
+
+
+def test_two_logins_of_one_session_are_one_of_them(browser, kept):
+    """Two requests that both set a user leave one of the two, never one's id with the other's rights."""
+    one, other = browser.begin(), browser.begin()
+    one.session["user"] = {"id": 1, "admin": True, "groups": ["staff"]}
+    other.session["user"] = {"id": 2, "name": "bob", "groups": []}
+    browser.end(one)
+    browser.end(other)
+
+    assert kept()["user"] == {"id": 2, "name": "bob", "groups": []}
 
 
 @pytest.mark.parametrize("pops_first", [True, False])

@@ -344,6 +344,33 @@ def test_lists_have_a_line_for_each(retired, current, value, converted):
 
 
 @pytest.mark.parametrize(
+    ("value", "keys"),
+    [
+        ("\n position\n  board\n\n", ("position", "board")),
+        ("position", ("position",)),
+        ("", ()),
+        (["position", "a b, c"], ("position", "a b, c")),
+        (("position",), ("position",)),
+        ({"position"}, ("position",)),
+        (frozenset({"position"}), ("position",)),
+    ],
+)
+def test_whole_keys_have_a_line_for_each(value, keys):
+    """A list of keys in an ``.ini`` has one on each line; in Python it may be any collection, of any texts."""
+    assert options(whole_keys=value).whole_keys == keys
+
+
+@pytest.mark.parametrize("value", ["position board", "position, board", "a\nb,c", "a,", 1, ["a", 1], [""], {"a": 1}])
+def test_two_whole_keys_on_one_line_are_refused(value):
+    """Two keys on one line would be one that no session has: that is an error at the start, not a silent merge."""
+    told = faults({"whole_keys": value})
+
+    assert told["whole_keys"].startswith(
+        "whole_keys must be a list of keys; in an .ini one on each line, without spaces or commas"
+    )
+
+
+@pytest.mark.parametrize(
     ("value", "attribute"),
     [
         *((value, None) for value in (None, False, "", " ", "false", " False ", "no", "0")),

@@ -953,6 +953,46 @@ def test_a_merge_is_told_where_somebody_listens(browser):
     assert one.told == []
 
 
+def test_whole_keys_are_not_merged_inside(clock):
+    """A value that only makes sense as one request wrote it is never a mixture, if ``whole_keys`` names its key."""
+    browser = Browser(config_of(clock=clock, whole_keys="position\n  board"))
+    browser.write(name="base")
+    one, other = browser.begin(), browser.begin()
+    one.session.update(position=[1, 2], board={"a1": "x"}, log=[1])
+    other.session.update(position=[3, 4], board={"b2": "o"}, log=[2])
+    browser.end(one)
+    browser.end(other)
+
+    assert browser.read() == {"name": "base", "position": [3, 4], "board": {"b2": "o"}, "log": [1, 2]}
+    assert other.events[0].conflicts == {"position", "board"}
+
+
+def test_a_message_may_be_flashed_again_after_a_commit(browser):
+    """What was flashed without duplicates counts until it is committed: later the request may flash an equal one."""
+    one, other = browser.begin(), browser.begin()
+    one.session.flash("saved", allow_duplicate=False)
+    one.commit()
+    one.session.flash("saved")
+    other.session.flash("sent")
+    other.commit()
+    one.commit()
+
+    assert browser.read()["_f_"] == ["saved", "sent", "saved"]
+
+
+def test_a_message_that_is_taken_back_may_be_flashed_again(browser):
+    """After ``revert()`` no message was flashed: another one is merged as any other."""
+    one, other = browser.begin(), browser.begin()
+    one.session.flash("saved", allow_duplicate=False)
+    one.session.revert()
+    one.session.flash("saved")
+    other.session.flash("saved")
+    other.commit()
+    one.commit()
+
+    assert browser.read()["_f_"] == ["saved", "saved"]
+
+
 # -- Beaker's interface ------------------------------------------------------------------------------
 
 
@@ -1530,6 +1570,19 @@ def test_what_was_written_before_the_marker_is_moved_along(browser):
 
     assert browser.read() == {"name": "base", "a": 1}
     assert login.told == [("SessionMerged", {"name": "base", "a": 1})]
+
+
+def test_a_change_that_is_given_up_at_a_login_is_told(browser):
+    """Where another request changed the same under the old id, the login's value stays, and its event names the key."""
+    login, writer = browser.begin(), browser.begin()
+    login.session.regenerate_id()
+    login.session["name"] = "login"
+    writer.session["name"] = "writer"
+    watched(browser.config).before_swap[2] = writer.commit
+    browser.end(login)
+
+    assert browser.read() == {"name": "login"}
+    assert [event.conflicts for event in login.events] == [{"name"}]
 
 
 def test_a_logout_before_the_marker_takes_the_new_id_along(browser):
