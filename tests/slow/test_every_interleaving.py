@@ -61,6 +61,23 @@ def flash(mapping: Any, number: int) -> None:
     mapping.setdefault("_f_", []).append("new")
 
 
+def flash_once(mapping: Any, number: int) -> None:
+    # Of equal messages that are flashed so, one is enough.
+    mapping.flash("new", allow_duplicate=False)
+
+
+def append(mapping: Any, number: int) -> None:
+    mapping.setdefault("list", []).append(number)
+
+
+def delete_nested(mapping: Any, number: int) -> None:
+    mapping.pop("n", None)
+
+
+def replace_nested(mapping: Any, number: int) -> None:
+    mapping["n"] = {"z": number}
+
+
 def pop(mapping: Any, number: int) -> None:
     mapping.pop("_f_", None)
 
@@ -93,6 +110,9 @@ ALL_KINDS = (*KINDS, count_exclusively)
 PAIRS = tuple(combinations_with_replacement(ALL_KINDS, 2))
 TRIPLES = tuple(combinations_with_replacement(ALL_KINDS, 3))
 QUADRUPLES = tuple(combinations_with_replacement(KINDS, 4))
+#: What changes the same values in different ways.
+MERGED_KINDS = (flash, flash_once, pop, append, change_nested, delete_nested, replace_nested, clear)
+MERGES = tuple(combinations_with_replacement(MERGED_KINDS, 3))
 #: What ends a session, or moves it.
 ENDS = frozenset({invalidate, regenerate, expire})
 
@@ -302,6 +322,11 @@ class ModelSession(dict):
 
     rotated = False
 
+    def flash(self, message: str, *, allow_duplicate: bool) -> None:
+        queue = self.setdefault("_f_", [])
+        if allow_duplicate or message not in queue:
+            queue.append(message)
+
     def regenerate_id(self) -> None:
         self.rotated = True
 
@@ -452,7 +477,7 @@ def tell(capsys, number: int, sets: tuple[Any, ...]) -> None:
         print(f"\n{number:,} schedules of {len(sets)} sets of {len(sets[0])} requests")  # noqa: T201 -- it is asked for
 
 
-@pytest.mark.parametrize("sets", [PAIRS, TRIPLES], ids=["pairs", "triples"])
+@pytest.mark.parametrize("sets", [PAIRS, TRIPLES, MERGES], ids=["pairs", "triples", "merges"])
 def test_each_outcome_is_that_of_some_order(sets, second, capsys):
     """In whatever order the store's operations come, it holds what the same requests make one after the other."""
     number = 0
