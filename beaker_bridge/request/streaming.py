@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
-from io import IOBase
+from io import BufferedRandom, BufferedReader, BytesIO, FileIO
 from typing import Any
 from wsgiref.util import FileWrapper
 
@@ -17,17 +17,12 @@ from beaker_bridge.request.exchange import commit_late, let_go, needs_commit
 #: In the state of a session: the length of the response's body, as its headers have it.
 LENGTH = "length"
 
-#: What is there before it is sent. A file is what uWSGI's own file wrapper returns.
-_MADE: tuple[type, ...] = (
-    list,
-    tuple,
-    IOBase,
-    FileWrapper,
-    FileIter,
-    webob.static.FileIter,
-    type(iter([])),
-    type(iter(())),
-)
+#: Bodies and files whose content is there before it is sent. By their exact types: a subclass may run code of the
+#: application's while it is read, as any other object may.
+_MADE = frozenset({list, tuple, type(iter([])), type(iter(())), BytesIO, FileIO})
+_BUFFERED = frozenset({BufferedReader, BufferedRandom})
+#: What reads a file in blocks; a server may have its own in the environ.
+_FILE_WRAPPERS = frozenset({FileWrapper, FileIter, webob.static.FileIter})
 
 
 class StreamedBody:
@@ -79,20 +74,23 @@ class StreamedBody:
 def is_streamed(body: Iterable[bytes], environ: Mapping[str, Any]) -> bool:
     """Say whether a response's body may be made while it is sent."""
     # Most bodies are lists.
-    if isinstance(body, _MADE):
+    if type(body) is list:
         return False
-    body = _within(body)
-    # A server has its own fast way for what its file wrapper has made.
-    wrapper = environ.get("wsgi.file_wrapper")
-    return not isinstance(body, (*_MADE, wrapper) if isinstance(wrapper, type) else _MADE)
+    content: Any = _within(body)
+    if type(content) in _FILE_WRAPPERS or type(content) is environ.get("wsgi.file_wrapper"):
+        # Python's, gunicorn's and mod_wsgi's have the first; Pyramid's, WebOb's and waitress's the second.
+        content = getattr(content, "filelike", None) or getattr(content, "file", None)
+    if type(content) in _BUFFERED:
+        content = content.raw
+    return type(content) not in _MADE
 
 
 def _within(body: Any) -> Any:
     """Return the body within what WebOb puts around one that is sent in part, or not at all."""
     while True:
-        if isinstance(body, AppIterRange):
+        if type(body) is AppIterRange:
             body = body.app_iter
-        elif isinstance(body, EmptyResponse):
+        elif type(body) is EmptyResponse:
             # The answer to HEAD, or a 304: it has the headers of a body of which it knows no more than how to close it.
             close = getattr(body, "close", ())
             body = getattr(close, "__self__", close)

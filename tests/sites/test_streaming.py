@@ -5,13 +5,14 @@ from __future__ import annotations
 import asyncio
 import json
 import logging
-from io import BytesIO
+from io import BufferedReader, BytesIO, FileIO, RawIOBase
 from itertools import product
 from wsgiref.util import FileWrapper
 
 import pytest
 from pyramid.request import Request
 from pyramid.response import FileIter, FileResponse, Response
+from waitress.buffers import ReadOnlyFileBasedBuffer
 from webob.static import FileIter as WebObFileIter
 from webtest import TestApp
 
@@ -423,7 +424,7 @@ def test_a_file_is_left_to_the_server(installation, tmp_path):
     assert isinstance(body, BytesIO)
 
 
-@pytest.mark.parametrize("wrapper", [FileWrapper, FileIter])
+@pytest.mark.parametrize("wrapper", [FileWrapper, ReadOnlyFileBasedBuffer, FileIter])
 def test_a_servers_own_file_wrapper_is_left_to_it(installation, tmp_path, wrapper):
     """What the server's file wrapper has made is handed back as it is: the server sends it in a way of its own."""
 
@@ -435,9 +436,9 @@ def test_a_servers_own_file_wrapper_is_left_to_it(installation, tmp_path, wrappe
     environ = TestApp(app).get("/stream").request.environ
     for key in [key for key in environ if key.startswith(("beaker", "webob", "paste", "webtest"))]:
         del environ[key]
-    body = app({**environ, "wsgi.file_wrapper": FileWrapper}, lambda *_: None)
+    body = app({**environ, "wsgi.file_wrapper": wrapper}, lambda *_: None)
 
-    assert isinstance(body, FileWrapper) is (wrapper is FileWrapper)
+    assert type(body) is wrapper
     assert b"".join(body) == b"abc"
 
 
@@ -522,6 +523,95 @@ def test_a_body_that_is_the_first_to_read_the_session_varies(installation, view,
     assert app.head("/stream").headers["Vary"] == "Cookie"
 
 
+class LazyFile(RawIOBase):
+    """A file whose content is made while it is read, from the session of the request, which it counts in."""
+
+    def __init__(self, request):
+        self._request = request
+        self._is_read = False
+
+    def readable(self):
+        return True
+
+    def readinto(self, buffer):
+        if self._is_read:
+            return 0
+        self._is_read = True
+        session = self._request.session
+        session["put"] = 1
+        content = session.get("user", "nobody").encode()
+        buffer[: len(content)] = content
+        return len(content)
+
+
+class LazyList(list):
+    """A list whose content is made while it is sent."""
+
+    def __init__(self, request):
+        super().__init__([b"later"])
+        self._request = request
+
+    def __iter__(self):
+        return iter(LazyFile(self._request))
+
+
+class LazyRealFile(FileIO):
+    """A real file, in whose place another content is sent."""
+
+    def __init__(self, request):
+        super().__init__(__file__)
+        self._lazy = LazyFile(request)
+
+    def readinto(self, buffer):
+        return self._lazy.readinto(buffer)
+
+    def __next__(self):
+        return next(self._lazy)
+
+
+class LazyWrapper(FileIter):
+    """A wrapper of a real file, in whose place another content is sent."""
+
+    def __init__(self, request):
+        super().__init__(BytesIO(b"later"))
+        self._lazy = LazyFile(request)
+
+    def __next__(self):
+        return next(self._lazy)
+
+
+def by_server(request):
+    """Return what the server's own file wrapper makes of a file; the tests' server has Python's."""
+    return request.environ["wsgi.file_wrapper"](LazyFile(request))
+
+
+#: Bodies of the types that most often are there before they are sent, and here are not.
+LAZY = {
+    "a file": LazyFile,
+    "a buffered file": lambda request: BufferedReader(LazyFile(request)),
+    "a subclass of a file": LazyRealFile,
+    "a buffered subclass": lambda request: BufferedReader(LazyRealFile(request)),
+    "Pyramid's wrapper": lambda request: FileIter(LazyFile(request)),
+    "a subclass of it": LazyWrapper,
+    "WebOb's wrapper": lambda request: WebObFileIter(LazyFile(request)),
+    "Python's wrapper": lambda request: FileWrapper(LazyFile(request)),
+    "the server's wrapper": by_server,
+    "a subclass of a list": LazyList,
+}
+
+
+@pytest.mark.parametrize("body", LAZY.values(), ids=LAZY)
+@pytest.mark.parametrize("installation", [*WITH_TWEEN, "filter_alone"], indirect=True)
+def test_a_body_whose_type_says_that_it_is_made(installation, body, tmp_path):
+    """A file or a list may read and change the session while it is sent: only a plain one is known not to."""
+    app = site(installation, tmp_path, lambda request: Response(app_iter=body(request)))
+    app.post("/login", {"name": "ada"})
+    page = app.get("/stream", extra_environ={"wsgi.file_wrapper": FileWrapper})
+
+    assert (page.text, page.headers["Vary"]) == ("ada", "Cookie")
+    assert app.get("/data").text == "[('put', 1), ('user', 'ada')]"
+
+
 class SharedCache:
     """A cache that keeps each page for all users, as far as ``Vary`` lets it."""
 
@@ -559,9 +649,14 @@ def test_an_error_page_that_is_streamed_varies(installation, tmp_path, policy):
     assert app.get("/stream").headers["Vary"] == "Cookie"
 
 
-def _file(request, tmp_path):
+def _opened(tmp_path, *args, **options):
     (tmp_path / "page").write_bytes(b"0123456789")
-    return FileResponse(tmp_path / "page", request)
+    return (tmp_path / "page").open(*args, **options)
+
+
+def _file(request, tmp_path):
+    with _opened(tmp_path, "rb") as file:
+        return FileResponse(file.name, request)
 
 
 STATIC = {
@@ -570,7 +665,11 @@ STATIC = {
     "a file": _file,
     "WebOb's file without a wrapper": lambda request, _: Response(app_iter=WebObFileIter(BytesIO(b"0123456789"))),
     "a file without a wrapper": lambda request, _: Response(app_iter=FileIter(BytesIO(b"0123456789"))),
-    "an open file": lambda request, _: Response(app_iter=BytesIO(b"0123456789")),
+    "a file in memory": lambda request, _: Response(app_iter=BytesIO(b"0123456789")),
+    "an open file": lambda request, tmp_path: Response(app_iter=_opened(tmp_path, "rb")),
+    "an open file to write, too": lambda request, tmp_path: Response(app_iter=_opened(tmp_path, "r+b")),
+    "an open file without a buffer": lambda request, tmp_path: Response(app_iter=_opened(tmp_path, "rb", buffering=0)),
+    "a temporary file": lambda request, tmp_path: Response(app_iter=FileIter(_opened(tmp_path, "r+b"))),
     "Python's own wrapper": lambda request, _: Response(app_iter=FileWrapper(BytesIO(b"0123456789"))),
 }
 
