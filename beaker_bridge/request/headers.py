@@ -12,8 +12,12 @@ from beaker_bridge.cookies import BLANK
 
 Headers = list[tuple[str, str]]
 
-#: A directive, with its value in quotes or not; or a text in quotes that belongs to none.
-_DIRECTIVE = re.compile(r'([^ \t=,"]+)(?:[ \t]*=[ \t]*("(?:[^"\\]|\\.)*"?|[^ \t,]*))?|"(?:[^"\\]|\\.)*"?', re.DOTALL)
+_WORD = r"[\w!#$%&'*+.^`|~-]+"
+_QUOTED = r'"(?:[^"\\]|\\.)*"'
+#: What stands between the commas of a list; a quote without its end hides all that follows (RFC 9110, 5.6.1).
+_ELEMENT = re.compile(rf'(?:[^",]|{_QUOTED}?)+', re.DOTALL)
+#: A directive, with its value in quotes or not (RFC 9111, 5.2).
+_DIRECTIVE = re.compile(rf"({_WORD})(?:=({_WORD}|{_QUOTED}))?", re.DOTALL | re.ASCII)
 #: What lets shared caches keep a response, and means nothing else.
 _SHARING = frozenset({"public", "s-maxage"})
 #: What lets caches hand out a response for some time.
@@ -27,16 +31,25 @@ class _Directive(NamedTuple):
     #: The value without its quotes, in lower case; None where there is none.
     value: str | None
     text: str
+    #: Whether it is all that stands between the commas. With more, as ``private`` behind a blank, it is malformed.
+    is_whole: bool
+
+    @property
+    def is_bare(self) -> bool:
+        """Whether it is well-formed, and said of the whole response."""
+        return self.is_whole and self.value is None
 
     @property
     def names_cookie(self) -> bool:
-        """Whether it is said of the ``Set-Cookie`` field."""
-        return self.value is not None and "set-cookie" in [name.strip(BLANK) for name in self.value.split(",")]
+        """Whether it is well-formed, and said of the ``Set-Cookie`` field."""
+        names = (self.value or "").split(",") if self.is_whole else []
+        return "set-cookie" in [name.strip(BLANK) for name in names]
 
     @property
     def shares(self) -> bool:
         """Whether it asks caches to hand the response out."""
-        return self.name == "public" or (self.name in _LASTING and (self.value or "").strip("0") != "")
+        lasts = self.name in _LASTING and ((self.value or "").strip("0") != "" or not self.is_whole)
+        return lasts or self.name == "public"
 
 
 def varied(headers: Headers) -> Headers:
@@ -74,7 +87,8 @@ def guarded(headers: Headers, now: float) -> tuple[Headers, list[str]]:
     lasting = ["Expires"] if any(name.lower() == "expires" and _is_later(value, now) for name, value in headers) else []
     shared: list[str] = []
     for field in _cache_fields(headers):
-        rules = [rule for name, value in headers if name.lower() == field.lower() for rule in _directives(value)]
+        # Lines of one name are one list (RFC 9110, 5.3).
+        rules = _directives(", ".join(value for name, value in headers if name.lower() == field.lower()))
         if _forbids_sharing(rules):
             continue
         asked = [rule.name for rule in rules if rule.shares]
@@ -96,11 +110,13 @@ def _cache_fields(headers: Headers) -> list[str]:
     return ["Cache-Control", *aimed.values()]
 
 
-def _directives(value: str) -> list[_Directive]:
-    found = (match for match in _DIRECTIVE.finditer(value) if match[1] is not None)
+def _directives(values: str) -> list[_Directive]:
+    """Return the directives of a list; of what is malformed, the directive at its beginning."""
+    elements = [element.strip(BLANK) for element in _ELEMENT.findall(values)]
     return [
-        _Directive(match[1].lower(), None if match[2] is None else match[2].strip('"').lower(), match[0])
-        for match in found
+        _Directive(match[1].lower(), match[2] and match[2].strip('"').lower(), match[0], match[0] == element)
+        for element in elements
+        if (match := _DIRECTIVE.match(element))
     ]
 
 
@@ -108,12 +124,14 @@ def _forbids_sharing(rules: list[_Directive]) -> bool:
     """Say whether no cache that heeds these rules hands out the cookie to others."""
     names = {rule.name for rule in rules}
     # A cache that understands the status code goes by must-understand, and not by no-store (RFC 9111, 5.2.2.3).
-    if "no-store" in names and "must-understand" not in names:
+    if "must-understand" not in names and any(rule.name == "no-store" and rule.is_bare for rule in rules):
         return True
-    if any(rule.name in ("no-cache", "private") and rule.names_cookie for rule in rules):
+    # Of several with one name, a cache may go by any (RFC 9111, 4.2.1).
+    no_cache, private = ([rule for rule in rules if rule.name == name] for name in ("no-cache", "private"))
+    if any(said and all(rule.names_cookie for rule in said) for said in (no_cache, private)):
         return True
     # Where public stands beside private, a cache may go by either.
-    return not names & _SHARING and any(rule.name == "private" and rule.value is None for rule in rules)
+    return not names & _SHARING and bool(private) and all(rule.is_bare for rule in private)
 
 
 def _is_later(date: str, now: float) -> bool:

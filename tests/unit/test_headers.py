@@ -20,7 +20,9 @@ STANDS = [
     "max-age=600,private",
     GUARD,
     'max-age=600, no-cache="X-Own, set-cookie"',
-    'public, No-Cache = "Set-Cookie"',
+    'public, No-Cache="Set-Cookie"',
+    'no-cache="Set-Cookie" , max-age=600,',
+    "\t, private,, foo bar",
     'private="Set-Cookie", max-age=600',
     "no-cache=Set-Cookie",
 ]
@@ -45,7 +47,32 @@ CHANGES = {
     "must-revalidate": ("must-revalidate, private", []),
     "stale-while-revalidate=60": ("stale-while-revalidate=60, private", []),
     "x-privately": ("x-privately, private", []),
-    'x="a \\" private': ('x="a \\" private, private', []),
+    'private="X-Own", private': ("private", []),
+    'no-cache="X-Own", no-cache="Set-Cookie"': ('no-cache="X-Own", no-cache="Set-Cookie", private', []),
+    'no-cache, no-cache="Set-Cookie"': ('no-cache, no-cache="Set-Cookie", private', []),
+    # Malformed: what follows a directive, up to the comma, is none.
+    "max-age=600 private": ("max-age=600, private", ["max-age"]),
+    "max-age=600\tprivate": ("max-age=600, private", ["max-age"]),
+    "max-age=600; private": ("max-age=600, private", ["max-age"]),
+    "max-age=600;private": ("max-age=600, private", ["max-age"]),
+    'max-age=600; no-cache="Set-Cookie"': ("max-age=600, private", ["max-age"]),
+    "max-age = 600": ("max-age, private", ["max-age"]),
+    "max-age=600 no-store": ("max-age=600, private", ["max-age"]),
+    "public no-store": ("private", ["public"]),
+    "no-store public": ("no-store, private", []),
+    "no-store=1, public": ("no-store=1, private", ["public"]),
+    "no-store;": ("no-store, private", []),
+    "private max-age=600": ("private", []),
+    "private=": ("private", []),
+    "private\xa0": ("private", []),
+    "no-cache='Set-Cookie'": ("no-cache='Set-Cookie', private", []),
+    'foo no-cache="set-cookie", max-age=600': ("foo, max-age=600, private", ["max-age"]),
+    'public, No-Cache = "Set-Cookie"': ("No-Cache, private", ["public"]),
+    'no-cache="Set-Cookie" x': ('no-cache="Set-Cookie", private', []),
+    'no-cache="Set-Cookie, private': ("no-cache, private", []),
+    'x="a \\" private': ("x, private", []),
+    'x="a, private, b': ("x, private", []),
+    'x"a, private, b"': ("x, private", []),
 }
 
 
@@ -76,6 +103,9 @@ def test_several_lines_are_one_rule():
 
     assert guarded(headers, NOW) == ([("ETag", "x"), ("Cache-Control", "max-age=60, private")], ["max-age", "public"])
     assert guarded([*headers, ("Cache-Control", "no-store")], NOW) == ([*headers, ("Cache-Control", "no-store")], [])
+    assert rules(guarded([("Cache-Control", text) for text in ('x="a', "private", 'b"')], NOW)[0]) == [
+        'x="a, private, b", private'
+    ]
 
 
 @pytest.mark.parametrize("rule", [[], [("Cache-Control", "")], [("Cache-Control", ' , "" ')]])
