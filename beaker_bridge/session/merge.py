@@ -265,8 +265,6 @@ def _parts(one: Any, other: Any) -> Iterable[tuple[Any, Any]] | None:
         return ((value, other[key]) for key, value in one.items()) if one.keys() == other.keys() else None
     if isinstance(one, (list, tuple)):
         return zip(one, other, strict=True) if len(one) == len(other) else None
-    if isinstance(one, TranslationString):
-        return zip(_fields(one), _fields(other), strict=True)
     return () if _essence(one) == _essence(other) else None
 
 

@@ -22,6 +22,12 @@ def test_a_subscriber_gets_the_id_and_the_data(kind):
     assert event.data == {"user": 1}
 
 
+def test_a_merge_names_its_conflicts():
+    """The event of a merge names the keys in which a change was given up; most often there are none."""
+    assert SessionMerged("a" * 32, {}).conflicts == frozenset()
+    assert SessionMerged("a" * 32, {}, conflicts=["user"]).conflicts == {"user"}
+
+
 def test_an_event_does_not_show_the_id():
     """An event that is logged as it stands does not hand the session to whoever reads the log."""
     assert "a" * 32 not in repr(SessionExpired("a" * 32, {}))

@@ -5,7 +5,7 @@ import pickle
 import random
 import sys
 from collections import Counter, OrderedDict
-from datetime import datetime, time, timedelta, timezone
+from datetime import datetime, time, timedelta, timezone, tzinfo
 from decimal import Decimal
 from uuid import UUID
 from zoneinfo import ZoneInfo
@@ -390,6 +390,23 @@ def test_equal_values_of_another_type_or_content_are_changes(one, other):
         check({"v": before}, {"v": after}, {"v": before, "w": 1}, {"v": after, "w": 1})
         check({"v": before}, {"v": before, "w": 1}, {"v": after}, {"v": after, "w": 1})
         assert merge({"v": before}, {"v": after}, {"v": "other"}).conflicts == {"v"}
+
+
+class Zone(tzinfo):
+    """A time zone of an application's own, which JSON stores as its offset."""
+
+    def utcoffset(self, _moment):
+        return timedelta(hours=1)
+
+
+def test_a_time_is_compared_as_it_is_stored():
+    """A time with a zone of the application's own is the same as what is read back for it, an offset."""
+    ours = BERLIN_TIME.replace(tzinfo=Zone())
+    read = datetime.fromisoformat(ours.isoformat())
+
+    for one, other in ((ours, read), ({ours}, {read}), ({"x": (ours,)}, {"x": (read,)})):
+        check({"v": other}, {"v": one}, {"v": 1}, {"v": 1})
+        check({FLASH: [other]}, {}, {FLASH: [one, "new"]}, {FLASH: ["new"]})
 
 
 @pytest.mark.parametrize("made", [OrderedDict, type("Cart", (dict,), {})])
