@@ -1,4 +1,4 @@
-"""What other frameworks call our options: such a name is answered with ours."""
+"""Names that other frameworks have for our options: a message about such a name suggests ours."""
 
 from __future__ import annotations
 

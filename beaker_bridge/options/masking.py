@@ -1,4 +1,4 @@
-"""What may be shown of an option's value: no password, and of an address that cannot be taken apart nothing at all."""
+"""Mask passwords in option values, and in the errors of stores' clients; an address that cannot be parsed is hidden."""
 
 from __future__ import annotations
 
@@ -10,14 +10,14 @@ from datetime import datetime, timedelta
 from typing import Any
 from urllib.parse import unquote, urlsplit
 
-#: What stands for what is not shown.
+#: Replaces what is not shown.
 HIDDEN = "…"
-#: Names of options whose values let somebody in, whosever options they are.
+#: Names of options whose values are credentials, in any backend.
 _SECRET_NAME = re.compile(
     r"pass|pwd|secret|token|credential|auth|sasl|dsn|conninfo|salt|signature|pin\b|key(?!_length|_prefix)",
     re.IGNORECASE,
 )
-#: The one form of an address that is shown. Where "@" or "/" stands once more, nobody can tell what the password is.
+#: The form of an address that is shown. With another "@" or "/" the end of the password is ambiguous.
 _ADDRESS = re.compile(
     r"(?P<scheme>[a-z][\w.+-]*)://"
     r"(?:(?P<username>[^:/?#@]*)(?::(?P<password>[^@]*))?(?P<at>@))?"
@@ -25,28 +25,27 @@ _ADDRESS = re.compile(
     re.ASCII | re.IGNORECASE,
 )
 _PAIR = re.compile(r"(?P<name>[\w.-]+)=(?P<value>.*)", re.ASCII)
-#: What is no text of somebody's choice.
+#: Types whose values hold no free text.
 _SHOWN_TYPES = (bool, int, float, timedelta, datetime, type(None))
 _PLAIN_VALUE = re.compile(r"[0-9.]+|true|false", re.ASCII | re.IGNORECASE)
 #: memcached's servers, sockets, directories and dotted names.
 _NO_ADDRESS = re.compile(r"[\w.,;:/\[\] ~-]+", re.ASCII)
-#: Schemes that are taken apart by urllib, as their own libraries do; all others are SQLAlchemy's.
+#: Schemes that urllib parses, as their own libraries do; all others are SQLAlchemy's.
 _URLLIB = frozenset(
     {"http", "https", "memcache", "memcached", "mongodb", "mongodb+srv", "redis", "redis+sentinel", "rediss", "unix"}
 )
 
 
-# -- What is shown of an option ----------------------------------------------------------------------
+# -- Values -----------------------------------------------------------------------------------------
 
 
 def masked(name: str, value: Any, known: Iterable[str] = ()) -> Any:
-    """Return an option's value without the passwords that may be in it.
+    """Return an option's value with its passwords masked.
 
     Args:
         name: the option.
         value: its value.
-        known: the options whose texts hold no password beside the address; of another backend's options no text is
-            shown.
+        known: the options whose text is safe beside the address; the text of any other option is hidden.
     """
     if value is not None and not isinstance(value, bool) and _SECRET_NAME.search(name):
         return HIDDEN
@@ -56,7 +55,7 @@ def masked(name: str, value: Any, known: Iterable[str] = ()) -> Any:
         return [masked(name, inner, known) for inner in value]
     if isinstance(value, str):
         return _masked_text(name, value, known)
-    # Of an engine or a client the class: what it says of itself may be anything.
+    # Show the class of an engine or a client: its repr may hold anything.
     return value if isinstance(value, _SHOWN_TYPES) else f"<{type(value).__name__}>"
 
 
@@ -67,10 +66,10 @@ def _masked_text(name: str, value: str, known: Iterable[str]) -> str:
 
 
 def quoted(name: str, value: Any) -> Any:
-    """Return an option's value as messages quote it: an address may hold a password wherever it is given.
+    """Return the value of an option that is not secret, as messages quote it: even there an address may be given.
 
     Args:
-        name: the option, which is no secret.
+        name: the option.
         value: its value.
     """
     if isinstance(value, str):
@@ -81,7 +80,7 @@ def quoted(name: str, value: Any) -> Any:
 
 
 def masked_address(text: str) -> str:
-    """Return an address without its password; of one that its own library reads otherwise, or not at all, nothing.
+    """Return an address with its password masked; hide one that its own library parses differently, or not at all.
 
     Args:
         text: the address, or several with commas or semicolons between them.
@@ -107,7 +106,7 @@ def _masked_address(text: str) -> str | None:
 
 
 def _is_read_so(found: re.Match[str]) -> bool:
-    """Say whether the library that an address is for finds the same name, password and host in it."""
+    """Return whether the address's own library finds the same user and password in it."""
     login = (found["username"] or "", found["password"] or "")
     try:
         if found["scheme"].lower() in _URLLIB:
@@ -120,7 +119,7 @@ def _is_read_so(found: re.Match[str]) -> bool:
 def _by_urllib(address: str, *, has_hosts: bool) -> tuple[str, str]:
     parts = urlsplit(address)
     if not has_hosts:
-        # Raises where what stands there is no number, as a part of a password.
+        # Raises ValueError for a port that is no number, such as a part of a password.
         _ = parts.port
     return parts.username or "", parts.password or ""
 
@@ -143,9 +142,9 @@ def _masked_query(query: str) -> Iterator[str]:
             yield f"{found['name']}={HIDDEN}"
 
 
-# -- What others' errors quote of it -----------------------------------------------------------------
+# -- Errors of clients -------------------------------------------------------------------------------
 
-#: What is looked for in an error's text: a part of a password that is as long as this.
+#: The length of the parts of a password that are searched for in an error's text.
 _PART = 4
 #: The passwords of all stores of this process.
 _passwords: set[str] = set()
@@ -153,7 +152,7 @@ _NEXT_ADDRESS = re.compile(r"[,;]\s*(?=[a-z][\w.+-]*://)", re.ASCII | re.IGNOREC
 
 
 def learn_passwords(options: Mapping[str, Any]) -> None:
-    """Remember the passwords among the options of a store, to be left out of what its client says of them.
+    """Remember the passwords among a store's options, so that they can be masked in its client's errors.
 
     Args:
         options: the options, by name.
@@ -175,7 +174,7 @@ def _passwords_in(options: Iterable[tuple[Any, Any]]) -> Iterator[str]:
 
 
 def _passwords_of(address: str) -> Iterator[str]:
-    """Yield all that could be a password in an address, however its library cuts it."""
+    """Yield every candidate for the password in an address, however its library splits it."""
     login = (address.partition("://")[2] or address).rpartition("@")[0]
     username, colon, password = login.partition(":")
     yield from (password if colon else username, unquote(password if colon else username))
@@ -186,13 +185,13 @@ def _passwords_of(address: str) -> Iterator[str]:
 
 
 def clean(error: BaseException | None = None) -> None:
-    """Leave passwords out of what errors say: one, the one that is being handled, and those before them.
+    """Mask passwords in an error, in the one that is being handled, and in their causes and contexts.
 
     Args:
         error: the error of a store's client.
     """
     for step in (*chain(error), *chain(sys.exc_info()[1])):
-        # An exception may have attributes that cannot be set; its text is made of those that can.
+        # Some exceptions have read-only attributes; their text comes from the others.
         with suppress(Exception):
             step.args = tuple(map(_cleaned, step.args))
         for name in ("strerror", *vars(step)):
@@ -201,7 +200,7 @@ def clean(error: BaseException | None = None) -> None:
 
 
 def chain(error: BaseException | None) -> Iterator[BaseException]:
-    """Yield an error, and those before it that a traceback shows."""
+    """Yield an error, and its causes and contexts."""
     seen: list[BaseException] = []
     while error is not None and error not in seen:
         seen.append(error)
@@ -210,7 +209,7 @@ def chain(error: BaseException | None) -> Iterator[BaseException]:
 
 
 def _cleaned(value: Any) -> Any:
-    """Return a text without each part of a password; anything else as it is."""
+    """Return a text with every part of a password masked; anything else as it is."""
     if not isinstance(value, str):
         return value
     parts = {password[at : at + _PART] for password in _passwords for at in range(len(password) - _PART + 1)}

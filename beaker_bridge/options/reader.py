@@ -1,8 +1,7 @@
-"""Reads options: prefixes, conversion, unknown names, near misses, and what is worth a warning at the start.
+"""Read options: prefixes, conversion, unknown names, near misses, and warnings at the start.
 
-One reader serves the tables of sessions and of cache regions. Strings from an ``.ini`` are converted. A wrong value is
-a fault that names the option as it was written, the rule and the value; all faults are raised at once. What is
-harmless, and yet not what somebody may expect, is logged once.
+One reader serves the tables of sessions and of cache regions. Strings from an ``.ini`` are converted. An error names
+the option as written, the rule and the value; all errors are raised at once. Harmless surprises are logged once.
 """
 
 from __future__ import annotations
@@ -28,21 +27,21 @@ Options = TypeVar("Options", bound=StoreOptions)
 
 
 class Given(NamedTuple):
-    """One option as somebody gave it: under which name, with which value, and how strictly held."""
+    """One option as given: its name as written, its value, and whether it is an error if the option is unknown."""
 
     label: str
     value: Any
     strict: bool = True
-    #: The same option, given under another prefix, too.
+    #: The same option under another prefix, given before this one.
     also: Given | None = None
 
     def __repr__(self) -> str:
-        # The value may be a secret.
+        # Omit the value: it may be a secret.
         return f"Given({self.label!r}, …)"
 
 
 def prefixed(settings: Mapping[str, Any], table: Table = SESSION_TABLE) -> dict[str, Given]:
-    """Return the options of a table that are in an application's settings, by their names without prefix."""
+    """Return the options of a table among an application's settings, by name without prefix."""
     found: dict[str, Given] = {}
     for label, value in settings.items():
         name, prefix = table.parted(label) if isinstance(label, str) else ("", "")
@@ -54,11 +53,11 @@ def prefixed(settings: Mapping[str, Any], table: Table = SESSION_TABLE) -> dict[
 
 
 def given(options: Mapping[str, Any], *, strict: bool = True) -> dict[str, Given]:
-    """Return a session's options that were given in Python, or in a filter's section, with or without prefix.
+    """Return a session's options from Python or from a filter's section, with or without prefix.
 
     Args:
         options: the options.
-        strict: whether one that nobody knows stops the start, as in a filter's section; else it is warned about.
+        strict: whether an unknown one is an error, as in a filter's section; else it is a warning.
     """
     found: dict[str, Given] = {}
     for label, value in options.items():
@@ -67,22 +66,22 @@ def given(options: Mapping[str, Any], *, strict: bool = True) -> dict[str, Given
     return found
 
 
-# -- What was read of it -----------------------------------------------------------------------------
+# -- Reading it --------------------------------------------------------------------------------------
 
 
 class Notice(NamedTuple):
-    """Something that is harmless, and yet not what somebody may expect."""
+    """A harmless surprise, to be logged at the start."""
 
     message: str
     level: int = logging.WARNING
 
 
 class Reading:
-    """The options of one table as they were read: the values, and what is wrong with the others.
+    """The result of reading options with one table: values, and errors of the wrong ones.
 
     Args:
         table: the table.
-        options: what was given, by name without prefix.
+        options: the options as given, by name without prefix.
     """
 
     def __init__(self, table: Table, options: Mapping[str, Given]) -> None:
@@ -90,7 +89,7 @@ class Reading:
         self.options = options
         self.values: dict[str, Any] = {}
         self.wrong: dict[str, SettingsError] = {}
-        #: What the table does not have.
+        #: Options without a row in the table.
         self.rest = {name: option for name, option in options.items() if not table.knows(name)}
         engine = {name: options[name].value for name in self.given if name not in table}
         for name in self.given:
@@ -104,7 +103,7 @@ class Reading:
 
     @property
     def given(self) -> list[str]:
-        """The names of the options that were given, of those in the table and of SQLAlchemy's."""
+        """The names of the options that are set, SQLAlchemy's own included."""
         known = ((name, option) for name, option in self.options.items() if self.table.knows(name))
         return [name for name, option in known if self.table[name].is_given(option.value)]
 
@@ -112,12 +111,12 @@ class Reading:
         return self.table[name].converted(option.value, option.label, self.table.parted(option.label)[0])
 
     def filled(self, options: type[Options], **more: Any) -> Options:
-        """Return the table's options with these values."""
+        """Return the values as an instance of a table; ``more`` are its other fields."""
         labels = {name: self.options[name].label for name in self.given}
         return options(**self.values, given=frozenset(self.values), labels=labels, **more)
 
     def faults(self, faults: Iterable[Fault], options: StoreOptions) -> Iterator[tuple[Fault, SettingsError]]:
-        """Yield the rules between options that are broken, save those about an option that is wrong by itself."""
+        """Yield broken rules with their errors; skip rules about an option whose value is wrong."""
         for fault in faults:
             if self.wrong.keys().isdisjoint((fault.name, *fault.others)):
                 option, label = self.options.get(fault.name), options.label(fault.name, *fault.others)
@@ -126,10 +125,10 @@ class Reading:
                 yield fault, wrong_value(label, name, fault.rule, value, secret=secret)
 
     def unknown(self, *others: str) -> tuple[list[SettingsError], list[Notice]]:
-        """Return the errors of the names that nobody knows, and the notices of those that stop no start.
+        """Return the errors and the notices about unknown names.
 
         Args:
-            others: names that are known beside the table's.
+            others: known names that are not in the table.
         """
         errors: list[SettingsError] = []
         notices: list[Notice] = []
@@ -138,7 +137,7 @@ class Reading:
             near = [] if theirs else difflib.get_close_matches(name.lower(), [*self.table, *others], n=1, cutoff=0.8)
             hint = "".join(f"; did you mean {option.label.removesuffix(name)}{own}?" for own in theirs or near)
             message = f"{option.label} is no option that beaker_bridge knows"
-            # Beaker ignored another framework's name, and so may we; a typing error is none that anybody wants.
+            # Beaker ignored unknown names, so another framework's may stay; a typing error is never intended.
             if near or option.strict:
                 errors.append(SettingsError(message + hint, name=self.table.parted(option.label)[0]))
             else:
@@ -146,7 +145,7 @@ class Reading:
         return errors, notices
 
     def twice(self) -> Iterator[Notice]:
-        """Yield the options that were given under several prefixes, differently: as for Beaker, the last one counts."""
+        """Yield notices of options given twice with different values; as for Beaker, the last one counts."""
         for name, option in self.options.items():
             other = option.also
             while other is not None:
@@ -156,7 +155,7 @@ class Reading:
                 other = other.also
 
     def _mean_the_same(self, name: str, one: Given, other: Given) -> bool:
-        # Beaker's own middleware hands over both, one of them converted.
+        # Beaker's own middleware passes both, one of them converted.
         try:
             values = [self._converted(name, each) if name in self.table else each.value for each in (one, other)]
         except SettingsError:
@@ -164,7 +163,7 @@ class Reading:
         return bool(values[0] == values[1])
 
     def empty(self) -> Iterator[tuple[str, Notice]]:
-        """Yield the names of options that may be an empty text, and are, with what that means."""
+        """Yield the names of options that are, and may be, an empty string, with a notice."""
         for name, option in self.options.items():
             if is_empty(option.value) and name not in self.rest and self.table[name].empty is not Empty.WRONG:
                 is_false = self.table[name].empty is Empty.FALSE
@@ -173,16 +172,16 @@ class Reading:
                 yield name, Notice(f"{option.label} is an empty text; {meaning}")
 
     def unused(self, stores: Collection[str]) -> dict[str, Given]:
-        """Return the options that none of some store types uses, whatever their values."""
+        """Return the options, right or wrong, that none of these store types uses."""
         counts, names = self.table.counts, self.given if stores else []
         return {name: self.options[name] for name in names if not any(counts(name, store) for store in stores)}
 
     def useless(self, unused: Mapping[str, Given], read: Collection[StoreOptions]) -> Iterator[Notice]:
-        """Yield the options that are of no use, as one; apart those that belong to an address which lacks its type.
+        """Yield one notice of all unused options; those that belong to an address without its type get another one.
 
         Args:
-            unused: the options.
-            read: the tables that they were read into.
+            unused: the unused options.
+            read: the tables of the sessions, or regions, that they are for.
         """
         untyped = next((options for options in read if "type" not in options.given), None)
         addresses = [type_of_address(name, option.value) for name, option in unused.items() if untyped]
@@ -200,7 +199,7 @@ class Reading:
             yield Notice(f"{told}: not used where {where}; remove {pronoun}{remedy}")
 
     def _lost(self, lost: Mapping[str, Given], options: StoreOptions, meant: str) -> Notice:
-        """Return what to say of an address without a type: what is kept is lost, or is elsewhere."""
+        """Return the notice of an address without a type: the data is lost, or in files."""
         (name, first), labels = next(iter(lost.items())), ", ".join(option.label for option in lost.values())
         is_lost = options.type == MEMORY
         where = "in memory, and lost when the process ends" if is_lost else f"in {options.label('data_dir')}"
@@ -210,7 +209,7 @@ class Reading:
 
 
 def log_notices(logger: logging.Logger, notices: Iterable[Notice], options: Mapping[str, Given]) -> None:
-    """Log notices, each once for the same options: an application's factory and its include read the same ones."""
+    """Log notices once for the same options, which an application's factory and its include may both read."""
     about = hash(tuple((option.label, _identity(option.value)) for option in options.values()))
     for message, level in notices:
         log_once(logger, level, message, about)
@@ -224,14 +223,14 @@ def _identity(value: object) -> object:
 
 
 def read_options(options: Mapping[str, Given], *, quiet: bool = False) -> SessionOptions:
-    """Convert and check a session's options. What is harmless, and yet not what somebody may expect, is logged once.
+    """Convert and check a session's options; log harmless surprises once.
 
     Args:
-        options: what was given, by name.
-        quiet: log nothing, since the same options are read elsewhere, too.
+        options: the options as given, by name.
+        quiet: log nothing, because the same options are also read elsewhere.
 
     Returns:
-        The table, filled.
+        The options.
 
     Raises:
         SettingsError: one or more of them are wrong; its ``errors`` are all of the faults.
@@ -243,7 +242,7 @@ def read_options(options: Mapping[str, Given], *, quiet: bool = False) -> Sessio
     checked = read.filled(SessionOptions, backend_arguments=arguments, prefix=_prefix(options))
     unknown, notices = ([], []) if has_arguments else read.unknown()
     unused = read.unused(_stores(read))
-    # What the type does not use may have any value.
+    # An option that the type does not use may have any value.
     read.wrong = {name: error for name, error in read.wrong.items() if name not in unused}
     faults = read.faults((*type_faults(checked, SESSION_TABLE), *session_faults(checked)), checked)
     errors = [*read.wrong.values(), *errors, *unknown, *(error for _, error in faults)]
@@ -257,27 +256,27 @@ def read_options(options: Mapping[str, Given], *, quiet: bool = False) -> Sessio
 
 
 def _has_arguments(values: Mapping[str, Any]) -> bool:
-    """Say whether a backend has options that the table does not; of one that does not exist nobody knows more."""
+    """Return whether the backend is a third party's, whose options are not in the table."""
     store = values.get("type", MEMORY)
     return bool(values.get("namespace_class")) or (store not in SESSION_TABLE.types and backend_exists(store))
 
 
 def _prefix(options: Mapping[str, Given]) -> str:
-    """Return the prefix that an option without a label has: that of the type, or of the first one."""
-    # What Beaker's own middleware hands over as not given is in no file.
+    """Return the prefix for options that were not given: that of the type, else of the first one."""
+    # Beaker's own middleware passes its defaults as None: they are in no file.
     labels = {name: option.label for name, option in options.items() if option.value is not None}
     return SESSION_TABLE.parted(labels.get("type") or next(iter(labels.values()), ""))[1]
 
 
 def _stores(read: Reading) -> list[str]:
-    """Return the store type for which options count; none where nobody knows."""
+    """Return the store type; an empty list if it is wrong, or a class of the application's."""
     store = read.values.get("type") or (FILE if "data_dir" in read.given else MEMORY)
     is_known = "type" not in read.wrong and (store == COOKIE or not read.values.get("namespace_class"))
     return [store] if is_known else []
 
 
 def _refused(rest: dict[str, Given]) -> Iterator[SettingsError]:
-    """Take out an option of Beaker's that has another way here, and yield the error that names that way."""
+    """Remove Beaker's ``session_class``, and yield the error that names the alternative."""
     option = rest.pop("session_class", None)
     if option is not None and option.value is not None:
         way = (
@@ -289,7 +288,7 @@ def _refused(rest: dict[str, Given]) -> Iterator[SettingsError]:
 
 
 def _reread(options: Mapping[str, Given], checked: SessionOptions) -> Iterator[Notice]:
-    """Yield what counts otherwise than it looks."""
+    """Yield notices of values that do not mean what they seem to."""
     option = options.get("cookie_expires")
     value = option.value.strip() if option and isinstance(option.value, str) else None
     for number, word, meaning in (("0", "false", "never expires"), ("1", "true", "ends with the browser")):
@@ -299,7 +298,7 @@ def _reread(options: Mapping[str, Given], checked: SessionOptions) -> Iterator[N
                 f" write {word}, or a number of seconds"
             )
     option = options.get("use_cookies")
-    # For Beaker a text that is not empty is true, and a cookie session never asks.
+    # Beaker takes any non-empty string for true, and ignores the option for cookie sessions.
     seen = option is None or is_empty(option.value) or not (isinstance(option.value, str) or checked.type == COOKIE)
     if option and not (seen or checked.use_cookies):
         yield Notice(
@@ -313,5 +312,5 @@ def _reread(options: Mapping[str, Given], checked: SessionOptions) -> Iterator[N
 
 
 def differing(used: SessionOptions, ignored: SessionOptions) -> list[str]:
-    """Return the names of the options that were given to no effect, since another table is used."""
+    """Return the names of the options that have no effect, because other options are used."""
     return sorted(name for name in ignored.given if getattr(used, name) != getattr(ignored, name))

@@ -1,4 +1,4 @@
-"""What a table of options is made of: a row, which converts a value, and the table that finds rows by their names."""
+"""The parts of an option table: a row, which converts and checks a value, and the table that finds rows by name."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ ENGINE = "sa."
 
 
 class Empty(Enum):
-    """What an empty text is: wrong, of what Beaker checks at the start, and of what is ours; or not given; or false."""
+    """The meaning of an empty string: an error, as for Beaker's own checks at the start; not given; or false."""
 
     WRONG = "wrong"
     DEFAULT = "default"
@@ -30,20 +30,20 @@ class Row(NamedTuple):
     default: Any
     value_type: ValueType
     help: str
-    #: The store types for which it counts.
+    #: The store types that use it.
     stores: frozenset[str]
     empty: Empty
-    #: Whether its value is never shown.
+    #: Whether its value is never shown, in no message and no repr.
     secret: bool
 
     def is_given(self, value: Any) -> bool:
-        """Say whether a value counts: None, the default of Python and Beaker, does not, nor do some empty texts."""
+        """Return whether a value sets the option: None, and for some options an empty string, does not."""
         if is_empty(value):
             return self.empty is not Empty.DEFAULT
         return value is not None or self.value_type is SAMESITE
 
     def converted(self, value: Any, label: str, name: str) -> Any:
-        """Return a value, converted; the default where it gives nothing.
+        """Return the value, converted; the default if it leaves the option unset.
 
         Args:
             value: the value.
@@ -61,8 +61,7 @@ class Row(NamedTuple):
             return self.value_type.convert(value)
         except (ValueError, TypeError, OverflowError) as error:
             reason = error
-        # Outside of the except block, since an error that is handled there would be the new one's context:
-        # what a converter says may quote a secret.
+        # Raise outside of the except block: the converter's error, which may quote a secret, would become the context.
         why = str(reason) if isinstance(reason, OpenError) else ""
         is_shown = not self.secret and quoted(name, value) is value
         raise wrong_value(label, name, self.value_type.rule, value, secret=self.secret, why=why) from (
@@ -102,21 +101,21 @@ def option(
     empty: Empty = Empty.WRONG,
     secret: bool = False,
 ) -> Any:
-    """Return a row of a table: the field of a dataclass."""
+    """Return a row of a table, as a field of a dataclass."""
     rest = {"value_type": value_type, "help": help, "stores": frozenset(stores), "empty": empty, "secret": secret}
     return field(default=default, metadata=rest)
 
 
 class Table(dict[str, Row]):
-    """The rows of a table by their names.
+    """The rows of a table, by name.
 
     Args:
         options: the dataclass whose fields are the rows.
-        prefixes: the prefixes of an application's settings. An unknown option stops the start under the second one;
-            under the first it is warned about once, since others may use that word too.
+        prefixes: the prefixes in an application's settings. An unknown option under the second one is an error; under
+            the first, which other packages may use too, it is a warning.
         content: what the stores keep, in the plural.
-        types: the store types that we know.
-        aliases: our names by those that other frameworks have.
+        types: the store types whose options are all known.
+        aliases: our names, by those of other frameworks.
     """
 
     def __init__(
@@ -130,7 +129,7 @@ class Table(dict[str, Row]):
         self._aliases = aliases
 
     def parted(self, label: str) -> tuple[str, str]:
-        """Return an option's name without its prefix, and the prefix, if it has one of ours."""
+        """Split an option's name into name and prefix, which is empty if it is none of ours."""
         prefix = next((prefix for prefix in self.prefixes if label.startswith(prefix)), "")
         return label.removeprefix(prefix), prefix
 
@@ -140,15 +139,15 @@ class Table(dict[str, Row]):
         raise KeyError(name)
 
     def knows(self, name: str) -> bool:
-        """Say whether there is a row of an option; SQLAlchemy's own have that of ``sa_opts``."""
+        """Return whether there is a row for an option; SQLAlchemy's own share that of ``sa_opts``."""
         return name in self or name.startswith(ENGINE)
 
     def counts(self, name: str, store: str) -> bool:
-        """Say whether an option counts for a store type; another's backend may take whatever it likes."""
+        """Return whether a store type uses an option; a third party's backend may use any."""
         return store in self[name].stores or store not in self.types
 
     def use(self, name: str) -> str:
-        """Return for which store types an option counts; of one that counts for none, its help."""
+        """Return which store types use an option, as text; its help if none does."""
         row, others = self[name], self.types - self[name].stores
         if not row.stores:
             return row.help
@@ -156,7 +155,7 @@ class Table(dict[str, Row]):
         return but + ", ".join(sorted(others if len(others) == 1 else row.stores)) if others else "for all"
 
     def translated(self, name: str) -> list[str]:
-        """Return our name of what another framework calls so, if there is one; also with our word before it."""
+        """Return our name for another framework's, if there is one; ``session_`` or ``cache_`` may precede it."""
         full = name.lower().replace(".", "_")
         word = full.removeprefix(self.prefixes[0].replace(".", "_"))
         ours = self._aliases.get(word, word if word != full else "")

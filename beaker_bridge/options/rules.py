@@ -1,4 +1,4 @@
-"""The rules between options: what needs what, and what excludes what."""
+"""Rules between options: which option requires another one, and which excludes it."""
 
 from __future__ import annotations
 
@@ -25,10 +25,10 @@ from beaker_bridge.options.types import (
     SQLA,
 )
 
-#: How a cookie's name begins, in lower case, that browsers take over https alone; and of one host alone, too.
+#: Cookie name prefixes, in lower case: browsers accept the first over https only, the second also from one host only.
 SECURE_PREFIX, HOST_PREFIX = "__secure-", "__host-"
 COOKIE_PREFIXES = (SECURE_PREFIX, HOST_PREFIX)
-#: The address or directory that a type needs, of a session or of a cache region: one of these options each.
+#: The address or directory that a store type requires: one option of each group.
 NEEDED = {
     FILE: (("data_dir", "file_dir"), ("data_dir", "lock_dir")),
     DBM: (("data_dir", "dbm_dir"), ("data_dir", "lock_dir")),
@@ -42,18 +42,18 @@ NEEDED = {
 
 
 class Fault(NamedTuple):
-    """An option that breaks a rule, and the other options that the rule is about."""
+    """An option that breaks a rule, and the other options of the rule."""
 
     name: str
     rule: str
     others: tuple[str, ...] = ()
 
 
-# -- Of all that has a store -------------------------------------------------------------------------
+# -- Stores -----------------------------------------------------------------------------------------
 
 
 def type_faults(options: StoreOptions, table: Table) -> Iterator[Fault]:
-    """Yield a fault where Beaker does not have the store type."""
+    """Yield a fault if Beaker has no backend for the store type."""
     if options.type not in table.types and not backend_exists(options.type):
         types = table.types | frozenset(NEEDED)
         names = {name: name for name in clsmap._clsmap} | {name.removeprefix("ext:"): name for name in types}
@@ -64,7 +64,7 @@ def type_faults(options: StoreOptions, table: Table) -> Iterator[Fault]:
 
 
 def backend_exists(kind: str) -> bool:
-    """Say whether Beaker has a backend of that name; of one that it could not load, it keeps the error."""
+    """Return whether Beaker has a backend of this name; for one that failed to load it keeps the exception."""
     try:
         return callable(clsmap[kind])
     except KeyError:
@@ -72,7 +72,7 @@ def backend_exists(kind: str) -> bool:
 
 
 def store_faults(options: StoreOptions) -> Iterator[Fault]:
-    """Yield the faults between the options of a store, each of which is right by itself."""
+    """Yield the broken rules between valid options of a store."""
     kind, label = options.type, options.label
     logins = [name for name in ("username", "password") if getattr(options, name) is not None]
     if kind == MEMCACHED and logins:
@@ -82,7 +82,7 @@ def store_faults(options: StoreOptions) -> Iterator[Fault]:
     engine = options.sa_opts or {}
     missing: set[str] = set()
     for names in NEEDED.get(kind, ()):
-        # Not by its truth: an SQLAlchemy Table has none.
+        # Compare with None: an SQLAlchemy Table has no truth value.
         found = [engine.get(name) if name in engine else getattr(options, name, None) for name in names]
         is_given = any(value is not None and value != "" for value in found)
         if not is_given and missing.isdisjoint(names):
@@ -92,7 +92,7 @@ def store_faults(options: StoreOptions) -> Iterator[Fault]:
 
 
 def type_of_address(name: str, value: Any) -> str | None:
-    """Return the type to which an option belongs that is an address or a directory; None for another option."""
+    """Return the store type that an address or a directory is for; None for any other option."""
     if name == "url":
         return _type_of_url(value)
     kinds = {"file_dir": FILE, "dbm_dir": DBM, "urls": CLUSTER, "sa.url": DATABASE, "bind": SQLA}
@@ -113,11 +113,11 @@ def _type_of_url(value: Any) -> str:
     return MONGODB if scheme.startswith("mongodb") else DATABASE
 
 
-# -- Of sessions -------------------------------------------------------------------------------------
+# -- Sessions ---------------------------------------------------------------------------------------
 
 
 def session_faults(options: SessionOptions) -> Iterator[Fault]:
-    """Yield the faults between the options of a session, each of which is right by itself."""
+    """Yield the broken rules between valid options of a session."""
     for rules in (store_faults, _time_faults, _cookie_faults, _key_faults):
         yield from rules(options)
 
@@ -166,7 +166,7 @@ def _encryption_faults(options: SessionOptions) -> Iterator[Fault]:
     if not options.validate_key and options.type != COOKIE:
         yield Fault("validate_key", f"given where {encrypt_key} is", ("encrypt_key",))
     for name in ("encrypt_key", "validate_key", "previous_encrypt_keys", "previous_validate_keys"):
-        # Beaker makes the cipher's key of them, and takes nothing else.
+        # Beaker derives the cipher's key from them, and accepts ASCII only.
         if not "".join(getattr(options, name) or ()).isascii():
             yield Fault(name, f"in ASCII where {encrypt_key} is given", ("encrypt_key",))
     try:
@@ -181,7 +181,7 @@ def _encryption_faults(options: SessionOptions) -> Iterator[Fault]:
 
 
 def _unauthenticated_faults(options: SessionOptions) -> Iterator[Fault]:
-    """A cipher that does not notice a wrong key or another's bytes is good enough for a signed cookie."""
+    """Allow a cipher without authentication for signed cookies only."""
     if options.type != COOKIE:
         yield Fault("crypto_type", "cryptography for stored sessions (another cipher does not authenticate the record)")
     elif options.previous_encrypt_keys or options.previous_validate_keys:

@@ -1,7 +1,7 @@
-"""The two tables of options: a row says what an option takes, its default, and for which store types it counts.
+"""The two option tables: a row holds an option's type, default and help, and the store types that use it.
 
-:class:`SessionOptions` and :class:`RegionOptions` are the tables, each field a row; what both have is in
-:class:`StoreOptions`. ``reader`` fills them.
+:class:`SessionOptions` and :class:`RegionOptions` are the tables, each field is a row;
+:class:`StoreOptions` holds the rows that both share. ``reader`` fills them.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from beaker_bridge.options.masking import HIDDEN, quoted
 from beaker_bridge.options.rows import Empty, Table, option
 from beaker_bridge.options.types import Policy
 
-#: For which store types an option counts.
+#: Store types that share options.
 _STORED = types.KNOWN_TYPES - {types.COOKIE}
 _FILES = frozenset({types.FILE, types.DBM})
 _REDIS = frozenset({types.REDIS, types.CLUSTER})
@@ -28,7 +28,7 @@ _MEMCACHED = frozenset({types.MEMCACHED})
 _SQL = frozenset({types.DATABASE, types.SQLA})
 
 
-# -- What sessions and regions have -------------------------------------------------------------------
+# -- Options of sessions and of regions ---------------------------------------------------------------
 
 
 @dataclass(frozen=True, kw_only=True, repr=False)
@@ -57,7 +57,7 @@ class StoreOptions:
     dbmmodule: Any = option(
         types.DOTTED, None, "the dbm module; Beaker takes dbm.gnu, else dbm.dumb", {types.DBM}, empty=Empty.DEFAULT
     )
-    # There may be a password in an address.
+    # Secret: an address may contain a password.
     url: Any = option(
         types.ANYTHING,
         None,
@@ -100,16 +100,16 @@ class StoreOptions:
     table: Any = option(types.DOTTED, None, "the application's table", {types.SQLA}, empty=Empty.DEFAULT)
     log_file: Any = option(types.ANYTHING, None, "accepted for Beaker's sake; Beaker ignores it", empty=Empty.DEFAULT)
 
-    # What an unknown backend is given, unchecked; there may be secrets in it.
+    # Passed to an unknown backend, unchecked; may contain secrets.
     backend_arguments: Mapping[str, Any] = field(default_factory=dict)
-    # Which of them were given; the others are defaults.
+    # The names of the options that were given; the others are defaults.
     given: frozenset[str] = frozenset()
-    # How they are named where they were given, and the prefix that another one would have there.
+    # The names as written, with prefix, and the prefix for names that were not given.
     labels: Mapping[str, str] = field(default_factory=dict, compare=False)
     prefix: str = field(default="", compare=False)
 
     def __post_init__(self) -> None:
-        # Nobody changes what all of an application's sessions share.
+        # Read-only: all sessions of an application share these.
         for name in ("sa_opts", "backend_arguments", "labels"):
             if getattr(self, name) is not None:
                 object.__setattr__(self, name, MappingProxyType(dict(getattr(self, name))))
@@ -118,12 +118,17 @@ class StoreOptions:
         return f"{type(self).__name__}({', '.join(f'{name}={value!r}' for name, value in self.shown().items())})"
 
     def shown(self) -> dict[str, Any]:
-        """Return the options that were given, without the secrets."""
+        """Return the options that were given, with secrets masked."""
         secrets = {row.name for row in fields(self) if row.metadata.get("secret")}
         return {name: HIDDEN if name in secrets else quoted(name, getattr(self, name)) for name in sorted(self.given)}
 
     def label(self, name: str, *beside: str) -> str:
-        """Return an option's name as it stands where it was given, or would stand beside some other ones."""
+        """Return an option's name as written; one that was not given has the prefix of the others.
+
+        Args:
+            name: the option.
+            beside: options whose prefix it would have.
+        """
         if name in self.labels:
             return self.labels[name]
         prefixes = [self.labels[other].removesuffix(other) for other in beside if other in self.labels]
@@ -137,7 +142,7 @@ class StoreOptions:
 class SessionOptions(StoreOptions):
     """The options of a session, converted and checked. A default of None means: not set."""
 
-    # What keeps the session.
+    # The store.
     type: str = option(
         types.BACKEND,
         None,
@@ -169,7 +174,7 @@ class SessionOptions(StoreOptions):
         _STORED,
     )
 
-    # What it is kept as.
+    # The record.
     data_serializer: Any = option(types.SERIALIZER, "json", "json, pickle, or an object with dumps and loads")
     legacy_serializer: Any = option(
         types.SERIALIZER, None, "what older records in the store may be written with", _STORED
@@ -193,7 +198,7 @@ class SessionOptions(StoreOptions):
     )
     auto: bool = option(types.BOOLEAN, False, "save each session that was touched, also an empty one")
 
-    # How long.
+    # Lifetimes.
     timeout: int | None = option(types.SECONDS, None, "idle seconds after which a session expires")
     absolute_timeout: int | None = option(
         types.SECONDS, None, "seconds since its creation after which a session expires, whatever the activity"
@@ -271,7 +276,7 @@ class SessionOptions(StoreOptions):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        # As Beaker has it.
+        # Beaker's default.
         object.__setattr__(self, "type", self.type or (types.FILE if self.data_dir else types.MEMORY))
 
     @property
@@ -296,7 +301,7 @@ class SessionOptions(StoreOptions):
 class RegionOptions(StoreOptions):
     """The options of a region, converted and checked. A default of None means: not set.
 
-    Each may stand for all regions (``cache.expire``) or for one (``cache.short_term.expire``).
+    Each can be set for all regions (``cache.expire``) or for one (``cache.short_term.expire``).
     """
 
     expire: int = option(types.FRESHNESS, 60, "seconds for which a value is fresh; 0: never")

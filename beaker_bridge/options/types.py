@@ -27,25 +27,25 @@ SERVER_TYPES = frozenset({REDIS, CLUSTER, MEMCACHED, DATABASE, SQLA})
 KNOWN_TYPES = SERVER_TYPES | {MEMORY, FILE, DBM, COOKIE}
 #: Beaker's nonce before its version 1.8, in bits: the smallest.
 MIN_NONCE_BITS = 48
-#: The longest time, in seconds: stores and browsers count in 32 bits. Beaker took a longer one, which counts as this.
+#: The longest time, in seconds: stores and browsers count in 32 bits. A longer one, which Beaker accepts, is capped.
 MAX_SECONDS = 0x7FFFFFFF
 #: Names under which Beaker registers some backends once more.
 ALIASES = {name: f"ext:{name}" for name in ("database", "google", "memcached", "sqla")}
 TRUE_WORDS = frozenset(truthy)
 FALSE_WORDS = frozenset({"f", "false", "n", "no", "off", "0"})
-#: A cookie's domain that a browser takes. An underscore is no host's by the rules, and in many hosts' names.
+#: A cookie domain that browsers accept. RFC 952 forbids underscores in host names; many have them.
 COOKIE_DOMAIN = re.compile(r"\.?[\w-]+(?:\.[\w-]+)*|\[[0-9a-f:.]+\]", re.ASCII | re.IGNORECASE)
 DOMAIN_RULE = "a domain such as .example.org, without scheme, port or path"
-#: Words that mean a switch, or no value: as a key they would be the first that anybody tries.
+#: Words that mean a switch, or no value: trivial to guess as a key.
 GUESSED_WORDS = TRUE_WORDS | FALSE_WORDS | {"none", "null"}
-#: Names of a cookie's attributes, which no cookie may have.
+#: Attribute names, which are not valid as a cookie's name.
 ATTRIBUTES = frozenset(
     {"comment", "domain", "expires", "httponly", "max-age", "partitioned", "path", "samesite", "secure", "version"}
 )
 
 
 class OpenError(ValueError):
-    """An error of a converter whose text may be shown: it quotes no value that could be a secret."""
+    """A converter's error whose text is safe to show: it quotes no secret."""
 
 
 class ValueType(NamedTuple):
@@ -56,8 +56,8 @@ class ValueType(NamedTuple):
 
 
 def is_empty(value: Any) -> bool:
-    """Say whether a value is a text without a word in it."""
-    # A subclass's own method may raise.
+    """Return whether a value is a string of white space only."""
+    # Call str's own method: a subclass's may raise.
     return isinstance(value, str) and not str.strip(value)
 
 
@@ -73,7 +73,7 @@ def _secret(value: Any) -> str:
 
 
 def _refuse_word(value: Any, purpose: str) -> None:
-    """Refuse a switch, or the word for one: Beaker makes the text True of True, and signs with that."""
+    """Refuse a boolean, or a word for one: Beaker signs with str(True)."""
     if isinstance(value, (bool, str)) and str(value).strip().lower() in GUESSED_WORDS:
         raise OpenError(f"the {purpose} would be the word {str(value).strip()}, which anybody can guess")
 
@@ -121,7 +121,7 @@ def _duration(value: Any) -> float:
 
 
 def _texts(value: Any) -> tuple[str, ...]:
-    # Only lines are parted: a part of a secret with a space or a comma in it would be a weak secret.
+    # Split at line breaks only: secrets may contain spaces and commas.
     if isinstance(value, str):
         value = [line.strip() for line in value.splitlines() if line.strip()]
     if not isinstance(value, (list, tuple)):
@@ -148,7 +148,7 @@ def _secrets(value: Any) -> tuple[str, ...]:
 
 
 def one_of(*words: str) -> ValueType:
-    """Return the type of a word among some, in whatever case."""
+    """Return the type of a word from a list, in any case."""
 
     def convert(value: Any) -> str:
         found = [word for word in words if str(value).strip().lower() == word.lower()]
@@ -162,7 +162,7 @@ def one_of(*words: str) -> ValueType:
 def _cookie_expires(value: Any) -> bool | int | datetime:
     if isinstance(value, (bool, datetime)):
         return value
-    # The texts 0 and 1, too, are false and true for Beaker; the number 1 is a second.
+    # Beaker reads the strings 0 and 1 as false and true; the integer 1 is one second.
     if isinstance(value, str) and value.strip().lower() in TRUE_WORDS | FALSE_WORDS:
         return _boolean(value)
     return _seconds(value)
@@ -173,7 +173,7 @@ def _secure(value: Any) -> bool | str:
 
 
 def _samesite(value: Any) -> str | None:
-    # Beaker's None is the absence of the attribute; the text is one of its values.
+    # Python's None omits the attribute; the string None is one of its values.
     if value is None or value is False:
         return None
     if not isinstance(value, str):
@@ -183,13 +183,13 @@ def _samesite(value: Any) -> str | None:
 
 
 def _dotted(value: Any) -> Any:
-    """Return the object that a dotted name names; an object passes through."""
+    """Resolve a dotted name; return any other object as it is."""
     if not isinstance(value, str):
         return value
     try:
         return DottedNameResolver(None).resolve(value.strip())
     except Exception as error:
-        # Not only ImportError: the module is run, and may fail as it likes.
+        # Not only ImportError: importing runs the module, which may raise anything.
         raise ValueError(f"{type(error).__name__}: {error}") from error
 
 
@@ -229,7 +229,7 @@ def _callable(value: Any) -> Any:
 
 
 def _token(value: Any) -> str | None:
-    # pyramid_beaker's default is False; that word must not become everybody's token.
+    # pyramid_beaker's default is False, which must not become the token of all sessions.
     if value is False or (isinstance(value, str) and value.strip().lower() in FALSE_WORDS):
         return None
     _refuse_word(value, "token")
@@ -237,7 +237,7 @@ def _token(value: Any) -> str | None:
 
 
 def _cookie_name(value: Any) -> str:
-    # Python's parser, and so Beaker, takes a colon, too; browsers keep it.
+    # RFC 6265 forbids the colon; Python's parser, Beaker and browsers accept it.
     known = re.fullmatch(r"[!#%&'*+.:^_`|~0-9A-Za-z-][!#$%&'*+.:^_`|~0-9A-Za-z-]*", value)
     if not known or value.lower() in ATTRIBUTES:
         raise ValueError

@@ -15,7 +15,7 @@ from beaker_bridge.logs import forget
 from beaker_bridge.options.masking import clean, learn_passwords, masked
 from beaker_bridge.options.table import REGION_TABLE, RegionOptions
 from beaker_bridge.regions.backends import RegionNamespace, Troubles, close_servers, empty_memory
-from beaker_bridge.regions.settings import REGIONS, Lack, beakers_arguments, read_regions, terms_of
+from beaker_bridge.regions.settings import REGIONS, RegionFault, beakers_arguments, read_regions, terms_of
 from beaker_bridge.regions.settings import log as settings_log
 
 log = logging.getLogger(__name__)
@@ -29,32 +29,32 @@ class Region:
 
     Args:
         options: its options.
-        lack: what keeps its store from being used, if something does.
+        fault: why its store cannot be used, or None.
         defined_by: the name of the application.
     """
 
-    def __init__(self, options: RegionOptions, lack: Lack | None, defined_by: str) -> None:
+    def __init__(self, options: RegionOptions, fault: RegionFault | None, defined_by: str) -> None:
         self.name = options.region
         self.options = options
         learn_passwords(beakers_arguments(options))
-        self.lack = lack
+        self.fault = fault
         self.defined_by = defined_by
         self.terms = terms_of(options)
         self.troubles = Troubles(self.terms)
 
     @property
     def effective(self) -> dict[str, Any]:
-        """All that it goes by, given or not."""
-        lack = {} if self.lack is None else {"lack": self.lack}
+        """The options that apply, given or not."""
+        fault = {} if self.fault is None else {"fault": self.fault}
         return {
             **{name: getattr(self.options, name) for name in REGION_TABLE},
             **self.options.backend_arguments,
-            **lack,
+            **fault,
         }
 
     @property
     def arguments(self) -> dict[str, Any]:
-        """The region as Beaker has it in ``cache_regions``."""
+        """The region as Beaker keeps it in ``cache_regions``."""
         return {**beakers_arguments(self.options), "type": RegionType(self)}
 
     def namespace(self, name: str, **arguments: Any) -> RegionNamespace:
@@ -68,17 +68,17 @@ class Region:
             MissingCacheParameter: as with Beaker, an option that the type needs was not given.
             SettingsError: an option is wrong, or a client is not installed.
         """
-        # Beaker handles an error of its own meanwhile, which quotes all options.
+        # Beaker calls this while it handles an error of its own, which quotes all options.
         clean()
-        if self.lack is not None:
-            raise self.lack.error_class(f"cache region {self.name}: {self.lack.message}")
+        if self.fault is not None:
+            raise self.fault.error_class(f"cache region {self.name}: {self.fault.message}")
         try:
             return RegionNamespace(self.terms, self.troubles, name, **arguments)
         except SettingsError as error:
             raise SettingsError(f"cache region {self.name}: {error}", name=error.name, value=error.value) from error
 
     def shown(self) -> dict[str, Any]:
-        """Return the options that hold, without passwords."""
+        """Return the options that apply, with passwords masked."""
         names = self.options.given | {"type", "expire", "enabled", "key_length"} | set(self.options.backend_arguments)
         return {name: _masked(name, value) for name, value in self.effective.items() if name in names}
 
@@ -99,7 +99,7 @@ class RegionType(str):
         return self
 
     def __repr__(self) -> str:
-        # Beaker tells its caches apart by this text: two regions have two, whatever their options.
+        # Beaker uses this text as a cache key: it must differ for each region.
         terms = self.region.terms
         return f"{str(self)!r} of the cache region {terms.name!r} {terms[2:5]}"
 
@@ -111,7 +111,7 @@ class _NamespaceClasses(dict[str, Any]):
     """Beaker's namespace managers by their names; for the ``type`` of one of our regions, ours."""
 
     def __getitem__(self, name: str) -> Any:
-        # Of a backend that does not exist, or that could not be loaded, Beaker says so itself.
+        # Beaker raises for a backend that does not exist, or that failed to load.
         backend = super().__getitem__(name)
         if isinstance(name, RegionType) and not isinstance(backend, InvalidCacheBackendError):
             return name.region.namespace
@@ -119,7 +119,7 @@ class _NamespaceClasses(dict[str, Any]):
 
 
 def _install() -> None:
-    """Let Beaker find our namespace manager: it has no other place to say so but a type's name."""
+    """Let Beaker find our namespace manager, which it looks up by the name of the type only."""
     backends = beaker.cache.clsmap
     if not isinstance(backends._clsmap, _NamespaceClasses):
         backends._clsmap = _NamespaceClasses(backends._clsmap)
@@ -129,7 +129,7 @@ def _install() -> None:
 
 
 def set_cache_regions_from_settings(settings: Mapping[str, Any]) -> None:
-    """Set Beaker's cache regions: ``@cache_region`` and all else in ``beaker.cache`` find them.
+    """Set Beaker's cache regions, for ``@cache_region`` and the rest of ``beaker.cache``.
 
     Args:
         settings: an application's settings; those under ``cache.`` and ``beaker.cache.`` count.
@@ -158,7 +158,7 @@ def define_regions(settings: Mapping[str, Any], defined_by: str) -> list[Region]
 
 
 def _define(region: Region) -> None:
-    # Beaker has one dict of regions for the process.
+    # Beaker has one dict of regions per process.
     standing = beaker.cache.cache_regions.get(region.name, {})
     arguments = region.arguments
     ours = isinstance(standing.get("type"), RegionType)
@@ -174,29 +174,29 @@ def _define(region: Region) -> None:
         beaker.cache.cache_regions[region.name] = arguments
 
 
-#: The options whose texts are shown, beside the address, which is masked.
+#: Options whose text is shown; addresses are masked.
 _SHOWN = frozenset(REGION_TABLE) - {"sa_opts"} | {REGIONS}
 
 
 def _masked(name: str, value: Any) -> Any:
-    """Return a value without the passwords that may be in it; of an option that we do not know, no text."""
+    """Return a value with its passwords masked; the text of an unknown option is hidden."""
     return masked(name, value, _SHOWN)
 
 
 def _difference(options: Mapping[str, Any], others: Mapping[str, Any]) -> str:
-    """Return the options that are not the same among the others, as a text."""
+    """Return the options that the others do not have, or have with another value, as text."""
     names = sorted(name for name, value in options.items() if name not in others or others[name] != value)
     return ", ".join(f"{name} = {_masked(name, options[name])}" for name in names) or "none of them"
 
 
-# -- Forgetting them, between tests ------------------------------------------------------------------
+# -- Forgetting them between tests -------------------------------------------------------------------
 
 
 class _ForgottenCache(beaker.cache.Cache):
-    """A cache of a region that was forgotten. A function that Beaker has decorated keeps its cache for good."""
+    """The cache of a forgotten region, which a function that Beaker has decorated still refers to."""
 
     def __bool__(self) -> bool:
-        # Beaker's decorator asks this, and then looks for the function's region again.
+        # Beaker's decorator then looks up the region again.
         return False
 
 

@@ -1,8 +1,8 @@
-"""Which cache regions an application's settings define, and what each of them goes by.
+"""Read the cache regions that an application's settings define, and the options of each.
 
-The start stops for a wrong value of an option that Beaker checks at the start, too, or that is ours, and for an option
-that is nearly a known one. All else that is wrong is warned of, and fails at the first use of the region, as with
-Beaker: a region that nobody uses harms nobody. What has no effect is warned of once.
+The start fails for a wrong value of an option that is ours, or that Beaker checks at the start too, and for a near
+miss of a known option. Any other fault is a warning, and an error at the first use of the region, as with Beaker: an
+unused region does no harm. Options without effect are a warning.
 """
 
 from __future__ import annotations
@@ -29,8 +29,8 @@ log = logging.getLogger(__name__)
 REGIONS = "regions"
 
 
-class Lack(NamedTuple):
-    """What keeps a region's store from being used: warned of at the start, raised at the first use."""
+class RegionFault(NamedTuple):
+    """Why a region's store cannot be used: a warning at the start, an error at the first use."""
 
     message: str
     error_class: type[Exception] = SettingsError
@@ -40,7 +40,7 @@ class Definition(NamedTuple):
     """A region as the settings define it."""
 
     options: RegionOptions
-    lack: Lack | None
+    fault: RegionFault | None
 
 
 def read_regions(settings: Mapping[str, Any]) -> list[Definition]:
@@ -60,24 +60,24 @@ def read_regions(settings: Mapping[str, Any]) -> list[Definition]:
 
 
 def _stripped(option: Given) -> Given:
-    # As pyramid_beaker does.
+    # pyramid_beaker strips them.
     value = option.value.strip() if isinstance(option.value, str) else option.value
     return option._replace(value=value, also=option.also and _stripped(option.also))
 
 
 class _Regions:
-    """Reads the options of all regions, and collects what is worth a warning.
+    """Reads the options of all regions, and collects errors and notices.
 
     Args:
-        options: what was given, by name without prefix.
+        options: the options as given, by name without prefix.
     """
 
     def __init__(self, options: Mapping[str, Given]) -> None:
         self.notices: list[Notice] = []
         self._errors: list[SettingsError] = []
         self._options = options
-        #: What keeps which regions from being used, and the labels of the options about which that tells.
-        self._lacks: dict[str, list[str]] = {}
+        #: The regions by the fault that they have, and the labels of the options that these faults name.
+        self._faults: dict[str, list[str]] = {}
         self._told: set[str] = set()
 
     def definitions(self) -> list[Definition]:
@@ -98,11 +98,11 @@ class _Regions:
             self._check_unknown(owner, read[owner])
         if self._errors:
             raise SettingsError.of(self._errors)
-        found = [Definition(options[name], self._lack(options[name], regions[name])) for name in names]
+        found = [Definition(options[name], self._fault(options[name], regions[name])) for name in names]
         self._warn(read, options)
         return found
 
-    # -- Which regions -------------------------------------------------------------------------------
+    # -- Regions -------------------------------------------------------------------------------------
 
     def _names(self) -> list[str]:
         option = self._options.get(REGIONS)
@@ -123,22 +123,22 @@ class _Regions:
         return [*names]
 
     def _spaced(self, part: str) -> list[str]:
-        """Return the names in a text with spaces; a region of pyramid_beaker's may have spaces in its name."""
+        """Split a text at spaces, unless it is one name: pyramid_beaker allows spaces in a region's name."""
         is_one = any(name.startswith(f"{part}.") for name in self._options)
         return [part] if is_one else part.split()
 
     def _parted(self, regions: list[str]) -> dict[str, dict[str, Given]]:
-        """Return the options of each region by its name, and those that all share under no name."""
+        """Return the options of each region, by its name, and those of all regions under an empty name."""
         parts: dict[str, dict[str, Given]] = {owner: {} for owner in ("", *regions)}
         for name, option in self._options.items():
-            # The longest one: a region's name may begin with another's.
+            # The longest match: a region's name may begin with another's.
             owner = max((region for region in parts if name.startswith(f"{region}.")), key=len, default="")
             if name != REGIONS:
                 parts[owner][name.removeprefix(f"{owner}.")] = option
         return parts
 
     def _leave_out_unlisted(self, owner: str, reading: Reading, regions: list[str]) -> None:
-        """Take out the options of regions that are not listed, and warn of each of these once."""
+        """Remove the options of regions that are not listed, with a notice for each region."""
         found: dict[str, list[str]] = {}
         for name in [name for name in reading.rest if "." in name]:
             region = name.partition(f".{ENGINE}")[0] if f".{ENGINE}" in name else name.rpartition(".")[0]
@@ -163,51 +163,51 @@ class _Regions:
         self.notices += notices
 
     def _filled(self, name: str, reading: Reading) -> RegionOptions:
-        # Somebody else's backend takes options that we do not know; it may be registered later.
+        # A third party's backend, which may be registered later, gets its own options.
         is_known = reading.values.get("type", MEMORY) in REGION_TABLE.types
         arguments = {} if is_known else {name: option.value for name, option in reading.rest.items()}
-        # Of a missing option the name is as it would be beside the type: for all regions, or for this one.
+        # A missing option is named as if it were given beside the type: for all regions, or for this one.
         label = reading.options["type"].label if "type" in reading.given else self._prefix()
         prefix = label.removesuffix("type")
         return reading.filled(RegionOptions, region=name, backend_arguments=arguments, prefix=prefix)
 
-    # -- What keeps a store from being used ----------------------------------------------------------
+    # -- Faults of a region ----------------------------------------------------------------------------
 
-    def _lack(self, options: RegionOptions, reading: Reading) -> Lack | None:
-        """Return what keeps a region's store from being used; take note of it."""
+    def _fault(self, options: RegionOptions, reading: Reading) -> RegionFault | None:
+        """Return the first fault of a region, and note all of them."""
         for _, error in reading.faults(type_faults(options, REGION_TABLE), options):
-            # It may be registered later, and Beaker says so where it is not.
+            # It may be registered later; if not, Beaker raises at the first use.
             self._note(options, f"{error}, which Beaker does not have yet")
             return None
         wrong = [error for name, error in reading.wrong.items() if REGION_TABLE.counts(name, options.type)]
-        lacks = [self._noted(options, error) for error in wrong]
+        faults = [self._noted(options, error) for error in wrong]
         for fault, error in reading.faults(store_faults(options), options):
             names = [name for name in (fault.name, *fault.others) if name != "type"]
             self._told.update(reading.options[name].label for name in names if name in reading.options)
             needed = "" if fault.name in options.given else f"{' or '.join(names)} is required: "
-            lacks.append(self._noted(options, error, needed))
-        if not lacks and options.type in SERVER_TYPES:
+            faults.append(self._noted(options, error, needed))
+        if not faults and options.type in SERVER_TYPES:
             self._open(options)
-        return lacks[0] if lacks else None
+        return faults[0] if faults else None
 
-    def _noted(self, options: RegionOptions, error: SettingsError, needed: str = "") -> Lack:
+    def _noted(self, options: RegionOptions, error: SettingsError, needed: str = "") -> RegionFault:
         self._note(options, str(error))
-        return Lack(f"{needed}{error}", MissingCacheParameter if needed else SettingsError)
+        return RegionFault(f"{needed}{error}", MissingCacheParameter if needed else SettingsError)
 
     def _note(self, options: RegionOptions, message: str) -> None:
-        self._lacks.setdefault(message, []).append(options.region)
+        self._faults.setdefault(message, []).append(options.region)
 
     def _open(self, options: RegionOptions) -> None:
-        """Open a region's servers, which connects to none: what they are called may be no address."""
+        """Check the addresses of a region's servers by opening them, which does not connect."""
         try:
             open_servers(terms_of(options), beakers_arguments(options))
         except SettingsError as error:
             self._note(options, str(error))
 
-    # -- What is worth a warning ---------------------------------------------------------------------
+    # -- Notices -------------------------------------------------------------------------------------
 
     def _warn(self, read: Mapping[str, Reading], options: Mapping[str, RegionOptions]) -> None:
-        for message, regions in self._lacks.items():
+        for message, regions in self._faults.items():
             which = f"region{'s' * (len(regions) > 1)} {', '.join(regions)}"
             self.notices.append(Notice(f"{message}; the first use of the cache {which} raises an error"))
         for owner, reading in read.items():
@@ -219,14 +219,14 @@ class _Regions:
 
 
 def _stopping(reading: Reading) -> list[SettingsError]:
-    """Return what is wrong of that which Beaker checks at the start, too, or which is ours."""
+    """Return the errors of options that are ours, or that Beaker checks at the start too."""
     return [error for name, error in reading.wrong.items() if REGION_TABLE[name].empty is Empty.WRONG]
 
 
 def _combined(shared: Reading, own: Reading) -> Reading:
-    """Return a region's own options over those that all share."""
+    """Return a region's own options over those of all regions."""
     both = Reading(REGION_TABLE, {})
-    # An empty text, which says nothing, replaces nothing.
+    # An empty string, which is ignored, must not replace a value.
     kept = {name: option for name, option in shared.options.items() if name in shared.given}
     both.options = {**shared.options, **own.options, **kept, **{name: own.options[name] for name in own.given}}
     both.values = {**shared.values, **own.values}
@@ -236,7 +236,7 @@ def _combined(shared: Reading, own: Reading) -> Reading:
     if engines:
         both.values["sa_opts"] = {name: value for engine in engines for name, value in engine.items()}
     is_memcached = both.values.get("type") == MEMCACHED
-    # Another option of the region's own says it; and the login of all is for those that have one.
+    # The region's own sa.url replaces the url of all regions; their login does not apply to memcached.
     for name, is_left_out in (
         ("url", f"{ENGINE}url" in own.given),
         ("username", is_memcached),
@@ -247,14 +247,14 @@ def _combined(shared: Reading, own: Reading) -> Reading:
     return both
 
 
-#: What Beaker always finds in a region, as pyramid_beaker has it.
+#: Options that pyramid_beaker always sets.
 _ALWAYS = frozenset({"type", "data_dir", "lock_dir", "expire", "enabled", "key_length", "url"})
-#: What is ours alone.
+#: Options that Beaker does not have.
 _OURS = frozenset({"store_timeout", "store_error", "lock_timeout"})
 
 
 def beakers_arguments(options: RegionOptions) -> dict[str, Any]:
-    """Return a region's options as Beaker has them in ``cache_regions``."""
+    """Return a region's options as Beaker keeps them in ``cache_regions``."""
     names = [name for name in REGION_TABLE if name in _ALWAYS | options.given - _OURS]
     return {**{name: getattr(options, name) for name in names}, **options.backend_arguments}
 
