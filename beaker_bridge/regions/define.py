@@ -14,8 +14,10 @@ from beaker_bridge.exceptions import SettingsError
 from beaker_bridge.logs import forget
 from beaker_bridge.options.masking import clean, learn_passwords, masked
 from beaker_bridge.options.table import REGION_TABLE, RegionOptions
-from beaker_bridge.regions.backends import RegionNamespace, Troubles, close_servers, empty_memory
-from beaker_bridge.regions.settings import REGIONS, RegionFault, beakers_arguments, read_regions, terms_of
+from beaker_bridge.regions.backends import empty_memory
+from beaker_bridge.regions.namespace import FailureReporter, RegionNamespace
+from beaker_bridge.regions.servers import close_servers
+from beaker_bridge.regions.settings import REGIONS, RegionFault, beakers_arguments, read_regions
 from beaker_bridge.regions.settings import log as settings_log
 
 log = logging.getLogger(__name__)
@@ -39,8 +41,7 @@ class Region:
         learn_passwords(beakers_arguments(options))
         self.fault = fault
         self.defined_by = defined_by
-        self.terms = terms_of(options)
-        self.troubles = Troubles(self.terms)
+        self.reporter = FailureReporter(options)
 
     @property
     def effective(self) -> dict[str, Any]:
@@ -73,7 +74,7 @@ class Region:
         if self.fault is not None:
             raise self.fault.error_class(f"cache region {self.name}: {self.fault.message}")
         try:
-            return RegionNamespace(self.terms, self.troubles, name, **arguments)
+            return RegionNamespace(self.options, self.reporter, name, **arguments)
         except SettingsError as error:
             raise SettingsError(f"cache region {self.name}: {error}", name=error.name, value=error.value) from error
 
@@ -100,8 +101,9 @@ class RegionType(str):
 
     def __repr__(self) -> str:
         # Beaker uses this text as a cache key: it must differ for each region.
-        terms = self.region.terms
-        return f"{str(self)!r} of the cache region {terms.name!r} {terms[2:5]}"
+        options = self.region.options
+        terms = options.store_timeout, options.lock_timeout, options.store_error
+        return f"{str(self)!r} of the cache region {options.region!r} {terms}"
 
     def __deepcopy__(self, _memo: Any) -> RegionType:
         return self

@@ -21,7 +21,7 @@ from beaker_bridge.options.rows import ENGINE, Empty, wrong_value
 from beaker_bridge.options.rules import store_faults, type_faults
 from beaker_bridge.options.table import REGION_TABLE, RegionOptions
 from beaker_bridge.options.types import MEMCACHED, MEMORY, REGION_NAMES, SERVER_TYPES
-from beaker_bridge.regions.backends import Terms, open_servers
+from beaker_bridge.regions.servers import open_servers
 
 log = logging.getLogger(__name__)
 
@@ -200,7 +200,7 @@ class _Regions:
     def _open(self, options: RegionOptions) -> None:
         """Check the addresses of a region's servers by opening them, which does not connect."""
         try:
-            open_servers(terms_of(options), beakers_arguments(options))
+            open_servers(options, beakers_arguments(options))
         except SettingsError as error:
             self._note(options, str(error))
 
@@ -257,10 +257,3 @@ def beakers_arguments(options: RegionOptions) -> dict[str, Any]:
     """Return a region's options as Beaker keeps them in ``cache_regions``."""
     names = [name for name in REGION_TABLE if name in _ALWAYS | options.given - _OURS]
     return {**{name: getattr(options, name) for name in names}, **options.backend_arguments}
-
-
-def terms_of(options: RegionOptions) -> Terms:
-    """Return what a region's namespace manager goes by."""
-    labels = {name: options.label(name) for name in REGION_TABLE} | dict(options.labels)
-    waits = options.store_timeout, options.lock_timeout
-    return Terms(options.region, options.type, *waits, options.store_error, labels)

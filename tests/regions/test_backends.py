@@ -12,7 +12,7 @@ from beaker.cache import CacheManager, cache_region, region_invalidate
 
 from beaker_bridge import set_cache_regions_from_settings
 from beaker_bridge.options.table import SessionOptions
-from beaker_bridge.regions.backends import _digest
+from beaker_bridge.regions.namespace import _digest
 from beaker_bridge.stores import open_store
 from beaker_bridge.stores.base import ID_FORM
 from tests.contract import PATIENCE, together

@@ -20,8 +20,8 @@ from webtest import TestApp
 import beaker_bridge
 from beaker_bridge import SettingsError, set_cache_regions_from_settings
 from beaker_bridge.options.table import REGION_TABLE
-from beaker_bridge.regions.backends import RegionNamespace
 from beaker_bridge.regions.define import _masked
+from beaker_bridge.regions.namespace import RegionNamespace
 from tests.region_cases import SEED, Counted, no_region_left, sqla_arguments
 
 

@@ -23,10 +23,12 @@ from beaker.cache import cache_region, region_invalidate
 from beaker.container import FileNamespaceManager, NamespaceManager
 
 from beaker_bridge.exceptions import CacheStoreError
-from beaker_bridge.regions import access_lock
-from beaker_bridge.regions import backends as region_backends
-from beaker_bridge.regions.backends import QUIET, Terms, Troubles, _digest
+from beaker_bridge.logs import QUIET
+from beaker_bridge.options.table import RegionOptions
+from beaker_bridge.regions import access_lock, namespace
 from beaker_bridge.regions.creation_lock import HeldBy
+from beaker_bridge.regions.namespace import FailureReporter, _digest
+from beaker_bridge.regions.servers import close_servers
 from beaker_bridge.stores import _breaker as servers
 from beaker_bridge.stores import _flock
 from beaker_bridge.stores._breaker import PAUSE
@@ -56,7 +58,7 @@ def clock(monkeypatch):
     """Return the clock of pauses and warnings."""
     clock = Clock()
     stopped = SimpleNamespace(monotonic=clock, time=time.time)
-    for module in (region_backends, servers):
+    for module in (namespace, servers):
         monkeypatch.setattr(module, "time", stopped)
     return clock
 
@@ -157,7 +159,7 @@ def test_a_store_that_is_away_from_the_start_costs_no_page(store, calls, caplog)
     cached(define(store.options), Counted())("makes the folder")
     store.down()
     beaker.cache.cache_managers.clear()
-    region_backends.close_servers()
+    close_servers()
     compute = cached(define(store.options), calls)
     answers = [compute("a"), compute("a")]
     store.up()
@@ -871,7 +873,7 @@ def test_another_backend_that_others_compute_in(foreign, calls):
 
 
 def told(error, caplog):
-    Troubles(Terms("short_term", "ext:redis", 2, 30, "compute")).tell("trouble", error)
+    FailureReporter(RegionOptions(region="short_term", type="ext:redis")).report("failure", error)
     return caplog.messages[-1]
 
 
@@ -879,5 +881,5 @@ def test_the_log_has_no_statement_and_no_value(caplog):
     """Of an error's text only the first line is told: SQLAlchemy's others hold the statement and the value."""
     first = told(OSError("no connection\n[SQL: INSERT …]\n[parameters: 'private']"), caplog)
 
-    assert first == "cache region short_term (ext:redis): trouble: OSError: no connection"
-    assert told(TimeoutError(), caplog) == "cache region short_term (ext:redis): trouble: TimeoutError"
+    assert first == "cache region short_term (ext:redis): failure: OSError: no connection"
+    assert told(TimeoutError(), caplog) == "cache region short_term (ext:redis): failure: TimeoutError"

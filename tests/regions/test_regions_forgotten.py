@@ -8,7 +8,8 @@ from beaker.cache import CacheManager, cache_region
 from beaker.exceptions import BeakerException
 
 from beaker_bridge import set_cache_regions_from_settings
-from beaker_bridge.regions.backends import Terms, open_servers
+from beaker_bridge.options.table import RegionOptions
+from beaker_bridge.regions.servers import open_servers
 from beaker_bridge.testing import forget_regions
 from tests.region_cases import Counted, no_region_left
 
@@ -100,12 +101,12 @@ def test_what_others_have_is_left_alone():
 
 def test_connections_are_closed(redis_server):
     """Connections that regions had to servers are closed; the next region opens its own."""
-    terms = Terms("one", "ext:redis", 2, 30, "compute")
-    opened = [open_servers(terms, {"url": redis_server.url}) for _ in range(2)]
+    options = RegionOptions(region="one", type="ext:redis")
+    opened = [open_servers(options, {"url": redis_server.url}) for _ in range(2)]
     forget_regions()
 
     assert opened[0][0] is opened[1][0]
-    assert open_servers(terms, {"url": redis_server.url})[0] is not opened[0][0]
+    assert open_servers(options, {"url": redis_server.url})[0] is not opened[0][0]
 
 
 def test_there_is_nothing_to_forget():

@@ -17,8 +17,10 @@ from beaker.cache import CacheManager, cache_region, region_invalidate
 from beaker.ext.sqla import SqlaNamespaceManager, make_cache_table
 
 from beaker_bridge.exceptions import SessionStoreError
-from beaker_bridge.regions import backends as region_backends
-from beaker_bridge.regions.backends import QUIET, Terms, open_servers
+from beaker_bridge.logs import QUIET
+from beaker_bridge.options.table import RegionOptions
+from beaker_bridge.regions import namespace
+from beaker_bridge.regions.servers import open_servers
 from beaker_bridge.testing import forget_regions
 from tests import machine
 from tests.contract import PATIENCE, together
@@ -282,7 +284,7 @@ def test_an_invalidation_of_what_is_not_kept(region, calls):
 
 def test_memory_does_not_grow_with_what_is_not_kept(monkeypatch):
     """Of the keys whose values are not kept only so many are remembered."""
-    monkeypatch.setattr(region_backends, "_REMEMBERED", 3)
+    monkeypatch.setattr(namespace, "_REMEMBERED", 3)
 
     @cache_region(define({"type": "memory"}))
     def compute(number):
@@ -298,7 +300,7 @@ def test_memory_does_not_grow_with_what_is_not_kept(monkeypatch):
 def test_a_value_that_is_too_large(memcached_server, store_error, calls, caplog, monkeypatch):
     """It is computed each time, with one warning a minute that says how large it is: no store has failed."""
     clock = Clock()
-    monkeypatch.setattr(region_backends.time, "monotonic", clock)
+    monkeypatch.setattr(namespace.time, "monotonic", clock)
     region = define({"type": "ext:memcached", "url": memcached_server.url, "store_error": store_error})
 
     @cache_region(region)
@@ -344,7 +346,8 @@ def test_a_large_value_and_a_connection_that_breaks(redis_server):
     """A connection that broke for another reason is a server that cannot be reached, however large the value is."""
     with Proxy(redis_server.port) as proxy:
         (server,) = open_servers(
-            Terms("region", "ext:redis", PATIENCE, PATIENCE, "raise"), {"url": f"redis://127.0.0.1:{proxy.port}/0"}
+            RegionOptions(region="region", type="ext:redis", store_timeout=PATIENCE),
+            {"url": f"redis://127.0.0.1:{proxy.port}/0"},
         )
         server.read("a large value")
         proxy.lose_next_answer()
