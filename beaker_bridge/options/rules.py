@@ -95,10 +95,10 @@ def type_of_address(name: str, value: Any) -> str | None:
     """Return the store type that an address or a directory is for; None for any other option."""
     if name == "url":
         return _type_of_url(value)
-    kinds = {"file_dir": FILE, "dbm_dir": DBM, "urls": CLUSTER, "sa.url": DATABASE, "bind": SQLA}
+    stores = {"file_dir": FILE, "dbm_dir": DBM, "urls": CLUSTER, "sa.url": DATABASE, "bind": SQLA}
     if name == "sa_opts":
         return DATABASE if isinstance(value, Mapping) and {"url", "sa.url"} & set(value) else None
-    return kinds.get(name)
+    return stores.get(name)
 
 
 def _type_of_url(value: Any) -> str:

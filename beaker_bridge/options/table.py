@@ -280,7 +280,7 @@ class SessionOptions(StoreOptions):
         object.__setattr__(self, "type", self.type or (types.FILE if self.data_dir else types.MEMORY))
 
     @property
-    def renewal(self) -> float:
+    def touch_interval(self) -> float:
         """The effective ``reissue_time``, in seconds."""
         if self.reissue_time is not None:
             return self.reissue_time

@@ -282,8 +282,9 @@ class SafeSession(BeakerMapping):
         self._take(record)
         metadata, config = self._metadata, self._config
         accessed = self.last_accessed = metadata[ACCESSED]
-        renewal = min(config.renewal, metadata[EXPIRY] / 10) if EXPIRY in metadata else config.renewal
-        if self._now - accessed >= renewal and config.options.save_accessed_time:
+        longest = config.touch_interval
+        interval = min(longest, metadata[EXPIRY] / 10) if EXPIRY in metadata else longest
+        if self._now - accessed >= interval and config.options.save_accessed_time:
             state = state.asked(DUE)
         self._state = state.asked(STALE) if stale else state
 

@@ -46,7 +46,7 @@ class SessionConfig:
         self.signer = Signer(_keys(options), (options.sign_algorithm, *options.previous_sign_algorithms))
         self.cookies = CookieWriter(options)
         #: Seconds after which an access time is renewed.
-        self.renewal = options.renewal
+        self.touch_interval = options.touch_interval
         #: The parameters of Beaker's ``SessionObject`` that its own methods look at.
         self.parameters: dict[str, Any] = {"auto": options.auto}
         #: What a visitor's cookie makes us log.

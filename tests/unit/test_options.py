@@ -1468,7 +1468,7 @@ def test_a_key_that_beaker_cannot_use(values):
 
 
 @pytest.mark.parametrize(
-    ("values", "renewal"),
+    ("values", "interval"),
     [
         ({}, 60),
         ({"timeout": 1200}, 120),
@@ -1482,9 +1482,9 @@ def test_a_key_that_beaker_cannot_use(values):
         ({"timeout": 1200, "reissue_time": 7}, 7),
     ],
 )
-def test_renewal(values, renewal):
+def test_touch_interval(values, interval):
     """The access time is renewed after ``reissue_time``: a tenth of the smaller lifetime, else 60 seconds."""
-    assert options(**values).renewal == renewal
+    assert options(**values).touch_interval == interval
 
 
 @pytest.mark.parametrize(
