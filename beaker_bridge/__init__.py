@@ -19,7 +19,7 @@ from beaker_bridge.exceptions import (
 )
 from beaker_bridge.middleware import SessionMiddleware
 from beaker_bridge.pyramid.factory import BeakerSessionFactoryConfig, session_factory_from_settings
-from beaker_bridge.pyramid.tween import NAME, OVER, UNDER, check_tween_order_at_start, session_tween_factory
+from beaker_bridge.pyramid.tween import NAME, OVER, UNDER, session_tween_factory, set_up_at_start
 from beaker_bridge.regions.define import define_regions, set_cache_regions_from_settings
 
 __all__ = [
@@ -54,6 +54,7 @@ def includeme(config: Any) -> None:
     - The tween ``beaker_bridge.session_tween_factory`` is added: over the exception views and
       pyramid_tm, under the debug toolbar.
     - An explicit ``pyramid.tweens`` without that tween, or with it too low, stops the start.
+    - Subrequests share the session of the request that makes them.
     - The session's options are an introspectable, without secrets.
     - Beaker's cache regions are set from the settings under ``cache.`` or ``beaker.cache.``; each is an
       introspectable, without passwords.
@@ -64,7 +65,7 @@ def includeme(config: Any) -> None:
     factory = session_factory_from_settings(config.get_settings())
     config.set_session_factory(factory)
     config.add_tween(NAME, over=OVER, under=UNDER)
-    check_tween_order_at_start(config.registry)
+    set_up_at_start(config.registry)
     introspectable = config.introspectable("beaker_bridge", "session", "session options", "session options")
     introspectable["options"] = factory.options.shown() if factory.options else None
     config.action(("beaker_bridge", "session"), introspectables=(introspectable,))

@@ -10,22 +10,11 @@ from beaker.middleware import SessionMiddleware as BeakerSessionMiddleware
 
 from beaker_bridge.options.reader import given, prefixed, read_options
 from beaker_bridge.options.table import SESSION_TABLE
-from beaker_bridge.request.exchange import (
-    ENVIRON_KEY,
-    SessionObject,
-    commit_before_error,
-    commit_or_discard,
-    headers_left,
-    is_asked_to_commit,
-    let_go,
-    needs_commit,
-    show_to_test,
-    standalone_session,
-    with_session_headers,
-)
+from beaker_bridge.pyramid.recorded_filter import record_filter
+from beaker_bridge.request.attach import show_to_test
+from beaker_bridge.request.exchange import ENVIRON_KEY, MIDDLEWARE, Exchange, SessionObject, standalone_session
 from beaker_bridge.request.headers import Headers
-from beaker_bridge.request.recorded_filter import record_filter
-from beaker_bridge.request.streaming import LENGTH, StreamedBody, is_streamed, length_of
+from beaker_bridge.request.streaming import StreamedBody, is_streamed
 from beaker_bridge.session.config import SessionConfig
 from beaker_bridge.session.session import StandaloneSession
 
@@ -40,14 +29,14 @@ class _Answer:
     The headers are held back until the application has returned its body: that may be the first to read the session.
 
     Args:
-        session_object: the environ's session.
+        exchange: the request's.
         start_response: the server's.
     """
 
-    __slots__ = ("_held", "_is_going_on", "_object", "_start_response", "_write")
+    __slots__ = ("_exchange", "_held", "_is_going_on", "_start_response", "_write")
 
-    def __init__(self, session_object: SessionObject, start_response: Callable[..., Any]) -> None:
-        self._object = session_object
+    def __init__(self, exchange: Exchange, start_response: Callable[..., Any]) -> None:
+        self._exchange = exchange
         self._start_response = start_response
         self._held: tuple[str, Headers, Any] | None = None
         #: Whether the application works while its response is sent.
@@ -56,13 +45,16 @@ class _Answer:
 
     def __call__(self, status: str, headers: Headers, exc_info: Any = None) -> Callable[[bytes], Any]:
         """Take the application's answer; what changed in the session is committed."""
-        session_object = self._object
+        exchange = self._exchange
         if self._held is not None:
             # Another answer replaces the first one, or is a mistake: that is the server's to see.
+            exchange.mark_headers_sent()
             self.hand_on(streamed=True)
-        if session_object.__dict__["_sess"] is not None and needs_commit(session_object):
-            commit_session = commit_before_error if exc_info else commit_or_discard
-            commit_session(session_object)
+        if exchange.session is not None and exchange.has_pending:
+            if exc_info:
+                exchange.commit_before_error()
+            else:
+                exchange.commit_or_discard()
         self._held = status, headers, exc_info
         if self._is_going_on:
             self.hand_on(streamed=True)
@@ -77,21 +69,25 @@ class _Answer:
     def go_on(self) -> None:
         """Hand the headers on, or as soon as they come: the body is made while it is sent."""
         self._is_going_on = True
-        self.hand_on(streamed=True)
+        if self._held is not None:
+            self.hand_on(streamed=True)
+
+    def end(self) -> None:
+        """Hand the headers on if they are still here: the body is made."""
+        if self._held is not None:
+            self.hand_on(streamed=False)
+        else:
+            self._exchange.close()
 
     def hand_on(self, *, streamed: bool) -> None:
-        """Hand the headers on to the server, if they are there.
+        """Hand the headers on to the server.
 
         Args:
             streamed: whether the application goes on all the same, and may be about to read the session.
         """
-        if self._held is None:
-            return
+        assert self._held is not None
         (status, headers, exc_info), self._held = self._held, None
-        headers_left(self._object)
-        if streamed:
-            self._object.__dict__[LENGTH] = length_of(headers)
-        headers = with_session_headers(self._object, headers, streamed=streamed)
+        headers = self._exchange.finish(headers, streamed=streamed)
         self._write = self._start_response(status, headers, exc_info)
 
 
@@ -139,23 +135,24 @@ class SessionMiddleware:
 
     def __call__(self, environ: MutableMapping[str, Any], start_response: Callable[..., Any]) -> Iterable[bytes]:
         """Answer a request."""
-        session_object = environ[self.environ_key] = SessionObject(environ, self._config)
+        exchange = Exchange(environ, self._config, MIDDLEWARE)
+        session_object = environ[self.environ_key] = SessionObject(exchange)
         environ["beaker.get_session"] = self._get_session
         if "paste.registry" in environ and environ["paste.registry"].reglist:
             environ["paste.registry"].register(self.session, session_object)
         if self._webtest_varname:
             show_to_test(session_object, environ, self._webtest_varname)
 
-        answer = _Answer(session_object, start_response)
-        body = self.app(environ, answer)
-        if is_streamed(body, environ):
-            answer.go_on()
-            return StreamedBody(body, session_object)
-        if session_object.__dict__["_sess"] is not None and is_asked_to_commit(session_object):
-            # By an application that has called start_response before; its headers are still here.
-            commit_or_discard(session_object)
-        answer.hand_on(streamed=False)
-        let_go(session_object)
+        answer = _Answer(exchange, start_response)
+        try:
+            body = self.app(environ, answer)
+            if is_streamed(body, environ):
+                answer.go_on()
+                return StreamedBody(body, exchange)
+            answer.end()
+        except BaseException:
+            exchange.end()
+            raise
         return body
 
     def _get_session(self) -> StandaloneSession:

@@ -13,7 +13,7 @@ from webob.cookies import parse_cookie
 from beaker_bridge.options.reader import given, read_options
 from beaker_bridge.pyramid.isession import PyramidSession
 from beaker_bridge.record.fields import RESERVED_KEYS
-from beaker_bridge.request.exchange import SessionObject, commit, discard, exchange_of, with_session_headers
+from beaker_bridge.request.exchange import MIDDLEWARE, Exchange, SessionObject
 from beaker_bridge.session.base import SafeSession
 from beaker_bridge.session.config import SessionConfig
 from beaker_bridge.stores.base import Record, Store, Swap
@@ -89,30 +89,31 @@ class Request:
 
     def __init__(self, config: SessionConfig, cookie: str = "", *, scheme: str = "http") -> None:
         self.environ = {"wsgi.url_scheme": scheme, "HTTP_COOKIE": cookie}
-        self.object = SessionObject(self.environ, config)
+        self.exchange = Exchange(self.environ, config, MIDDLEWARE)
+        self.object = SessionObject(self.exchange)
         self.events: list = []
-        exchange_of(self.object).notify = self.events.append
+        self.exchange.notify = self.events.append
         self.session = PyramidSession(self.object)
-        self.loaded: SafeSession = self.object._session()
+        self.loaded: SafeSession = self.exchange.load()
 
     def commit(self) -> Request:
         """End the request's work on its session, and return the request."""
-        commit(self.object)
+        self.exchange.commit()
         return self
 
     def discard(self) -> None:
         """Let the request leave no trace."""
-        discard(self.object)
+        self.exchange.discard()
 
     @property
     def set_cookie(self) -> str | None:
         """The response's ``Set-Cookie`` header."""
-        return dict(with_session_headers(self.object, [])).get("Set-Cookie")
+        return dict(self.exchange.with_session_headers([])).get("Set-Cookie")
 
     @property
     def set_cookies(self) -> list[str]:
         """All of the response's ``Set-Cookie`` headers."""
-        return [value for name, value in with_session_headers(self.object, []) if name == "Set-Cookie"]
+        return [value for name, value in self.exchange.with_session_headers([]) if name == "Set-Cookie"]
 
     @property
     def told(self) -> list[tuple[str, dict]]:

@@ -7,12 +7,16 @@ from collections.abc import Callable, ItemsView, Mapping, MutableMapping, Values
 from contextlib import AbstractContextManager
 from typing import TYPE_CHECKING, Any
 
-from beaker.session import SessionObject as BeakerSessionObject
 from pyramid.interfaces import ISession
 from zope.interface import implementer
 
+from beaker_bridge.options.table import SessionOptions
+from beaker_bridge.pyramid.completion import Completion
+from beaker_bridge.pyramid.source import SessionSource
+from beaker_bridge.pyramid.subrequest import owner_of
 from beaker_bridge.record.fields import RESERVED_KEYS
-from beaker_bridge.request.exchange import commit, exchange_of, stored_session
+from beaker_bridge.request.attach import attach
+from beaker_bridge.request.exchange import ENVIRON_KEY, MIDDLEWARE, Exchange, SessionObject
 from beaker_bridge.session.attributes import BEAKERS, PRIVATE, Forwarded
 from beaker_bridge.session.base import SafeSession
 from beaker_bridge.session.changes import IMMUTABLE
@@ -35,17 +39,6 @@ def _reading(method: Callable[..., Any]) -> Callable[..., Any]:
     return read
 
 
-def _changing(method: Callable[..., Any]) -> Callable[..., Any]:
-    def change(self: PyramidSession, *args: Any) -> Any:
-        session = self._loaded
-        result = method(session, *args)
-        session.changed()
-        return result
-
-    change.__name__, change.__doc__ = method.__name__, method.__doc__
-    return change
-
-
 @implementer(ISession)
 class PyramidSession:  # noqa: PLW1641 -- as a dict, it has no hash
     """A session that behaves as a ``dict`` of what the application put there.
@@ -59,17 +52,17 @@ class PyramidSession:  # noqa: PLW1641 -- as a dict, it has no hash
     """
 
     # With a ``__dict__``: an application may keep attributes of its own there, as in Beaker's, for one request.
-    __slots__ = ("__dict__", "_constant_csrf_token", "_object", "_state")
+    __slots__ = ("__dict__", "_constant_csrf_token", "_exchange", "_object")
 
-    def __init__(self, session_object: BeakerSessionObject, csrf_token: str | None = None) -> None:
+    def __init__(self, session_object: SessionObject, csrf_token: str | None = None) -> None:
         self._object = session_object
-        self._state: dict[str, Any] = session_object.__dict__
+        self._exchange: Exchange = session_object.exchange
         self._constant_csrf_token = csrf_token
 
     @property
     def _loaded(self) -> SafeSession:
-        session: SafeSession | None = self._state["_sess"]
-        return self._object._session() if session is None else session
+        session = self._exchange.session
+        return self._exchange.load() if session is None else session
 
     def __getattr__(self, name: str) -> Any:
         if name.startswith("_") and name not in PRIVATE:
@@ -125,8 +118,6 @@ class PyramidSession:  # noqa: PLW1641 -- as a dict, it has no hash
     __repr__ = _reading(dict.__repr__)
     keys = _reading(dict.keys)
 
-    popitem = _changing(dict.popitem)
-
     def __delitem__(self, key: str) -> None:
         session = self._loaded
         if key in self:
@@ -138,6 +129,13 @@ class PyramidSession:  # noqa: PLW1641 -- as a dict, it has no hash
         if self:
             self._loaded.changed()
         dict.clear(self._loaded)
+
+    def popitem(self) -> tuple[str, Any]:
+        """Remove the last key, and return it with its value; raises ``KeyError`` if there is none."""
+        session = self._loaded
+        if len(session):
+            session.changed()
+        return dict.popitem(session)
 
     def pop(self, key: str, default: Any = _ABSENT) -> Any:
         """Remove a key and return its value, or the default; raises ``KeyError`` if there is neither."""
@@ -151,9 +149,9 @@ class PyramidSession:  # noqa: PLW1641 -- as a dict, it has no hash
 
     def __getitem__(self, key: str) -> Any:
         # Not the session's own __getitem__: that one shows other WSGI code Beaker's own keys, too.
-        session: SafeSession | None = self._state["_sess"]
+        session = self._exchange.session
         if session is None:
-            session = self._object._session()
+            session = self._exchange.load()
         value = dict.get(session, key, _ABSENT)
         if value is _ABSENT:
             raise KeyError(key)
@@ -163,9 +161,9 @@ class PyramidSession:  # noqa: PLW1641 -- as a dict, it has no hash
 
     def get(self, key: str, default: Any = None) -> Any:
         """Return the value of a key, or the default."""
-        session: SafeSession | None = self._state["_sess"]
+        session = self._exchange.session
         if session is None:
-            session = self._object._session()
+            session = self._exchange.load()
         value = dict.get(session, key, _ABSENT)
         if value is _ABSENT:
             return default
@@ -201,8 +199,8 @@ class PyramidSession:  # noqa: PLW1641 -- as a dict, it has no hash
             session.set_own(key, value)
             return
         session.check(key, value)
-        dict.__setitem__(session, key, value)
         session.changed()
+        dict.__setitem__(session, key, value)
 
     def setdefault(self, key: str, default: Any = None) -> Any:
         """Return the value of a key, which becomes the default if there is none."""
@@ -245,7 +243,7 @@ class PyramidSession:  # noqa: PLW1641 -- as a dict, it has no hash
         Raises:
             BeakerBridgeError: the store, the serializer or a limit refuses it.
         """
-        commit(self._object)
+        self._exchange.commit()
 
     def dirty(self) -> bool:
         """Say whether there is something to commit: a change, or a wish to ``save()``."""
@@ -255,7 +253,7 @@ class PyramidSession:  # noqa: PLW1641 -- as a dict, it has no hash
         """Delete the session when the request ends, and begin a new, empty one, which ``save()`` stores."""
         self._loaded.invalidate()
         # To save, where other WSGI code has asked for that before, was about the old one.
-        self._state.pop("_dirty", None)
+        self._exchange.is_save_asked = False
 
     def delete(self) -> None:
         """Delete the session when the request ends; unlike after :meth:`invalidate`, no empty one is stored."""
@@ -278,7 +276,7 @@ class PyramidSession:  # noqa: PLW1641 -- as a dict, it has no hash
             BeakerBridgeError: sessions are in cookies, where none can be found by its id.
             SessionStoreError: the store cannot be reached.
         """
-        return stored_session(exchange_of(self._object), id)
+        return self._exchange.stored_session(id)
 
     def set_expiry(self, seconds: int | None) -> None:
         """Give this session its own idle timeout and cookie lifetime ("remember me").
@@ -308,8 +306,8 @@ class PyramidSession:  # noqa: PLW1641 -- as a dict, it has no hash
         self._loaded.check(FLASH + queue, msg)
         messages = self.setdefault(FLASH + queue, [])
         if allow_duplicate or msg not in messages:
-            messages.append(msg)
             self.changed()
+            messages.append(msg)
             if not allow_duplicate:
                 self._loaded.note_flashed_once(FLASH + queue, msg)
 
@@ -323,7 +321,7 @@ class PyramidSession:  # noqa: PLW1641 -- as a dict, it has no hash
 
     def new_csrf_token(self) -> str:
         """Return a new CSRF token, and keep it."""
-        constant = self._state["config"].options.constant_csrf_token or self._constant_csrf_token
+        constant = self._exchange.config.options.constant_csrf_token or self._constant_csrf_token
         token = constant or secrets.token_hex(20)
         self[CSRF_TOKEN] = token
         return token
@@ -332,6 +330,44 @@ class PyramidSession:  # noqa: PLW1641 -- as a dict, it has no hash
         """Return the session's CSRF token; a new one, where there is none yet."""
         token: str | None = self.get(CSRF_TOKEN)
         return self.new_csrf_token() if token is None else token
+
+
+class RequestSession(PyramidSession):
+    """``request.session``, made from the request: what each session factory is a subclass of.
+
+    A subclass of a session factory is one, too. It may override what it likes, ``__init__(request)`` included.
+
+    Args:
+        request: the request; of its attributes only ``environ`` must be there.
+
+    Raises:
+        SettingsError: a filter's options are wrong, or nothing has configured sessions for several processes.
+    """
+
+    __slots__ = ()
+
+    #: The session options of the settings; None where they have none.
+    options: SessionOptions | None = None
+    _source: SessionSource
+
+    def __init__(self, request: Any) -> None:
+        environ, source = request.environ, self._source
+        registry: Any = getattr(request, "registry", None)
+        session_object = environ.get(ENVIRON_KEY)
+        if session_object is None:
+            session_object = source.begin(environ, registry)
+        elif type(session_object) is not SessionObject or "retry.attempt" in environ:
+            attach(session_object, environ)
+        exchange: Exchange = session_object.exchange
+        # A test's own registry need not be one of Pyramid's.
+        if getattr(registry, "has_listeners", False):
+            exchange.notify = registry.notify
+        if not (source.compared or exchange.config is source.config):
+            source.compare(exchange.config.options)
+        # Where our middleware and our tween do it all, which is most often, there is nothing to complete.
+        if not (exchange.finisher is MIDDLEWARE and exchange.tween is registry is not None):
+            Completion(exchange, source.options).follow(owner_of(request, session_object))
+        self._object, self._exchange, self._constant_csrf_token = session_object, exchange, source.csrf_token
 
 
 MutableMapping.register(PyramidSession)

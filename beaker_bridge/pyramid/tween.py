@@ -7,27 +7,17 @@ from collections.abc import Callable
 from typing import Any
 
 from pyramid.interfaces import IApplicationCreated, ITweens
+from pyramid.threadlocal import manager
 from pyramid.tweens import EXCVIEW, INGRESS, excview_tween_factory
 
 from beaker_bridge.exceptions import BeakerBridgeError, SettingsError
 from beaker_bridge.options.reader import prefixed, read_options
-from beaker_bridge.pyramid.factory import (
-    TWEEN,
-    can_make_session,
-    discard_if_failing,
-    is_kept,
-    note_route,
-    remember_response,
-)
-from beaker_bridge.request.exchange import (
-    ENVIRON_KEY,
-    commit,
-    discard,
-    is_carried,
-    is_settled,
-    make_ready,
-    needs_commit,
-)
+from beaker_bridge.pyramid.completion import Completion, discard_if_failing, is_kept, remember_response
+from beaker_bridge.pyramid.factory import source_of
+from beaker_bridge.pyramid.source import SessionSource
+from beaker_bridge.pyramid.subrequest import owner_of, share_sessions
+from beaker_bridge.request.attach import attach, begin_exchange
+from beaker_bridge.request.exchange import ENVIRON_KEY, FACTORY, MIDDLEWARE, Exchange, SessionObject
 from beaker_bridge.request.streaming import is_streamed
 
 #: The tween's name in ``pyramid.tweens``.
@@ -46,13 +36,12 @@ def session_tween_factory(handler: Callable[[Any], Any], registry: Any) -> Calla
     - An exception that a view has answered discards it where ``cookie_on_exception`` says so, or
       where pyramid_retry will repeat the attempt.
     - Otherwise the session is committed. A failure discards it and goes to the exception views.
+    - A subrequest that shares the session of another request ends nothing of it.
     """
     # Checked when the session factory was made; the policy is all that is read here.
-    settings = prefixed(registry.settings or {})
-    policy = settings.get("cookie_on_exception")
-    is_shown = "webtest_varname" in settings
+    policy = prefixed(registry.settings or {}).get("cookie_on_exception")
     fallback = read_options({"cookie_on_exception": policy}, quiet=True) if policy else None
-
+    source = source_of(registry)
     may_discard = fallback is not None and fallback.cookie_on_exception is not True
 
     def follow_failure(request: Any) -> None:
@@ -60,77 +49,88 @@ def session_tween_factory(handler: Callable[[Any], Any], registry: Any) -> Calla
 
     def session_tween(request: Any) -> Any:
         environ = request.environ
-        environ[TWEEN] = registry
         session_object = environ.get(ENVIRON_KEY)
-        if session_object is not None:
-            make_ready(session_object, environ)
-        else:
-            # The session may be first touched when the response callbacks are over.
-            request.add_response_callback(remember_response)
-            if is_shown and "paste.testing_variables" in environ and can_make_session(request):
-                # A filter shows it to a functional test on each page.
-                _ = request.session
+        if type(session_object) is not SessionObject or "retry.attempt" in environ:
+            session_object = _attached(request, session_object, source)
+            if session_object is None:
+                # Whoever asks for a session all the same has it in memory, and completed by the session factory.
+                return handler(request)
+        if len(manager.stack) > 1 and owner_of(request, session_object) is not request:
+            # A subrequest ends nothing of its parent's.
+            return handler(request)
+        exchange: Exchange = session_object.exchange
+        exchange.tween = registry
         kept = False
         try:
             response = handler(request)
-            session_object = environ.get(ENVIRON_KEY)
-            failed = getattr(request, "exception", None) is not None
-            kept = not failed or session_object is None or is_kept(request, session_object, fallback)
+            kept = getattr(request, "exception", None) is None or is_kept(request, exchange, fallback)
         finally:
-            if not kept and ENVIRON_KEY in environ:
-                discard(environ[ENVIRON_KEY])
-        config = None if session_object is None else session_object.__dict__.get("config")
-        if config is not None and (may_discard or config.options.cookie_on_exception is not True):
+            exchange.is_answered = True
+            if not kept:
+                exchange.discard()
+        if may_discard or exchange.config.options.cookie_on_exception is not True:
             # A response callback, or a tween over this one, may raise when the session is committed.
             request.add_finished_callback(follow_failure)
-        if is_settled(session_object):
-            return response
-        if not is_carried(session_object):
-            _have_completed(request, response)
-            if not needs_commit(session_object):
-                return response
-        return _committed(request, response) if kept else response
+        if exchange.finisher is not MIDDLEWARE:
+            _have_completed(request, response, exchange, source)
+        if kept and exchange.session is not None and exchange.has_pending:
+            return _committed(request, response, exchange)
+        return response
 
     return session_tween
 
 
-def _have_completed(request: Any, response: Any) -> None:
+def _attached(request: Any, session_object: Any, source: SessionSource | None) -> SessionObject | None:
+    """Return the environ's session, as one of ours; None where there is none, and nobody has configured any."""
+    if session_object is not None:
+        attach(session_object, request.environ)
+        return session_object  # type: ignore[no-any-return]  # it is one of ours by now
+    config = None if source is None else source.known_config(request.registry)
+    if config is None:
+        return None
+    # The session may be first touched when the response callbacks are over.
+    request.add_response_callback(remember_response)
+    return begin_exchange(request.environ, config, FACTORY)
+
+
+def _have_completed(request: Any, response: Any, exchange: Exchange, source: SessionSource | None) -> None:
     """Have the response completed whose session no middleware carries, and nobody may have asked Pyramid for.
 
     A streamed body may be the first to touch it; other WSGI code uses Beaker's own in the environ.
     """
-    session_object = request.environ.get(ENVIRON_KEY)
-    touched = session_object is not None and session_object.__dict__["_sess"] is not None
-    if (touched or is_streamed(response.app_iter, request.environ)) and can_make_session(request):
-        # Made, not loaded; what makes it completes the response.
-        _ = request.session
+    touched = exchange.session is not None
+    if source is not None and (touched or is_streamed(response.app_iter, request.environ)):
+        Completion(exchange, source.options).follow(request)
+    elif exchange.finisher is FACTORY:
+        # Most often nobody touches it any more, and nobody ends it.
+        exchange.release_environ()
 
 
-def _committed(request: Any, response: Any) -> Any:
-    session_object = request.environ[ENVIRON_KEY]
-    note_route(session_object, request)
+def _committed(request: Any, response: Any, exchange: Exchange) -> Any:
+    exchange.route = getattr(request, "matched_route", None)
     try:
-        commit(session_object)
+        exchange.commit()
     except BeakerBridgeError:
-        discard(session_object)
+        exchange.discard()
         return request.invoke_exception_view(sys.exc_info(), reraise=True)
     return response
 
 
-def check_tween_order_at_start(registry: Any) -> None:
-    """Have the order of the tweens checked when the application is made.
+def set_up_at_start(registry: Any) -> None:
+    """Have the order of the tweens checked, and subrequests share sessions, when the application is made.
 
-    Not in a configuration action, where the error would be wrapped. The subscriber goes when it has been
+    Not in a configuration action, where an error would be wrapped. The subscriber goes when it has been
     called: a registry that has any makes each request notify four events.
     """
 
-    def check(_event: Any) -> None:
-        registry.unregisterHandler(check, (IApplicationCreated,))
+    def set_up(event: Any) -> None:
+        registry.unregisterHandler(set_up, (IApplicationCreated,))
         others = (*registry.registeredHandlers(), *registry.registeredSubscriptionAdapters())
         registry.has_listeners = bool(others)
         _check_tween_order(registry.queryUtility(ITweens))
+        share_sessions(event.app)
 
-    registry.registerHandler(check, (IApplicationCreated,))
+    registry.registerHandler(set_up, (IApplicationCreated,))
 
 
 def _check_tween_order(tweens: Any) -> None:

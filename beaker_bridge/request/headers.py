@@ -67,6 +67,11 @@ def varied(headers: Headers) -> Headers:
     return [*others, ("Vary", ", ".join([*filter(None, varied), "Cookie"]))]
 
 
+def length_of(headers: Headers) -> str | None:
+    """Return the length of a body, in bytes, as its headers have it; None where they have none."""
+    return next((value for name, value in headers if name.lower() == "content-length"), None)
+
+
 def guarded(headers: Headers, now: float) -> tuple[Headers, list[str]]:
     """Return headers under which no shared cache hands out their cookie, and what in them asked for that.
 

@@ -2,20 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Generator, Iterable, Mapping
 from io import BufferedRandom, BufferedReader, BytesIO, FileIO
 from typing import Any
 from wsgiref.util import FileWrapper
 
 import webob.static
-from beaker.session import SessionObject as BeakerSessionObject
 from pyramid.response import FileIter
 from webob.response import AppIterRange, EmptyResponse
 
-from beaker_bridge.request.exchange import commit_late, let_go, needs_commit
-
-#: In the state of a session: the length of the response's body, as its headers have it.
-LENGTH = "length"
+from beaker_bridge.request.exchange import Exchange
 
 #: Bodies and files whose content is there before it is sent. By their exact types: a subclass may run code of the
 #: application's while it is read, as any other object may.
@@ -33,42 +29,51 @@ class StreamedBody:
 
     Args:
         body: the body.
-        session_object: the environ's session.
+        exchange: the request's.
     """
 
-    def __init__(self, body: Iterable[bytes], session_object: BeakerSessionObject) -> None:
+    def __init__(self, body: Iterable[bytes], exchange: Exchange) -> None:
         self._body = body
-        self._object = session_object
+        self._exchange = exchange
 
-    def __iter__(self) -> Iterator[bytes]:
-        state = self._object.__dict__
-        sent = 0
+    def __iter__(self) -> Generator[bytes]:
+        exchange, sent = self._exchange, 0
         try:
             for chunk in self._body:
                 sent += len(chunk)
-                if str(sent) == state.get(LENGTH):
-                    self._commit()
-                yield chunk
+                if str(sent) != exchange.body_length:
+                    yield chunk
+                else:
+                    self._end()
+                    yield chunk
+                    # The server asks for more all the same.
+                    exchange.reopen()
+        except GeneratorExit:
+            # Nothing is committed where the generator is dropped: that may happen anywhere, also in the middle of a
+            # store's own work.
+            exchange.end()
+            raise
         except Exception:
             # The server's matter; what was changed before it stands, as when it is closed.
-            self._commit()
+            self._end()
             raise
-        # Not where the generator is dropped: that may happen anywhere, also in the middle of a store's own work.
-        self._commit()
+        self._end()
 
     def close(self) -> None:
         """Close the body, and commit the session; a failure is logged."""
+        self._exchange.reopen()
         try:
             close = getattr(self._body, "close", None)
             if close is not None:
                 close()
         finally:
-            self._commit()
-            let_go(self._object)
+            self._end()
 
-    def _commit(self) -> None:
-        if needs_commit(self._object):
-            commit_late(self._object)
+    def _end(self) -> None:
+        exchange = self._exchange
+        if exchange.has_pending:
+            exchange.commit_late()
+        exchange.end()
 
 
 def is_streamed(body: Iterable[bytes], environ: Mapping[str, Any]) -> bool:
@@ -96,8 +101,3 @@ def _within(body: Any) -> Any:
             body = getattr(close, "__self__", close)
         else:
             return body
-
-
-def length_of(headers: Iterable[tuple[str, str]]) -> str | None:
-    """Return the length of a body, in bytes, as its headers have it; None where they have none."""
-    return next((value for name, value in headers if name.lower() == "content-length"), None)

@@ -7,7 +7,7 @@ import math
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
-from types import MappingProxyType
+from dataclasses import dataclass, field
 from typing import Any
 
 from beaker_bridge.cookies import CookieWriter, Signer
@@ -47,8 +47,6 @@ class SessionConfig:
         self.cookies = CookieWriter(options)
         #: Seconds after which an access time is renewed.
         self.touch_interval = options.touch_interval
-        #: The parameters of Beaker's ``SessionObject`` that its own methods look at.
-        self.parameters: dict[str, Any] = {"auto": options.auto}
         #: What a visitor's cookie makes us log.
         self.log_lines = LogLimiter()
         #: When this process purges the store next, by the clock.
@@ -120,27 +118,26 @@ def _cipher(options: SessionOptions) -> Cipher | None:
     return Cipher(pairs, crypto_type=options.crypto_type, nonce_bits=options.encrypt_nonce_bits)
 
 
+@dataclass(eq=False)
 class SessionContext:
     """What a session knows of its request; here, of none: a script's session, or one that was found by its id.
 
     Args:
         config: the configuration.
+        phase: how far the response is: :data:`OPEN`, :data:`SENT` or :data:`OVER`.
+        discarded: whether the request leaves no trace, whatever touches its session from now on.
+        notify: notifies the application's subscribers of an event; set where Pyramid's registry is known.
+        locks: the locks that the request has, by thread and id, and how long they last; shared with the sessions that
+            it has found by their ids.
+        environ: the request's WSGI environ.
     """
 
-    #: How far the response is: :data:`OPEN`, :data:`SENT` or :data:`OVER`.
+    config: SessionConfig
     phase: str = OPEN
-    #: Whether the request leaves no trace, whatever touches its session from now on.
-    discarded = False
-    #: Notifies the application's subscribers of an event; set where Pyramid's registry is known.
+    discarded: bool = False
     notify: Callable[[object], None] | None = None
-    #: The locks that the request has, by thread and id, and how long they last; shared with the sessions that it has
-    #: found by their ids.
     locks: dict[tuple[int, str], Callable[[], float] | None] | None = None
-    #: The request's WSGI environ.
-    environ: Mapping[str, Any] = MappingProxyType({})
-
-    def __init__(self, config: SessionConfig) -> None:
-        self.config = config
+    environ: Mapping[str, Any] = field(default_factory=dict)
 
     @property
     def sent(self) -> bool:

@@ -14,15 +14,8 @@ from beaker_bridge.exceptions import SettingsError
 from beaker_bridge.middleware import SessionMiddleware
 from beaker_bridge.options.reader import given, read_options
 from beaker_bridge.pyramid.isession import PyramidSession
-from beaker_bridge.request.exchange import (
-    ENVIRON_KEY,
-    SessionObject,
-    commit,
-    exchange_of,
-    is_carried,
-    make_ready,
-    with_session_headers,
-)
+from beaker_bridge.request.attach import attach
+from beaker_bridge.request.exchange import ENVIRON_KEY, FACTORY, MIDDLEWARE, Exchange, SessionObject
 from beaker_bridge.session.config import SessionConfig
 
 AnyRequest = TypeVar("AnyRequest")
@@ -50,16 +43,17 @@ def with_session(request: AnyRequest, data: Mapping[str, Any] | None = None, /, 
     """
     environ = request.environ  # type: ignore[attr-defined]  # whatever has one
     config = SessionConfig(read_options(given({"type": "memory"})))
-    earlier = PyramidSession(SessionObject({}, config))
+    earlier = PyramidSession(SessionObject(Exchange({}, config, MIDDLEWARE)))
     earlier.update(data or {}, **more)
     earlier.persist()
     if earlier:
         # Before others of that name: the first one wins.
         environ["HTTP_COOKIE"] = f"{config.options.key}={earlier.id}; {environ.get('HTTP_COOKIE', '')}"
-    session_object = environ[ENVIRON_KEY] = SessionObject(environ, config)
+    exchange = Exchange(environ, config, MIDDLEWARE)
+    session_object = environ[ENVIRON_KEY] = SessionObject(exchange)
     registry = getattr(request, "registry", None)
     if registry is not None:
-        exchange_of(session_object).notify = registry.notify
+        exchange.notify = registry.notify
     request.session = PyramidSession(session_object)  # type: ignore[attr-defined]  # as each of Pyramid's requests
     return request
 
@@ -122,14 +116,14 @@ class _Seed:
         if self._registry is not None and self._environ_key == ENVIRON_KEY:
             request.registry = self._registry
             session = request.session
+            exchange = environ[ENVIRON_KEY].exchange
         else:
-            make_ready(environ[self._environ_key], environ)
+            exchange = attach(environ[self._environ_key], environ)
             session = PyramidSession(environ[self._environ_key])
         session.update(self._data)
-        session_object = environ[self._environ_key]
-        commit(session_object)
+        exchange.commit()
         headers = [("Content-Type", "text/plain"), ("Content-Length", "0")]
-        if isinstance(session_object, SessionObject) and not is_carried(session_object):
-            headers = with_session_headers(session_object, headers)
+        if exchange.finisher is FACTORY:
+            headers = exchange.finish(headers)
         start_response("200 OK", headers)
         return [b""]

@@ -638,7 +638,7 @@ def test_the_nearest_filter_counts(tmp_path, caplog):
 
 def test_a_filter_without_an_application(monkeypatch):
     """A filter in a process without Pyramid has nowhere to record its configuration."""
-    monkeypatch.setattr("beaker_bridge.request.recorded_filter.global_registries", SimpleNamespace(last=None))
+    monkeypatch.setattr("beaker_bridge.pyramid.recorded_filter.global_registries", SimpleNamespace(last=None))
 
     assert SessionMiddleware(lambda *_: [], type="memory").options["type"] == "memory"
 

@@ -753,7 +753,7 @@ class Busy(WatchedStore):
 
 def _keep_the_store_busy(session, _folder, patch):
     session["put"] = 1
-    config = session._state["config"]
+    config = session._exchange.config
     patch.setattr(config, "store", Busy(config.store))
 
 

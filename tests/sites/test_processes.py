@@ -6,7 +6,7 @@ import pytest
 from beaker.container import MemoryNamespaceManager
 from webtest import TestApp
 
-from beaker_bridge.request.exchange import SessionObject
+from beaker_bridge.request.exchange import MIDDLEWARE, Exchange
 from tests.installations import INSTALLATIONS, SECRET, Views, count, install
 from tests.requests import config_of
 
@@ -75,6 +75,6 @@ def test_each_configuration_warns(caplog):
     """Two configurations of one process are warned about one by one, and each once."""
     for config in (config_of(type="memory"), config_of(type="memory")):
         for _ in range(2):
-            SessionObject({**SEVERAL}, config).get("a")
+            Exchange({**SEVERAL}, config, MIDDLEWARE).load()
 
     assert len(warnings_in(caplog)) == 2

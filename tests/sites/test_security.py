@@ -44,7 +44,6 @@ from beaker_bridge import SessionMiddleware, SessionStoreError, SettingsError
 from beaker_bridge.cookies import MAX_COOKIE_SIZE
 from beaker_bridge.options.reader import read_options
 from beaker_bridge.record.serializers import MAX_PLAIN_SIZE
-from beaker_bridge.request.exchange import commit_late
 from beaker_bridge.session.base import MAX_COOKIES, new_id
 from beaker_bridge.session.config import SECRET_SIZE, STEP, SessionContext
 from beaker_bridge.session.session import MOVED_FOR, Session
@@ -1118,7 +1117,7 @@ def fail(place, browser, clock):
     with place.breakdown(browser.id):
         browser.read()
         touching.commit()
-        commit_late(writing.object)
+        writing.exchange.commit_late()
         reading.commit()
 
 

@@ -1,7 +1,9 @@
 """The tween's place, and what it does together with pyramid_tm, pyramid_retry and the debug toolbar."""
 
 import itertools
+import json
 import re
+from types import SimpleNamespace
 
 import pytest
 import transaction
@@ -126,19 +128,13 @@ def test_the_session_is_committed_after_the_transaction(tmp_path):
         request.session["x"] = 1
         request.tm.get().join(Resource())
 
-    from beaker_bridge.pyramid import tween
-    from beaker_bridge.request import exchange as environ
-
-    committed = environ.commit
-
-    def commit(session_object):
+    def serialize(record):
         events.append("session")
-        committed(session_object)
+        return json.dumps(record).encode()
 
-    app = TestApp(install("settings", {"type": "memory", "clock": clock}, _views("pyramid_tm", write=write)))
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(tween, "commit", commit)
-        app.get("/write")
+    serializer = SimpleNamespace(dumps=serialize, loads=json.loads)
+    options = {"type": "memory", "clock": clock, "data_serializer": serializer}
+    TestApp(install("filter", options, _views("pyramid_tm", write=write))).get("/write")
 
     assert events == ["tpc_begin", "commit", "tpc_vote", "tpc_finish", "session"]
 

@@ -25,7 +25,8 @@ from beaker_bridge.pyramid.isession import PyramidSession
 from beaker_bridge.record.codec import RecordCodec
 from beaker_bridge.record.fields import ACCESSED, CREATED, EXPIRY, ID, MOVED, WRITER
 from beaker_bridge.record.serializers import PickleSerializer
-from beaker_bridge.request.exchange import Exchange, SessionObject, commit, standalone_session
+from beaker_bridge.request.attach import attach
+from beaker_bridge.request.exchange import MIDDLEWARE, Exchange, SessionObject, standalone_session
 from beaker_bridge.session.base import MAX_COOKIES, new_id
 from beaker_bridge.session.config import SessionConfig, SessionContext
 from beaker_bridge.session.cookie import CookieSession
@@ -649,9 +650,9 @@ def test_an_expiry_is_saved_where_each_session_is(clock, made):
 )
 def test_what_a_request_costs(browser, store, use, cost):
     """An uncontended write is one read and one swap, a read is one read, and an untouched session is nothing."""
-    session_object = SessionObject({"HTTP_COOKIE": browser.cookie}, browser.config)
-    use(PyramidSession(session_object))
-    commit(session_object)
+    exchange = Exchange({"HTTP_COOKIE": browser.cookie}, browser.config, MIDDLEWARE)
+    use(PyramidSession(SessionObject(exchange)))
+    exchange.commit()
 
     assert store.calls == cost
 
@@ -1131,7 +1132,7 @@ def test_other_wsgi_code_is_held_to_beakers_keys(browser, caplog):
 
 def test_a_session_is_found_by_its_id(browser):
     """A session can be opened by its id, changed and committed; an id that is unknown opens nothing."""
-    session_object = SessionObject({}, browser.config)
+    session_object = SessionObject(Exchange({}, browser.config, MIDDLEWARE))
     session = session_object.get_by_id(browser.id)
     session["a"] = 1
     session.changed()
@@ -2459,16 +2460,13 @@ def test_a_cookie_is_secure_over_https(config, scheme, secure):
     assert ("secure" in request.set_cookie.lower()) is secure
 
 
-def test_an_exchange_outlives_a_retried_attempt(config):
-    """A discard belongs to one attempt of pyramid_retry: the next one is told from it."""
-    exchange = Exchange(config, {"retry.attempt": 1})
-    assert not exchange.discarded
-    assert not exchange.outlived({"retry.attempt": 1})
-    exchange.discard()
+def test_a_discard_belongs_to_one_attempt(config):
+    """A discard belongs to one attempt of pyramid_retry; a subrequest has the attempt of its parent."""
+    session_object = SessionObject(Exchange({}, config, MIDDLEWARE))
+    attach(session_object, {"retry.attempt": 1}).discard()
+    found = [attach(session_object, environ).discarded for environ in ({"retry.attempt": 1}, {}, {"retry.attempt": 2})]
 
-    assert exchange.discarded
-    assert not exchange.outlived({"retry.attempt": 1})
-    assert exchange.outlived({"retry.attempt": 2})
+    assert found == [True, True, False]
 
 
 def test_a_writer_is_named_in_its_records(browser, config):

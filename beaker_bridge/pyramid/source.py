@@ -1,0 +1,92 @@
+"""What the sessions of one factory are made with, where no middleware has put one into the environ."""
+
+from __future__ import annotations
+
+import logging
+import threading
+from collections.abc import Mapping, MutableMapping
+from typing import Any
+
+from beaker_bridge.exceptions import SettingsError
+from beaker_bridge.options.reader import differing, read_options
+from beaker_bridge.options.table import SessionOptions
+from beaker_bridge.pyramid.recorded_filter import recorded_config
+from beaker_bridge.request.attach import begin_exchange
+from beaker_bridge.request.exchange import ENVIRON_KEY, FACTORY, SessionObject
+from beaker_bridge.session.config import SessionConfig
+
+log = logging.getLogger(__name__)
+
+_NOT_CONFIGURED = (
+    "no session is configured: the settings have no session. option,"
+    f" and no filter has put a session into environ[{ENVIRON_KEY!r}]"
+)
+_REMEDY = (
+    "set session.type and session.secret (session.type = file, session.data_dir = …),"
+    " or put the session filter into the pipeline (filter-with)"
+)
+
+
+class SessionSource:
+    """What the sessions of one factory are made with.
+
+    Args:
+        options: the options of the settings; None where they have none.
+    """
+
+    def __init__(self, options: SessionOptions | None) -> None:
+        self.options = options
+        self.config = SessionConfig(options) if options else None
+        self.csrf_token = options.constant_csrf_token if options else None
+        #: Whether the options were compared with those of a filter.
+        self.compared = False
+        self._lock = threading.Lock()
+        self._in_memory: SessionConfig | None = None
+
+    def known_config(self, registry: Any) -> SessionConfig | None:
+        """Return the configuration of a request that has no session yet, or None where nobody has configured any.
+
+        Args:
+            registry: the request's registry, or None.
+        """
+        return recorded_config(registry, self.config) or self._in_memory
+
+    def begin(self, environ: MutableMapping[str, Any], registry: Any) -> SessionObject:
+        """Put a session of ours into an environ that has none.
+
+        Raises:
+            SettingsError: nothing has configured sessions for several processes.
+        """
+        return begin_exchange(environ, self.known_config(registry) or self._in_memory_config(environ), FACTORY)
+
+    def _in_memory_config(self, environ: Mapping[str, Any]) -> SessionConfig:
+        """Return the configuration where there is none: sessions in memory, with an error in the log.
+
+        Raises:
+            SettingsError: there are several processes.
+        """
+        if environ.get("wsgi.multiprocess"):
+            raise SettingsError(
+                f"{_NOT_CONFIGURED}, and wsgi.multiprocess says that there are several processes: {_REMEDY}"
+            )
+        with self._lock:
+            if self._in_memory is None:
+                log.error(
+                    "%s: sessions are kept in the memory of this process, and end with it; %s", _NOT_CONFIGURED, _REMEDY
+                )
+                self._in_memory = SessionConfig(read_options({}))
+            return self._in_memory
+
+    def compare(self, used: SessionOptions) -> None:
+        """Warn once where settings are given to no effect, since a filter configures the session."""
+        self.compared = True
+        if self.options is None:
+            return
+        # What a filter leaves open, the settings may say.
+        open_options = {"cookie_on_exception", "constant_csrf_token"} - used.given
+        names = [self.options.label(name) for name in differing(used, self.options) if name not in open_options]
+        if names:
+            log.warning(
+                "a filter configures the session; the settings' own session options are ignored where they differ: %s",
+                ", ".join(names),
+            )

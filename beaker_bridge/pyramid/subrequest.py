@@ -1,0 +1,55 @@
+"""Subrequests: they share the session of the request that makes them, and end nothing of it."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from pyramid.threadlocal import manager
+
+from beaker_bridge.request.exchange import ENVIRON_KEY
+
+
+def is_under_way(request: Any) -> bool:
+    """Say whether this thread works on a request."""
+    return any(entry.get("request") is request for entry in manager.stack)
+
+
+def owner_of(request: Any, session_object: Any) -> Any:
+    """Return the request that owns a session: the outermost one of this thread and application that has it.
+
+    Args:
+        request: a request that has the session in its environ.
+        session_object: the environ's session.
+    """
+    registry = getattr(request, "registry", None)
+    for entry in manager.stack:
+        outer = entry.get("request")
+        if outer is request:
+            break
+        environ = getattr(outer, "environ", None)
+        if environ and entry.get("registry") is registry and environ.get(ENVIRON_KEY) is session_object:
+            return outer
+    return request
+
+
+def share_sessions(router: Any) -> None:
+    """Let the subrequests of an application share the session of the request that makes them.
+
+    Not by ``add_request_method()``: each request would hold a method of its own, and so itself, until the garbage
+    collector comes.
+
+    Args:
+        router: the application.
+    """
+    invoke = router.invoke_subrequest
+
+    def invoke_subrequest(request: Any, use_tweens: bool = False) -> Any:
+        parent: Any = manager.get()["request"]
+        # Another application's, and one that another thread works on, are no parents.
+        if ENVIRON_KEY not in request.environ and getattr(parent, "registry", None) is router.registry:
+            session_object = parent.environ.get(ENVIRON_KEY)
+            if session_object is not None:
+                request.environ[ENVIRON_KEY] = session_object
+        return invoke(request, use_tweens)
+
+    router.invoke_subrequest = invoke_subrequest

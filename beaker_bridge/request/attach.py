@@ -1,0 +1,116 @@
+"""The door: the environ's session is one of ours, or Beaker's own, which is adopted."""
+
+from __future__ import annotations
+
+import logging
+import threading
+from collections.abc import Mapping, MutableMapping
+from typing import Any
+
+from beaker.session import SessionObject as BeakerSessionObject
+
+from beaker_bridge.exceptions import SettingsError
+from beaker_bridge.logs import log_once
+from beaker_bridge.options.reader import given, read_options
+from beaker_bridge.record.fields import RESERVED_KEYS
+from beaker_bridge.request.exchange import BEAKER, ENVIRON_KEY, Exchange, SessionObject
+from beaker_bridge.session.config import SessionConfig
+from beaker_bridge.session.merge import merge
+
+log = logging.getLogger(__name__)
+
+#: Beaker's own filter knows no other default than pickle.
+_UNREAD = (
+    "Beaker's own filter reads sessions with data_serializer = {}, and beaker_bridge with {}: other middleware finds"
+    " them empty; set data_serializer in the filter's options, or put beaker_bridge's filter in its place"
+)
+
+
+def begin_exchange(environ: MutableMapping[str, Any], config: SessionConfig, finisher: str) -> SessionObject:
+    """Put a session of ours into the environ.
+
+    Args:
+        environ: the request's WSGI environ.
+        config: the configuration.
+        finisher: who adds the session's headers to the response.
+    """
+    session_object = environ[ENVIRON_KEY] = SessionObject(Exchange(environ, config, finisher))
+    if config.options.webtest_varname:
+        show_to_test(session_object, environ, config.options.webtest_varname)
+    return session_object
+
+
+def show_to_test(session_object: SessionObject, environ: Mapping[str, Any], name: str) -> None:
+    """Give a functional test the session, under the name that ``webtest_varname`` has."""
+    if "paste.testing_variables" in environ:
+        environ["paste.testing_variables"][name] = session_object
+
+
+def attach(session_object: Any, environ: Mapping[str, Any]) -> Exchange:
+    """Return the exchange of the environ's session, for this attempt at the request; Beaker's own object is adopted.
+
+    Args:
+        session_object: the environ's session.
+        environ: the request's WSGI environ; another attempt of pyramid_retry has the same.
+
+    Raises:
+        SettingsError: the options of Beaker's own middleware are wrong, or the object is none of Beaker's.
+    """
+    if not isinstance(session_object, BeakerSessionObject):
+        raise SettingsError(f"environ[{ENVIRON_KEY!r}] must be a Beaker session, got a {type(session_object).__name__}")
+    exchange = session_object.exchange if isinstance(session_object, SessionObject) else _adopt(session_object)
+    # A subrequest's environ has no attempt of its own.
+    attempt = environ.get("retry.attempt", exchange.attempt)
+    if attempt != exchange.attempt:
+        exchange.begin_attempt(attempt, environ)
+    return exchange
+
+
+def _adopt(session_object: Any) -> Exchange:
+    """Make a session that Beaker's own middleware has put into the environ one of ours."""
+    state = session_object.__dict__
+    theirs = state["_sess"]
+    exchange = Exchange(state["_environ"], _config_of(dict(state["_params"])), BEAKER)
+    exchange.is_save_asked = state.get("_dirty", False)
+    state.clear()
+    # Past Beaker's own __setattr__(), which sets attributes of the session.
+    object.__setattr__(session_object, "__class__", SessionObject)
+    SessionObject.__init__(session_object, exchange)
+    if theirs is not None:
+        _take_over(exchange, theirs)
+    return exchange
+
+
+_configs: list[tuple[dict[str, Any], SessionConfig]] = []
+_configs_lock = threading.Lock()
+
+
+def _config_of(parameters: dict[str, Any]) -> SessionConfig:
+    """Return the configuration of a Beaker middleware's options, parsed once."""
+    with _configs_lock:
+        for known, config in _configs:
+            if known == parameters:
+                return config
+        config = SessionConfig(read_options(given(parameters)))
+        _configs.append((parameters, config))
+        return config
+
+
+def _take_over(exchange: Exchange, theirs: Any) -> None:
+    """Replace a session that other middleware has loaded through Beaker by one of ours."""
+    message = "the session was loaded by other middleware before Pyramid's: it is read again, to be saved safely"
+    log_once(log, logging.WARNING, message)
+    ours = exchange.load()
+    if getattr(theirs, "was_invalidated", False):
+        if getattr(theirs, "data_serializer", ours.data_serializer) == ours.data_serializer:
+            ours.invalidate()
+        else:
+            # Beaker itself has invalidated what it could not read.
+            log_once(log, logging.ERROR, _UNREAD.format(theirs.data_serializer, ours.data_serializer))
+    before, now = (
+        {key: value for key, value in content.items() if key not in RESERVED_KEYS}
+        for content in (getattr(theirs, "accessed_dict", {}), theirs)
+    )
+    merged = merge(before, now, dict(ours), whole_keys=exchange.config.options.whole_keys)
+    ours.clear()
+    ours.update(merged.record)
