@@ -20,7 +20,7 @@ from beaker_bridge.record.serializers import Serializer
 #: What nobody can change in place: to hand it out costs nothing.
 IMMUTABLE = frozenset({str, int, float, bool, type(None), bytes, datetime, date, time, timedelta, Decimal, UUID})
 #: The largest pickle, in bytes, that is compared by its content where its bytes differ.
-MAX_COMPARED = 64 * 1024
+MAX_COMPARED = 16 * 1024
 
 
 class _Serialized(bytes):
@@ -58,7 +58,8 @@ class Changes:
         """
         return any(
             state is not None and dict.get(session, key) is value and self._differs(key, value, state)
-            for key, (value, state) in self.handed_out.items()
+            # Of a copy: an object's own code, which pickles it, may read the session.
+            for key, (value, state) in [*self.handed_out.items()]
         )
 
     def mark_clean(self, session: dict[str, Any]) -> None:

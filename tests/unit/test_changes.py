@@ -519,6 +519,32 @@ def test_a_pickle_that_cannot_be_opened_is_a_change_if_it_differs(clock):
     assert request.session.dirty()
 
 
+class Reader:
+    """An object that reads the session while it is pickled."""
+
+    session = None
+
+    def __getstate__(self):
+        if Reader.session is not None:
+            assert Reader.session["other"] == []
+        return vars(self)
+
+
+def test_an_object_may_read_the_session_while_it_is_compared(clock):
+    """What an object's own code does with the session while it is pickled does not stop the comparison."""
+    browser = Browser(config_of(clock=clock, data_serializer="pickle"))
+    browser.write(key=[Reader()], other=[])
+    request = browser.begin()
+    assert request.session["key"]
+    Reader.session = request.session
+    try:
+        changed = request.session.dirty()
+    finally:
+        Reader.session = None
+
+    assert not changed
+
+
 # -- To read is not to write -------------------------------------------------------------------------
 
 SCALARS = (
