@@ -81,20 +81,29 @@ _CHECKS: Mapping[str, Callable[[Any], bool]] = {
 _RARE = frozenset(_CHECKS) - {CREATED, ACCESSED}
 
 
-def wrong_field(record: dict[Any, Any]) -> str | None:
-    """Return the first reserved key whose value cannot be what the key says; None where all are right.
+class UnreadableError(ValueError):
+    """Says in our own words why bytes are no record: the words of others may quote them."""
 
-    Sessions compute with these values, and a store can hold anything.
+
+def check_record(record: Any) -> None:
+    """Refuse what cannot be a record: sessions compute with the values of reserved keys, and a store can hold anything.
 
     Args:
         record: what a serializer has read.
+
+    Raises:
+        UnreadableError: it is no dict, or a reserved key has a value that it cannot have.
     """
+    if not isinstance(record, dict):
+        raise UnreadableError(f"it holds a {type(record).__name__}, not a dict")
     created, accessed = record.get(CREATED), record.get(ACCESSED)
     # Take the short way for two floats, as nearly every record has them.
     are_times = type(created) is type(accessed) is float and 0 < created < _MAX_TIME and 0 < accessed < _MAX_TIME
     if are_times and _RARE.isdisjoint(record):
-        return None
-    return next((key for key, is_right in _CHECKS.items() if key in record and not is_right(record[key])), None)
+        return
+    for key, is_right in _CHECKS.items():
+        if key in record and not is_right(record[key]):
+            raise UnreadableError(f"its {key} is none")
 
 
 def is_expired(record: Mapping[str, Any], options: SessionOptions, now: float) -> bool:

@@ -4,31 +4,20 @@ from __future__ import annotations
 
 import base64
 import hmac
-from collections.abc import Callable, Collection, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from datetime import date, datetime, time, timedelta
 from decimal import Decimal
 from functools import cache, partial
-from itertools import islice
 from typing import Any
 from uuid import UUID
 
 from translationstring import TranslationString
-
-from beaker_bridge.record.fields import SEAL_WORD
 
 #: The key that marks a JSON object as one of the types below.
 TAG = "__bb__"
 #: The name in the tag of a text that is HTML.
 HTML = "Markup"
 
-#: How deep JSON may be that we write. Any Python that we support reads this under the frames of a web request.
-MAX_DEPTH = 250
-TOO_DEEP = "it is nested too deeply, or holds itself"
-#: How much deeper than the object that stands for it something is: a tuple's items, a dict's that looks like a tag.
-_IN_TAG, _IN_ESCAPE = 3, 4
-
-#: How many items of a value are looked at when it is assigned.
-FIRST_ITEMS = 32
 
 
 # -- Seals -------------------------------------------------------------------------------------------
@@ -178,7 +167,7 @@ _NAMES = frozenset({*_READERS, HTML})
 _MALFORMED = (ValueError, TypeError, ArithmeticError, LookupError, AttributeError)
 
 #: What becomes of a derived class, where not every one is written as it is: isoformat() is what a class makes of it.
-_EXACT: dict[type, Callable[[Any], Any]] = {
+EXACT: dict[type, Callable[[Any], Any]] = {
     str: str.__str__,
     int: int.__int__,
     float: float.__float__,
@@ -200,154 +189,11 @@ _EXACT: dict[type, Callable[[Any], Any]] = {
 #: What JSON's encoder carries exactly, or hands to us. A tuple it would turn into a list, unasked.
 LEAVES = frozenset({str, int, float, bool, type(None), *_WRITERS})
 #: What can be written, be it itself or a class that derives from it.
-_BASES = (dict, list, tuple, set, *_EXACT)
-_KNOWN = LEAVES | {dict, list, tuple, set}
+BASES = (dict, list, tuple, set, *EXACT)
+KNOWN = LEAVES | {dict, list, tuple, set}
 
 
-# -- Written -----------------------------------------------------------------------------------------
-
-
-class Tagging:
-    """Makes of one value that of which JSON's encoder makes what can be read back.
-
-    Args:
-        seals: what seals a text that is HTML.
-    """
-
-    def __init__(self, seals: Seals) -> None:
-        self._seals = seals
-        #: The key in the session of what is being written.
-        self._key: Any = None
-        self._has_sealed = False
-        #: What does not come back as it is: the key in the session, the type, and that which comes back.
-        self.converted: dict[tuple[Any, type, type], None] = {}
-
-    def record(self, record: Any, word: str) -> Any:
-        """Return what is written for a record, with the word of its seals; raises as :meth:`value`."""
-        return self._dict(record, 0, word) if isinstance(record, dict) else self.value(record)
-
-    def value(self, value: Any, depth: int = 0) -> Any:
-        """Return what is written for a value.
-
-        Raises:
-            RecursionError, ValueError: it is nested too deeply, or holds itself.
-            TypeError: there is nothing that could stand for it.
-        """
-        if depth > MAX_DEPTH:
-            raise ValueError(TOO_DEEP)
-        kind = type(value)
-        if kind is dict:
-            return self._dict(value, depth)
-        if kind is list:
-            return self._items(value, depth + 1)
-        if kind is tuple:
-            return {TAG: ["tuple", self._items(value, depth + _IN_TAG)]}
-        return value if kind in LEAVES else self._other(value, depth)
-
-    def _items(self, items: Collection[Any], depth: int) -> list[Any]:
-        # Most items are leaves: not even a call for them.
-        if LEAVES.issuperset(map(type, items)):
-            return list(items)
-        written_as = []
-        # No comprehension, which on Python 3.11 is a frame more at each depth.
-        for item in items:
-            written_as.append(item if type(item) in LEAVES else self.value(item, depth))  # noqa: PERF401 -- see above
-        return written_as
-
-    def _dict(self, value: dict[Any, Any], depth: int, word: str = "") -> dict[str, Any]:
-        depth += _IN_ESCAPE if _looks_tagged(value) else 1
-        written_as = {}
-        for key, item in value.items():
-            if word:
-                self._key = key
-            name = key if type(key) is str else self._text_key(key)
-            written_as[name] = item if type(item) in LEAVES else self.value(item, depth)
-        if len(written_as) < len(value):
-            raise TypeError("two of its keys are one text, JSON would keep one of them")
-        if word and self._has_sealed:
-            written_as[SEAL_WORD] = word
-        return {TAG: ["dict", list(written_as.items())]} if _looks_tagged(written_as) else written_as
-
-    def _text_key(self, key: Any) -> str:
-        _check_key(key)
-        self._convert(key, str)
-        # Not str(): what that returns for an Enum is its name.
-        return str.__str__(key)
-
-    def _other(self, value: Any, depth: int) -> Any:
-        """Return what is written for a set, and for what derives from a class that we know."""
-        if isinstance(value, str) and hasattr(value, "__html__"):
-            return self._html(value)
-        if isinstance(value, TranslationString):
-            return self._translation(value, depth)
-        base = _base(value)
-        if type(value) is not base:
-            self._convert(value, base)
-        if base is dict:
-            return self._dict(value, depth)
-        if base is list:
-            return self._items(value, depth + 1)
-        if base is tuple:
-            return {TAG: ["tuple", self._items(value, depth + _IN_TAG)]}
-        return self._set(value, depth) if base is set else _EXACT[base](value)
-
-    def _html(self, value: Any) -> dict[str, Any]:
-        self._has_sealed = True
-        html = value.__html__()
-        if not isinstance(html, str):
-            raise TypeError(f"__html__() of a {type(value).__name__} returns a {type(html).__name__}, not a text")
-        text = str.__str__(html)
-        return {TAG: [HTML, self._seals.seal(text), text]}
-
-    def _translation(self, value: Any, depth: int) -> dict[str, Any]:
-        if type(value) is not TranslationString:
-            self._convert(value, TranslationString)
-        if not isinstance(value.mapping, (dict, type(None))):
-            raise TypeError(f"the mapping of a TranslationString is a {type(value.mapping).__name__}, not a dict")
-        content = str.__str__(value), value.domain, value.default, value.mapping, value.context
-        return {TAG: ["TranslationString", self._items(content, depth + _IN_TAG)]}
-
-    def _set(self, items: set[Any], depth: int) -> dict[str, Any]:
-        if not LEAVES.issuperset(map(type, items)) and len(set(map(_as_read, items))) < len(items):
-            raise TypeError("two items of a set are one as JSON")
-        # In one order, whatever the set's own is in this process.
-        return {TAG: ["set", sorted(self._items(items, depth + _IN_TAG), key=repr)]}
-
-    def _convert(self, value: Any, base: type) -> None:
-        self.converted[self._key, type(value), base] = None
-
-
-def _looks_tagged(value: dict[Any, Any]) -> bool:
-    """Say whether a dict would be read as one of our types."""
-    if len(value) != 1 or TAG not in value:
-        return False
-    content = value[TAG]
-    return isinstance(content, list) and bool(content) and isinstance(content[0], str) and content[0] in _NAMES
-
-
-def _base(value: Any) -> type:
-    """Return the class that comes back for a value."""
-    base = next((base for base in _BASES if isinstance(value, base)), None)
-    if base is None:
-        raise TypeError(f"a value of type {type(value).__name__} is not JSON")
-    return base
-
-
-def _as_read(value: Any) -> Any:
-    """Return what comes back for an item of a set; raises ``TypeError`` where no set could hold that."""
-    if type(value) in LEAVES or isinstance(value, TranslationString) or hasattr(value, "__html__"):
-        return value
-    base = _base(value)
-    if base is tuple:
-        return tuple(map(_as_read, value))
-    if base not in _EXACT:
-        raise TypeError(f"a set cannot hold a {base.__name__}, as which a {type(value).__name__} would come back")
-    return _EXACT[base](value)
-
-
-def _check_key(key: Any) -> None:
-    if not isinstance(key, str):
-        raise TypeError(f"the key {key!r} is of type {type(key).__name__}, JSON would turn it into a string")
+# -- Tags -------------------------------------------------------------------------------------------
 
 
 def written(value: Any) -> dict[str, Any]:
@@ -356,30 +202,12 @@ def written(value: Any) -> dict[str, Any]:
     return {TAG: [name, write(value)]}
 
 
-def check_at_once(key: Any, value: Any) -> None:
-    """Raise ``TypeError`` for what is seen at a glance not to be JSON: a key, a value, its first items.
-
-    Args:
-        key: the key in the session.
-        value: what is assigned to it.
-    """
-    _check_key(key)
-    _check_types((value,))
-    if isinstance(value, dict):
-        for name in islice(value, FIRST_ITEMS):
-            _check_key(name)
-        _check_types(islice(value.values(), FIRST_ITEMS))
-    elif isinstance(value, (list, tuple, set)):
-        _check_types(islice(value, FIRST_ITEMS))
-
-
-def _check_types(values: Iterable[Any]) -> None:
-    for value in values:
-        if type(value) not in _KNOWN:
-            _base(value)
-
-
-# -- Read --------------------------------------------------------------------------------------------
+def looks_tagged(value: dict[Any, Any]) -> bool:
+    """Say whether a dict would be read as one of our types."""
+    if len(value) != 1 or TAG not in value:
+        return False
+    content = value[TAG]
+    return isinstance(content, list) and bool(content) and isinstance(content[0], str) and content[0] in _NAMES
 
 
 def untagged(value: dict[str, Any], seals: Seals | None = None) -> Any:

@@ -17,8 +17,9 @@ from functools import partial
 from typing import Any, Protocol
 
 from beaker_bridge.exceptions import SessionTooLargeError
-from beaker_bridge.record.fields import SEAL_WORD
-from beaker_bridge.record.json_types import LEAVES, TAG, TOO_DEEP, Seals, Tagging, untagged, written
+from beaker_bridge.record.fields import SEAL_WORD, UnreadableError
+from beaker_bridge.record.json_types import LEAVES, TAG, Seals, untagged, written
+from beaker_bridge.record.tagging import TOO_DEEP, Tagging
 
 log = logging.getLogger(__name__)
 
@@ -53,10 +54,6 @@ class Serializer(Protocol):
     def dumps(self, record: Any) -> bytes: ...
 
     def loads(self, plain: bytes) -> Any: ...
-
-
-class UnreadableError(ValueError):
-    """Says in our own words why bytes are no record: others' words may quote them."""
 
 
 def _is_plain(value: Any, depth: int = 0) -> bool:

@@ -14,7 +14,9 @@ from beaker_bridge.cookies import CookieWriter, Signer
 from beaker_bridge.logs import LogLimiter, log_once
 from beaker_bridge.options.table import SessionOptions
 from beaker_bridge.options.types import COOKIE
-from beaker_bridge.record.codec import BareEnvelope, Cipher, RecordCodec
+from beaker_bridge.record.cipher import Cipher
+from beaker_bridge.record.codec import RecordCodec
+from beaker_bridge.record.envelope import BareEnvelope
 from beaker_bridge.record.serializers import JSONSerializer, PickleSerializer, Serializer
 from beaker_bridge.stores import open_store
 

@@ -10,7 +10,7 @@ from typing import Any, ClassVar, NamedTuple, TypeVar
 
 from beaker_bridge.exceptions import SessionConflictError, SessionStoreError
 from beaker_bridge.options.masking import chain, clean
-from beaker_bridge.record.codec import Envelope
+from beaker_bridge.record.envelope import Envelope
 
 E = TypeVar("E", bound=SessionStoreError)
 

@@ -15,7 +15,7 @@ from beaker.cache import clsmap
 from beaker_bridge.exceptions import BeakerBridgeError
 from beaker_bridge.logs import log_once
 from beaker_bridge.options.table import SessionOptions
-from beaker_bridge.record.codec import BareEnvelope
+from beaker_bridge.record.envelope import BareEnvelope
 from beaker_bridge.stores.base import LockingStore, Record, lock_timed_out, unreachable
 
 log = logging.getLogger(__name__)

@@ -20,7 +20,7 @@ from beaker._compat import anydbm
 from beaker.synchronization import file_synchronizer
 
 from beaker_bridge.options.table import SessionOptions
-from beaker_bridge.record.codec import PickledEnvelope
+from beaker_bridge.record.envelope import PickledEnvelope
 from beaker_bridge.stores._directories import Directories
 from beaker_bridge.stores.base import ID_FORM, Record, Store
 from beaker_bridge.stores.beaker import BeakerStore

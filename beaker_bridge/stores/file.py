@@ -11,7 +11,7 @@ from typing import ClassVar
 
 from beaker_bridge.exceptions import SessionStoreError
 from beaker_bridge.options.table import SessionOptions
-from beaker_bridge.record.codec import NamespaceEnvelope
+from beaker_bridge.record.envelope import NamespaceEnvelope
 from beaker_bridge.stores._directories import Directories
 from beaker_bridge.stores._flock import FileLocks, LockTimeoutError
 from beaker_bridge.stores.base import ID_FORM, LockingStore, Record, Swap, lock_timed_out, unreachable

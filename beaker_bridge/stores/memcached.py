@@ -10,7 +10,7 @@ from typing import Any, TypeVar
 from beaker_bridge.exceptions import SettingsError
 from beaker_bridge.options.masking import masked
 from beaker_bridge.options.table import SessionOptions
-from beaker_bridge.record.codec import BareEnvelope
+from beaker_bridge.record.envelope import BareEnvelope
 from beaker_bridge.stores._breaker import BrokenError, ServerStore, outcome, too_large
 from beaker_bridge.stores._memcached_client import (
     AT_ONCE,

@@ -12,7 +12,7 @@ from typing import Any
 from beaker.container import MemoryNamespaceManager
 
 from beaker_bridge.options.table import SessionOptions
-from beaker_bridge.record.codec import BareEnvelope
+from beaker_bridge.record.envelope import BareEnvelope
 from beaker_bridge.stores._keyed_locks import ThreadQueues
 from beaker_bridge.stores.base import ID_FORM, LockingStore, Record, lock_timed_out
 

@@ -31,7 +31,7 @@ from redis.retry import Retry
 from beaker_bridge.exceptions import SessionStoreError, SettingsError
 from beaker_bridge.logs import log_once
 from beaker_bridge.options.table import SESSION_TABLE, SessionOptions
-from beaker_bridge.record.codec import PickledEnvelope
+from beaker_bridge.record.envelope import PickledEnvelope
 from beaker_bridge.stores._breaker import AwayError, BrokenError, Pause, ServerStore, too_large
 from beaker_bridge.stores.base import Record, Swap, unreachable
 

@@ -18,7 +18,7 @@ from sqlalchemy.exc import DBAPIError, IntegrityError, SQLAlchemyError
 
 from beaker_bridge.exceptions import SessionStoreError, SettingsError
 from beaker_bridge.options.table import SessionOptions
-from beaker_bridge.record.codec import NamespaceEnvelope
+from beaker_bridge.record.envelope import NamespaceEnvelope
 from beaker_bridge.stores._breaker import AwayError, BrokenError, ServerStore, too_large
 from beaker_bridge.stores.base import ID_FORM, Record, Swap, unreachable
 from beaker_bridge.stores.engines import application_engine, is_address, own_engine

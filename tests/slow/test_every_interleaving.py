@@ -17,7 +17,7 @@ from typing import Any, NamedTuple
 
 import pytest
 
-from beaker_bridge.record.codec import BareEnvelope
+from beaker_bridge.record.envelope import BareEnvelope
 from beaker_bridge.record.fields import MOVED, RESERVED_KEYS
 from beaker_bridge.session import base as session_base
 from beaker_bridge.session import session

@@ -12,7 +12,8 @@ from beaker.synchronization import null_synchronizer
 
 from beaker_bridge.exceptions import DamagedRecordError, SessionStoreError
 from beaker_bridge.options.reader import given, read_options
-from beaker_bridge.record.codec import BareEnvelope, RecordCodec
+from beaker_bridge.record.codec import RecordCodec
+from beaker_bridge.record.envelope import BareEnvelope
 from beaker_bridge.record.serializers import JSONSerializer
 from beaker_bridge.stores import open_store
 from tests.contract import PATIENCE, StoreContract, together

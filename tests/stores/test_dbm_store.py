@@ -16,7 +16,8 @@ from beaker.synchronization import FileSynchronizer
 
 from beaker_bridge.exceptions import DamagedRecordError, SessionStoreError
 from beaker_bridge.options.reader import given, read_options
-from beaker_bridge.record.codec import PickledEnvelope, RecordCodec
+from beaker_bridge.record.codec import RecordCodec
+from beaker_bridge.record.envelope import PickledEnvelope
 from beaker_bridge.record.serializers import JSONSerializer
 from beaker_bridge.stores import dbm as dbm_module
 from beaker_bridge.stores import open_store

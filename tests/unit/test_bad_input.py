@@ -28,7 +28,7 @@ from webtest.http import StopableWSGIServer
 import beaker_bridge
 from beaker_bridge import DamagedRecordError
 from beaker_bridge.cookies import Signer
-from beaker_bridge.record.codec import Cipher
+from beaker_bridge.record.cipher import Cipher
 from tests.installations import SECRET, install, store_options
 
 # Thousands of inputs to one and the same logic.

@@ -17,14 +17,9 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from beaker_bridge.exceptions import DamagedRecordError
-from beaker_bridge.record.codec import (
-    MAX_REFUSED,
-    BareEnvelope,
-    Cipher,
-    NamespaceEnvelope,
-    PickledEnvelope,
-    RecordCodec,
-)
+from beaker_bridge.record.cipher import Cipher
+from beaker_bridge.record.codec import MAX_REFUSED, RecordCodec
+from beaker_bridge.record.envelope import BareEnvelope, NamespaceEnvelope, PickledEnvelope
 from beaker_bridge.record.json_types import TAG
 from beaker_bridge.record.serializers import JSONSerializer, PickleSerializer
 

@@ -25,8 +25,9 @@ from beaker_bridge.exceptions import SessionValueError
 from beaker_bridge.record import json_types, serializers
 from beaker_bridge.record.codec import RecordCodec
 from beaker_bridge.record.fields import SEAL_WORD
-from beaker_bridge.record.json_types import HTML, MAX_DEPTH, TAG, PlainMarkup
+from beaker_bridge.record.json_types import HTML, TAG, PlainMarkup
 from beaker_bridge.record.serializers import JSONSerializer
+from beaker_bridge.record.tagging import MAX_DEPTH
 from beaker_bridge.session.merge import merge
 from tests.requests import Browser, Clock, Request, config_of
 

@@ -17,7 +17,8 @@ from hypothesis import strategies as st
 
 from beaker_bridge.exceptions import DamagedRecordError, SessionTooLargeError, SessionValueError
 from beaker_bridge.record import serializers
-from beaker_bridge.record.codec import BareEnvelope, NamespaceEnvelope, PickledEnvelope, RecordCodec
+from beaker_bridge.record.codec import RecordCodec
+from beaker_bridge.record.envelope import BareEnvelope, NamespaceEnvelope, PickledEnvelope
 from beaker_bridge.record.json_types import TAG
 from beaker_bridge.record.serializers import MAX_PLAIN_SIZE, JSONSerializer, PickleSerializer
 
