@@ -7,7 +7,7 @@ import secrets
 from typing import Any
 
 from beaker_bridge.session.config import SessionConfig
-from beaker_bridge.stores._breaker import ServerStore
+from beaker_bridge.stores._server import ServerStore
 from beaker_bridge.stores.memcached import MemcachedStore
 from beaker_bridge.stores.redis import RedisStore
 from beaker_bridge.stores.sql import SQLStore
@@ -36,5 +36,5 @@ def _socket_of(store: MemcachedStore) -> str:
         # Another thread may have taken it meanwhile.
         connection = server._taken()
     name = str(os.fstat(connection._socket.fileno()).st_ino)
-    server._idle.append(connection)
+    server._idle.get().append(connection)
     return name

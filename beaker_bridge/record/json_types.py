@@ -1,4 +1,4 @@
-"""JSON that holds what people store: which types it carries as they are, and what stands for the others."""
+"""The types that our JSON holds beyond JSON's own, and the tags that represent them."""
 
 from __future__ import annotations
 
@@ -13,26 +13,25 @@ from uuid import UUID
 
 from translationstring import TranslationString
 
-#: The key that marks a JSON object as one of the types below.
+#: The key that marks a JSON object as a tag: a value of one of the types below.
 TAG = "__bb__"
 #: The name in the tag of a text that is HTML.
 HTML = "Markup"
-
 
 
 # -- Seals -------------------------------------------------------------------------------------------
 
 
 class Seals:
-    """Tells a text that was HTML when we wrote it from one that looks so.
+    """Proves that a text was HTML when we wrote it, since a user's JSON may look like our tag for HTML.
 
-    A process of Beaker's that shares the store writes a user's JSON as it is, also where that looks like one of our
-    tags. A seal depends on the text, on a random word that the record names, and on the keys that sign our cookie:
-    a word alone, which a user cannot see, would be one that he can see where the record is the cookie.
+    A process of Beaker's that shares the store writes such JSON unchanged. A seal is an HMAC of the text under a random
+    word in the record, and the keys that sign our cookie. The word alone would not do: a user can read it if the record
+    is the cookie.
 
     Args:
         word: the word of the record.
-        keys: the keys; the first one makes seals, each of them opens some.
+        keys: the keys; the first one makes seals, the others verify older ones.
     """
 
     def __init__(self, word: str, keys: Sequence[str]) -> None:
@@ -44,7 +43,7 @@ class Seals:
         return _seal(self._keys[0], text)
 
     def is_sealed(self, text: str, seal: str) -> bool:
-        """Say whether a seal is ours, and that of a text."""
+        """Say whether a seal is that of a text."""
         return any(hmac.compare_digest(_seal(key, text).encode(), seal.encode()) for key in self._keys)
 
 
@@ -53,7 +52,7 @@ def _seal(key: bytes, text: str) -> str:
 
 
 class PlainMarkup(str):
-    """A text that is HTML, where markupsafe is not installed."""
+    """A text that is HTML, for sites without markupsafe."""
 
     __slots__ = ()
 
@@ -75,12 +74,12 @@ def markup_class() -> Callable[[str], str]:
 # -- Values of one type ------------------------------------------------------------------------------
 
 
-#: How an offset begins that Python writes, and reads as none.
+#: The beginnings of an offset that Python writes, but reads as UTC.
 _MISREAD = frozenset({"+00:00:00.", "-00:00:00."})
 
 
 def _written_moment(moment: Any) -> Any:
-    """Return a datetime or time in ISO format, with its offset; and with its zone and fold, which that drops."""
+    """Return a datetime or time in ISO format, with the zone and fold that the format drops."""
     text, zone = moment.isoformat(), _zone_key(moment.tzinfo)
     if text[-16:-6] in _MISREAD:
         raise ValueError(f"an offset from UTC of less than a second, as in {text}, is not JSON")
@@ -88,12 +87,12 @@ def _written_moment(moment: Any) -> Any:
 
 
 def _zone_key(zone: Any) -> str | None:
-    """Return the name by which a zone is found again, if it has one."""
+    """Return the name of a zone, if it has one."""
     if zone is None:
         return None
     from zoneinfo import ZoneInfo
 
-    # Another class may have a key that means something else.
+    # Ask ZoneInfo only: in another class, key may mean something else.
     return zone.key if isinstance(zone, ZoneInfo) else None
 
 
@@ -106,13 +105,13 @@ def _read_moment(kind: Any, content: Any) -> Any:
 
 
 def _in_zone(moment: Any, key: str) -> Any:
-    """Return a moment in its zone; with the offset that it was written with, where the zone is another one here."""
+    """Return a moment in its zone; with its offset instead if this machine's zone has another one then."""
     from zoneinfo import ZoneInfo
 
     try:
         there = moment.replace(tzinfo=ZoneInfo(key))
     except (LookupError, OSError, ValueError):
-        # This machine does not know it.
+        # Keep the offset if this machine does not know the zone.
         return moment
     return there if moment.tzinfo is None or moment.utcoffset() == there.utcoffset() else moment
 
@@ -137,7 +136,7 @@ def _read_translation(content: Any) -> TranslationString:
     return translation
 
 
-# A datetime is a date: the narrower type stands first.
+# Put datetime before date, which it derives from.
 _WRITERS: dict[type, tuple[str, Callable[[Any], Any]]] = {
     datetime: ("datetime", _written_moment),
     date: ("date", date.isoformat),
@@ -147,7 +146,7 @@ _WRITERS: dict[type, tuple[str, Callable[[Any], Any]]] = {
     UUID: ("UUID", lambda value: value.hex),
     bytes: ("bytes", lambda value: base64.b64encode(value).decode("ascii")),
 }
-#: What reads each, and from which types of JSON: what has another one only looks so.
+#: The readers, and the JSON types that each reads: a tag with content of another type is the application's own dict.
 _READERS: dict[str, tuple[tuple[type, ...], Callable[[Any], Any]]] = {
     "datetime": ((str, list), partial(_read_moment, datetime)),
     "date": ((str,), date.fromisoformat),
@@ -158,15 +157,15 @@ _READERS: dict[str, tuple[tuple[type, ...], Callable[[Any], Any]]] = {
     "bytes": ((str,), partial(base64.b64decode, validate=True)),
     "tuple": ((list,), tuple),
     "set": ((list,), set),
-    # A dict of the application's that has nothing but our tag as a key.
+    # Read a dict of the application's whose only key is our tag.
     "dict": ((list,), _read_dict),
     "TranslationString": ((list,), _read_translation),
 }
 _NAMES = frozenset({*_READERS, HTML})
-#: What is raised for a name or a content that is none of ours.
+#: The errors of a name or a content that is not ours.
 _MALFORMED = (ValueError, TypeError, ArithmeticError, LookupError, AttributeError)
 
-#: What becomes of a derived class, where not every one is written as it is: isoformat() is what a class makes of it.
+#: Converts an instance of a derived class to its base: the class may override what we write, such as isoformat().
 EXACT: dict[type, Callable[[Any], Any]] = {
     str: str.__str__,
     int: int.__int__,
@@ -180,15 +179,15 @@ EXACT: dict[type, Callable[[Any], Any]] = {
     time: lambda value: time(
         value.hour, value.minute, value.second, value.microsecond, tzinfo=value.tzinfo, fold=value.fold
     ),
-    # Its attributes may be those of pendulum, which count in another way.
+    # Ignore its attributes, which in pendulum count in another way.
     timedelta: lambda value: timedelta.__add__(timedelta(), value),
     Decimal: lambda value: Decimal(Decimal.__str__(value)),
     UUID: lambda value: UUID(int=value.int),
     bytes: bytes,
 }
-#: What JSON's encoder carries exactly, or hands to us. A tuple it would turn into a list, unasked.
+#: The types that JSON's encoder writes exactly, or passes to us. It would turn a tuple into a list.
 LEAVES = frozenset({str, int, float, bool, type(None), *_WRITERS})
-#: What can be written, be it itself or a class that derives from it.
+#: The types that can be written, also as a class that derives from them.
 BASES = (dict, list, tuple, set, *EXACT)
 KNOWN = LEAVES | {dict, list, tuple, set}
 
@@ -197,13 +196,13 @@ KNOWN = LEAVES | {dict, list, tuple, set}
 
 
 def written(value: Any) -> dict[str, Any]:
-    """Return what stands for one of the leaves that JSON does not have, as JSON's encoder asks (``default``)."""
+    """Return the tag for a leaf that JSON does not have; the ``default`` of JSON's encoder."""
     name, write = _WRITERS[type(value)]
     return {TAG: [name, write(value)]}
 
 
 def looks_tagged(value: dict[Any, Any]) -> bool:
-    """Say whether a dict would be read as one of our types."""
+    """Say whether a dict would be read as a tag."""
     if len(value) != 1 or TAG not in value:
         return False
     content = value[TAG]
@@ -211,13 +210,13 @@ def looks_tagged(value: dict[Any, Any]) -> bool:
 
 
 def untagged(value: dict[str, Any], seals: Seals | None = None) -> Any:
-    """Return what a JSON object stands for, as JSON's decoder asks for each (``object_hook``).
+    """Return the value that a JSON object represents; the ``object_hook`` of JSON's decoder.
 
-    A tag that we do not know, or whose content is none, is a dict that looks so: it stays what it is.
+    An unknown tag, or one with malformed content, is a dict of the application's: it stays a dict.
 
     Args:
         value: the object.
-        seals: what tells whether a text is HTML, where the record names a word.
+        seals: verifies HTML, if the record has a word for that.
     """
     if len(value) != 1 or TAG not in value:
         return value
@@ -226,7 +225,7 @@ def untagged(value: dict[str, Any], seals: Seals | None = None) -> Any:
         return value
     try:
         if type(content[0]) is not str:
-            # A text that has become HTML or a translation equals its name, and was no name when it was written.
+            # Skip a text that was read as HTML or a translation: it may equal a name, but was none when written.
             return value
         if len(content) == 2:  # noqa: PLR2004 -- a name and what is read
             name, part = content

@@ -23,28 +23,28 @@ from beaker_bridge.record.tagging import TOO_DEEP, Tagging
 
 log = logging.getLogger(__name__)
 
-#: The largest JSON, in bytes, that a record is compressed from. A larger one is refused when it is
-#: written, and damaged when it is read: it would be a bomb.
+#: The limit of a record's JSON, in bytes. A larger one is refused when it is written, and damaged when it is read,
+#: against decompression bombs.
 MAX_PLAIN_SIZE = 16 * 1024 * 1024
 
-#: JSON up to this size, in bytes, is put into zlib's format as it is: to compress it takes ten times as
-#: long, and makes it little smaller.
+#: The limit of JSON that is stored in zlib's format without compression, in bytes: compressing it takes ten times as
+#: long, and saves little.
 MAX_STORED_SIZE = 256
 #: The size of zlib's own window, in bytes.
 WINDOW = 32 * 1024
-#: How zlib's format begins where one block follows, the last one, that is not compressed.
+#: The beginning of zlib's format before a single block without compression.
 _STORED = b"\x78\x01\x01"
-#: The size of a block, and what makes it all ones; how many bytes that can tell of.
+#: The format of a block's size and its complement, and the largest block, in bytes.
 _SIZES, _LARGEST_BLOCK = struct.Struct("<HH"), 0xFFFF
-#: What is beside the block: that before it, and the checksum behind it.
+#: The positions of the data between the block's header and the checksum.
 _BEFORE, _BEHIND = len(_STORED) + _SIZES.size, -4
 
-#: A value deeper than this is left to :class:`Tagging`.
+#: The depth from which a value is left to :class:`Tagging`.
 _DEEP = 50
 
-#: The two halves of one character, each a character of its own: JSON joins them.
+#: Two surrogates, each a character of its own: JSON would join them to one character.
 _HALVES = re.compile(r"[\ud800-\udbff][\udc00-\udfff]")
-#: So many keys and types are warned about: a session's keys may be anything.
+#: The limit of warnings about keys and types: a session's keys may be anything.
 _MAX_TOLD = 256
 
 
@@ -57,13 +57,13 @@ class Serializer(Protocol):
 
 
 def _is_plain(value: Any, depth: int = 0) -> bool:
-    """Say whether JSON's encoder is known to do right by a value."""
+    """Say whether JSON's encoder writes a value so that it is read back as it was."""
     kind = type(value)
     if kind is not dict and kind is not list:
         return kind in LEAVES
     if depth == _DEEP:
         return False
-    # Most items are leaves: not even a call for them.
+    # Save the calls, since most items are leaves.
     if kind is list:
         for item in value:  # noqa: SIM110 -- all() of a generator takes twice as long
             if type(item) not in LEAVES and not _is_plain(item, depth + 1):
@@ -86,15 +86,15 @@ class JSONSerializer:
     """Beaker's JSON record (zlib around JSON), with more types and a bound on its size.
 
     Args:
-        keys: what HTML in a record is sealed with, beside a word in the record; the first one is the current one.
-        step: where it is not 0, records are not compressed, and are padded to a multiple of so many bytes: the length
-            of what is encrypted must not depend on its content.
+        keys: the keys that seal HTML in a record; the first one is the current one.
+        step: the number of bytes to a multiple of which records are padded, without compression, so that the length of
+            an encrypted record does not depend on its content; 0 to compress them.
     """
 
     def __init__(self, keys: Sequence[str] = ("",), *, step: int = 0) -> None:
         self._keys = keys
         self._step = step
-        # One for all that this process writes: a session that nobody has changed is written as the same bytes.
+        # Use one word for all records of this process, so that an unchanged session is written as the same bytes.
         self._word = secrets.token_hex(16)
         self._seals = Seals(self._word, keys)
 
@@ -117,22 +117,22 @@ class JSONSerializer:
 
     def loads(self, plain: bytes) -> Any:
         """Return the record; raises ``ValueError`` or another error for bytes that are none."""
-        # What is in a block as it is can be no bomb, and needs no decompressor, which takes long to set up.
+        # Read a stored block without a decompressor, which takes long to set up: it can be no bomb.
         json_bytes = _unstored(plain) if plain.startswith(_STORED) else _decompress(plain)
         text = json_bytes.decode("utf-8")
         if TAG in text and SEAL_WORD in text:
             return self._unsealed(text)
         decoder = _TAG_DECODER if TAG in text else _DECODER
-        # As its decode() does, without the steps between.
+        # Call what decode() calls, which costs less.
         try:
             record, end = decoder.scan_once(text, 0)
         except StopIteration:
             end = None
-        # Others may put white space around; whatever else stands there, this refuses.
+        # Let decode() accept white space around the JSON, and refuse anything else.
         return record if end == len(text) else decoder.decode(text)
 
     def _unsealed(self, text: str) -> Any:
-        """Return the record of a text that may have HTML in it, if it names the word for that."""
+        """Return the record of a text that may have sealed HTML in it."""
         record = _DECODER.decode(text)
         word = record.get(SEAL_WORD) if isinstance(record, dict) else None
         if not isinstance(word, str):
@@ -147,7 +147,7 @@ class JSONSerializer:
 
         Args:
             value: the value.
-            is_record: whether it is a record, which is to be read again.
+            is_record: whether it is a record, which will be read again.
         """
         try:
             if not _is_plain(value):
@@ -171,7 +171,7 @@ _told: set[tuple[str, str]] = set()
 
 
 def _warn_of(converted: Iterable[tuple[Any, type, type]]) -> None:
-    """Warn of what does not come back as it is, once a key and type."""
+    """Warn once for each key and type of a value that comes back as another type."""
     for key, kind, base in converted:
         name = f"{kind.__module__}.{kind.__qualname__}"
         if (str(key), name) not in _told and len(_told) < _MAX_TOLD:
@@ -186,14 +186,14 @@ def _warn_of(converted: Iterable[tuple[Any, type, type]]) -> None:
 
 
 def _compress(data: bytes) -> bytes:
-    # zlib spends more time on clearing its own window than on a small session; in it, a large one takes half as long.
+    # Use a small window for a small session, which zlib spends less time on clearing.
     window_bits, memory = (13, 5) if len(data) <= WINDOW else (15, 8)
     compressor = zlib.compressobj(1, zlib.DEFLATED, window_bits, memory)
     return compressor.compress(data) + compressor.flush()
 
 
 def _stored(data: bytes) -> bytes:
-    """Return data as zlib has them that are not worth compressing: one block, as they are."""
+    """Return data in zlib's format, in one block without compression."""
     size = len(data)
     return _STORED + _SIZES.pack(size, size ^ _LARGEST_BLOCK) + data + _checksum(data)
 
@@ -203,7 +203,7 @@ def _checksum(data: bytes) -> bytes:
 
 
 def _unstored(plain: bytes) -> bytes:
-    """Return what is in one block, as it is; the checksum behind it tells that it is whole, and alone."""
+    """Return the data of such a block; its checksum proves that it is complete, and that nothing follows."""
     data = plain[_BEFORE:_BEHIND]
     if _checksum(data) != plain[_BEHIND:] or len(data) > _LARGEST_BLOCK:
         raise UnreadableError("it is cut, or something follows it")
@@ -221,12 +221,12 @@ def _decompress(plain: bytes) -> bytes:
 
 
 def _padded(data: bytes, step: int, padding: bytes) -> bytes:
-    """Return data that are filled up to a multiple of a number of bytes."""
+    """Return data padded to a multiple of a number of bytes."""
     return data.ljust(-(-len(data) // step) * step, padding)
 
 
 class PickleSerializer:
-    """Beaker's pickled record. Who can write into the store can run code: see SECURITY.rst.
+    """Beaker's pickled record. Whoever can write to the store can run code: see SECURITY.rst.
 
     Args:
         step: as :class:`JSONSerializer` has it.
@@ -238,7 +238,7 @@ class PickleSerializer:
     def dumps(self, record: Any) -> bytes:
         """Return a record as bytes; raises what ``pickle`` raises."""
         plain = self.encode(record)
-        # A pickle ends at its first STOP.
+        # Pad it behind its end: a pickle ends at its first STOP.
         return _padded(plain, self._step, pickle.STOP) if self._step else plain
 
     def encode(self, value: Any) -> bytes:

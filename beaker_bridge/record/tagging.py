@@ -22,30 +22,30 @@ FIRST_ITEMS = 32
 
 
 class Tagging:
-    """Makes of one value that of which JSON's encoder makes what can be read back.
+    """Replaces the parts of a value that JSON would change or refuse by tags.
 
     Args:
-        seals: what seals a text that is HTML.
+        seals: seals texts that are HTML.
     """
 
     def __init__(self, seals: Seals) -> None:
         self._seals = seals
-        #: The key in the session of what is being written.
+        #: The key in the session of the value that is being written.
         self._key: Any = None
         self._has_sealed = False
-        #: What does not come back as it is: the key in the session, the type, and that which comes back.
+        #: The values that come back as another type: their key in the session, their type, and the other one.
         self.converted: dict[tuple[Any, type, type], None] = {}
 
     def record(self, record: Any, word: str) -> Any:
-        """Return what is written for a record, with the word of its seals; raises as :meth:`value`."""
+        """Return a record for JSON's encoder, with the word of its seals; raises as :meth:`value`."""
         return self._dict(record, 0, word) if isinstance(record, dict) else self.value(record)
 
     def value(self, value: Any, depth: int = 0) -> Any:
-        """Return what is written for a value.
+        """Return a value for JSON's encoder.
 
         Raises:
             RecursionError, ValueError: it is nested too deeply, or holds itself.
-            TypeError: there is nothing that could stand for it.
+            TypeError: no tag can represent it.
         """
         if depth > MAX_DEPTH:
             raise ValueError(TOO_DEEP)
@@ -59,11 +59,11 @@ class Tagging:
         return value if kind in LEAVES else self._other(value, depth)
 
     def _items(self, items: Collection[Any], depth: int) -> list[Any]:
-        # Most items are leaves: not even a call for them.
+        # Save the calls, since most items are leaves.
         if LEAVES.issuperset(map(type, items)):
             return list(items)
         written_as = []
-        # No comprehension, which on Python 3.11 is a frame more at each depth.
+        # Avoid a comprehension, which until Python 3.11 adds a frame at each depth.
         for item in items:
             written_as.append(item if type(item) in LEAVES else self.value(item, depth))  # noqa: PERF401 -- see above
         return written_as
@@ -85,11 +85,11 @@ class Tagging:
     def _text_key(self, key: Any) -> str:
         _check_key(key)
         self._convert(key, str)
-        # Not str(): what that returns for an Enum is its name.
+        # Avoid str(), which returns the name of an Enum's member.
         return str.__str__(key)
 
     def _other(self, value: Any, depth: int) -> Any:
-        """Return what is written for a set, and for what derives from a class that we know."""
+        """Return a set, or an instance of a derived class, for JSON's encoder."""
         if isinstance(value, str) and hasattr(value, "__html__"):
             return self._html(value)
         if isinstance(value, TranslationString):
@@ -124,7 +124,7 @@ class Tagging:
     def _set(self, items: set[Any], depth: int) -> dict[str, Any]:
         if not LEAVES.issuperset(map(type, items)) and len(set(map(_as_read, items))) < len(items):
             raise TypeError("two items of a set are one as JSON")
-        # In one order, whatever the set's own is in this process.
+        # Sort them, since the order of a set differs between processes.
         return {TAG: ["set", sorted(self._items(items, depth + _IN_TAG), key=repr)]}
 
     def _convert(self, value: Any, base: type) -> None:
@@ -132,7 +132,7 @@ class Tagging:
 
 
 def _base(value: Any) -> type:
-    """Return the class that comes back for a value."""
+    """Return the class that JSON brings back for a value."""
     base = next((base for base in BASES if isinstance(value, base)), None)
     if base is None:
         raise TypeError(f"a value of type {type(value).__name__} is not JSON")
@@ -140,7 +140,7 @@ def _base(value: Any) -> type:
 
 
 def _as_read(value: Any) -> Any:
-    """Return what comes back for an item of a set; raises ``TypeError`` where no set could hold that."""
+    """Return the value that JSON brings back for an item of a set; raises ``TypeError`` if no set can hold it."""
     if type(value) in LEAVES or isinstance(value, TranslationString) or hasattr(value, "__html__"):
         return value
     base = _base(value)
@@ -157,7 +157,7 @@ def _check_key(key: Any) -> None:
 
 
 def check_at_once(key: Any, value: Any) -> None:
-    """Raise ``TypeError`` for what is seen at a glance not to be JSON: a key, a value, its first items.
+    """Raise ``TypeError`` for what is obviously not JSON: a key, a value, or its first items.
 
     Args:
         key: the key in the session.

@@ -19,8 +19,9 @@ from beaker_bridge.exceptions import DamagedRecordError
 from beaker_bridge.options.masking import clean
 from beaker_bridge.options.table import RegionOptions
 from beaker_bridge.regions.access_lock import AccessLock
-from beaker_bridge.regions.creation_lock import FileLease, HeldBy
+from beaker_bridge.regions.creation_lock import FileLease
 from beaker_bridge.stores._flock import LockTimeoutError
+from beaker_bridge.stores._lease import HeldBy
 
 #: The name of a region's namespace.
 _NAME = re.compile(r"region\.[0-9a-z_-]*\.[0-9a-f]{40}")

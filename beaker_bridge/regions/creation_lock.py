@@ -8,29 +8,17 @@ import sys
 import threading
 import time
 from collections.abc import Callable
-from contextlib import ExitStack, suppress
-from pathlib import Path
-from typing import Any, NamedTuple
+from contextlib import suppress
+from typing import Any
 
-try:
-    import fcntl
-except ImportError:  # pragma: no cover -- Windows: regions in files lock within the process
-    fcntl = None  # type: ignore[assignment]
+from beaker_bridge.stores._flock import LockTimeoutError, lock_file, unlock_file
+from beaker_bridge.stores._forks import PerProcess
+from beaker_bridge.stores._lease import HeldBy
 
 #: Seconds between two looks at a lease that another process has.
 POLL = 0.02
 #: What is had instead of a lease where the store that keeps it is away.
 AWAY = object()
-
-
-class HeldBy(NamedTuple):
-    """What is had instead of a lease that another process has.
-
-    Args:
-        whose: what tells that process's lease from the next one's; None where that cannot be known.
-    """
-
-    whose: object = None
 
 
 class CreationLock:
@@ -75,7 +63,7 @@ class CreationLock:
         began = time.monotonic()
         # The caller may be an exception handler: that exception is no failure of what is computed.
         self._handled = sys.exc_info()[1]
-        self._turn = _turns.take(self._name, self._patience, wait)
+        self._turn = _turns.get().take(self._name, self._patience, wait)
         if self._turn is None:
             return wait
         try:
@@ -99,7 +87,7 @@ class CreationLock:
         error = sys.exc_info()[1]
         failure = None if error is self._handled else error
         self._turn = self._lease = self._handled = None
-        if turn is not None and _turns.end(turn, failure) and lease is not None and lease is not AWAY:
+        if turn is not None and _turns.get().end(turn, failure) and lease is not None and lease is not AWAY:
             self._end(lease)
 
     def _taken_lease(self, deadline: float) -> Any:
@@ -161,12 +149,8 @@ class _Turns:
     """The turns of this process's threads."""
 
     def __init__(self) -> None:
-        self.renew()
-
-    def renew(self) -> None:
         self._guard = threading.Lock()
         self._turns: dict[str, _Turn] = {}
-        self._process = os.getpid()
 
     def take(self, name: str, patience: float, wait: bool) -> _Turn | None:
         """Return a new turn; None where it is another's, where this thread has it already, or where one has failed.
@@ -174,9 +158,6 @@ class _Turns:
         Raises:
             Exception: a copy of what the thread raised that was waited for.
         """
-        if self._process != os.getpid():
-            # A fork that Python was not told of, as uWSGI's.
-            self.renew()
         deadline = time.monotonic() + 2 * patience
         while True:
             now = time.monotonic()
@@ -214,81 +195,69 @@ class _Turns:
         return ours
 
 
-_turns = _Turns()
-# A fork copies the turns of threads that do not run there. Windows has no fork.
-_register: Callable[..., Any] = getattr(os, "register_at_fork", lambda **_: None)
-_register(after_in_child=_turns.renew)
+_turns = PerProcess(_Turns)
 
 
 class FileLease:
-    """A lock on a file that is there only while it is held: a lock file for each value would use up inodes.
+    """A lock on a file that exists only while the lock is held: a lock file for each value would use up inodes.
 
-    It falls when its process ends, and when it was held for too long: a process that was stopped ends never.
+    It ends with its process, or after a time: a process that was stopped never ends.
 
     Args:
-        path: the file.
-        seconds: how long it lasts.
+        path: the path of the file.
+        seconds: the time after which another process may take the lock.
     """
 
     def __init__(self, path: str, seconds: float) -> None:
         self._path = path
         self._seconds = seconds
-        self._held = ExitStack()
-        self._descriptor = -1
+        self._descriptor: int | None = None
 
     def take(self) -> bool:
-        """Take the lock, if nobody has it. Where it was held for too long, the next one who asks has it."""
-        with ExitStack() as opened, suppress(FileNotFoundError):
-            descriptor = self._opened()
-            opened.callback(os.close, descriptor)
+        """Take the lock if it is free; return whether that was so. Let the next caller have it if its time is over."""
+        with suppress(FileNotFoundError):
             try:
-                if fcntl:  # pragma: no branch -- Windows has none
-                    fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                    # To close it is not enough: a child that was forked meanwhile has the file open, too.
-                    opened.callback(fcntl.flock, descriptor, fcntl.LOCK_UN)
-            except BlockingIOError:
-                if _age(descriptor) > self._seconds:
-                    self._unlink(descriptor)
+                descriptor = lock_file(self._path, 0)
+            except LockTimeoutError:
+                if _age(os.stat(self._path)) > self._seconds:
+                    os.unlink(self._path)
                 return False
-            # Who had it before may have removed the file meanwhile: then others may hold a new one.
-            if self._is_there(descriptor):
-                if _age(descriptor) > POLL:
-                    # Who died with it has left it, with a time of its own.
-                    os.utime(self._path)
-                self._descriptor = descriptor
-                self._held = opened.pop_all()
+            if descriptor is None or self._is_there(descriptor):
+                self._keep(descriptor)
                 return True
+            # Give up a file that its last holder has removed meanwhile: others may hold a new one.
+            unlock_file(descriptor)
         return False
 
+    def _keep(self, descriptor: int | None) -> None:
+        self._descriptor = descriptor
+        if descriptor is not None and _age(os.fstat(descriptor)) > POLL:
+            # Begin a time of our own: a holder that has died has left the file.
+            os.utime(descriptor)
+
     def held_by(self) -> HeldBy:
-        """Say whose the lock is."""
+        """Return whose the lock is."""
         with suppress(FileNotFoundError):
             found = os.stat(self._path)
             return HeldBy((found.st_ino, found.st_ctime_ns))
         return HeldBy()
 
     def end(self) -> None:
-        """Give the lock back."""
-        with self._held, suppress(FileNotFoundError):
-            self._unlink(self._descriptor)
+        """Release the lock."""
+        descriptor, self._descriptor = self._descriptor, None
+        try:
+            # Leave the file of another process, which has taken a lock that was held for too long.
+            if descriptor is not None and self._is_there(descriptor):
+                os.unlink(self._path)
+        finally:
+            unlock_file(descriptor)
 
     def _is_there(self, descriptor: int) -> bool:
-        return os.path.samestat(os.fstat(descriptor), os.stat(self._path))
-
-    def _unlink(self, descriptor: int) -> None:
-        # The file may be another's already, who has taken the place of who held it for too long.
-        if self._is_there(descriptor):
-            os.unlink(self._path)
-
-    def _opened(self) -> int:
-        # The mode is Beaker's: the umask says which other users may share the cache.
-        flags = os.O_RDWR | os.O_CREAT | os.O_CLOEXEC
-        try:
-            return os.open(self._path, flags, 0o666)
-        except FileNotFoundError:
-            Path(self._path).parent.mkdir(parents=True, exist_ok=True)
-            return os.open(self._path, flags, 0o666)
+        """Say whether a file that is locked still has its name."""
+        with suppress(FileNotFoundError):
+            return os.path.samestat(os.fstat(descriptor), os.stat(self._path))
+        return False
 
 
-def _age(descriptor: int) -> float:
-    return time.time() - os.fstat(descriptor).st_mtime
+def _age(found: os.stat_result) -> float:
+    return time.time() - found.st_mtime

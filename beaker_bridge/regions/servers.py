@@ -2,36 +2,33 @@
 
 from __future__ import annotations
 
-import re
 import secrets
 import threading
 import time
 from collections.abc import Mapping
 from dataclasses import replace
-from typing import Any
+from typing import Any, cast
 
 from beaker_bridge.exceptions import SessionStoreError
 from beaker_bridge.options.table import RegionOptions, SessionOptions
 from beaker_bridge.options.types import MEMCACHED
 from beaker_bridge.regions.backends import Backend
-from beaker_bridge.regions.creation_lock import HeldBy
 from beaker_bridge.stores import open_store
-from beaker_bridge.stores._breaker import urgently
-from beaker_bridge.stores.base import Record, Store
+from beaker_bridge.stores._lease import TimedLeases
+from beaker_bridge.stores._server import ServerStore
+from beaker_bridge.stores.base import Record, Swap
 
 #: The options of a region that are passed to the store.
 _STORE_OPTIONS = (
     *("url", "urls", "username", "password", "key_prefix"),
     *("table_name", "schema_name", "sa_opts", "bind", "table"),
 )
-#: A lease: a random word of its holder's, and the time at which it ends.
-_LEASE = re.compile(rb"[0-9a-f]{32} ([0-9.]+)")
 
-_servers: list[tuple[SessionOptions, Store]] = []
+_servers: list[tuple[SessionOptions, ServerStore]] = []
 _servers_guard = threading.Lock()
 
 
-def open_servers(options: RegionOptions, arguments: Mapping[str, Any]) -> tuple[Store, ...]:
+def open_servers(options: RegionOptions, arguments: Mapping[str, Any]) -> tuple[ServerStore, ...]:
     """Return the servers of a region; each is opened once, for all regions.
 
     Args:
@@ -50,12 +47,12 @@ def open_servers(options: RegionOptions, arguments: Mapping[str, Any]) -> tuple[
     return tuple(_server(replace(store, url=address)) for address in store.url.split(";"))
 
 
-def _server(options: SessionOptions) -> Store:
+def _server(options: SessionOptions) -> ServerStore:
     with _servers_guard:
         for known, server in _servers:
             if known == options:
                 return server
-        server = open_store(options)
+        server = cast(ServerStore, open_store(options))
         _servers.append((options, server))
         return server
 
@@ -79,7 +76,7 @@ class ServerBackend(Backend):
         servers: its servers; each value is on one of them.
     """
 
-    def __init__(self, name: str, servers: tuple[Store, ...]) -> None:
+    def __init__(self, name: str, servers: tuple[ServerStore, ...]) -> None:
         self._name = name
         self._generation = f"{name}.generation"
         self._servers = servers
@@ -102,10 +99,10 @@ class ServerBackend(Backend):
 
     def delete(self, key: str) -> None:
         server, name = self._place(key)
-        with urgently():
-            record = server.read(name)
-            while record is not None:
-                record = server.swap(name, record, None).found
+        server.bypass_breaker(name)
+        record = server.read(name)
+        while record is not None:
+            record = server.swap(name, record, None).found
 
     def clear(self) -> None:
         errors = []
@@ -117,26 +114,21 @@ class ServerBackend(Backend):
         if errors:
             raise errors[0]
 
-    def _change_generation(self, server: Store) -> None:
-        with urgently():
-            record, new = server.read(self._generation), _word()
-            while not (swap := server.swap(self._generation, record, new)).made:
-                record = swap.found
+    def _change_generation(self, server: ServerStore) -> None:
+        server.bypass_breaker(self._generation)
+        record, new = server.read(self._generation), _word()
+        while not (swap := server.swap(self._generation, record, new)).made:
+            record = swap.found
 
     def take(self, key: str, seconds: float) -> Any:
         server, name = self._place(f"{key}.lease")
-        found, now = server.read(name), time.time()
-        if found is not None and now < _end_of(found.raw):
-            return HeldBy(found.raw)
-        lease = _word() + f" {now + seconds:.3f}".encode("ascii")
-        swap = server.swap(name, found, lease, seconds)
-        return lease if swap.made else HeldBy(swap.found and swap.found.raw)
+        return _leases(server).take(name, seconds)
 
     def end(self, key: str, lease: Any) -> None:
         server, name = self._place(f"{key}.lease")
-        server.swap(name, Record(lease), None)
+        _leases(server).end(name, lease)
 
-    def _place(self, key: str) -> tuple[Store, str]:
+    def _place(self, key: str) -> tuple[ServerStore, str]:
         return self._servers[int(key[:8], 16) % len(self._servers)], f"{self._name}.{key}"
 
 
@@ -144,7 +136,14 @@ def _word() -> bytes:
     return secrets.token_hex(16).encode("ascii")
 
 
-def _end_of(lease: bytes) -> float:
-    """Return the time at which a lease ends; an unreadable one has ended."""
-    words = _LEASE.fullmatch(lease)
-    return float(words[1]) if words else 0
+def _leases(server: ServerStore) -> TimedLeases:
+    """Return the leases on a server; each names its end, since SQL keeps an entry whose time is over."""
+
+    def read(name: str) -> bytes | None:
+        record = server.read(name)
+        return record and record.raw
+
+    def swap(name: str, old: bytes | None, new: bytes | None, expires_in: float | None) -> Swap:
+        return server.swap(name, None if old is None else Record(old), new, expires_in)
+
+    return TimedLeases(swap, read, time.time)

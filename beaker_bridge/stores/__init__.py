@@ -1,4 +1,8 @@
-"""One module a Beaker backend: what its namespace manager lacks, an atomic swap."""
+"""Stores: one module for each backend of Beaker's, with the atomic swap that its namespace manager lacks.
+
+What only one backend needs belongs into its module; what several need, into a module whose name begins with ``_``.
+Nothing here knows of sessions, requests or cookies.
+"""
 
 from __future__ import annotations
 
@@ -9,8 +13,8 @@ from beaker_bridge.options.masking import learn_passwords
 from beaker_bridge.options.table import SessionOptions
 from beaker_bridge.stores.base import Store
 
-#: What opens a store, by the backend's name. A store's module is imported when it is used: its client
-#: is not everybody's.
+#: The class of a store, or the function that opens it, by the backend's name. Import its module only when it is used,
+#: since not every site has its client.
 _STORES = {
     "memory": "memory:MemoryStore",
     "file": "file:FileStore",
@@ -35,7 +39,7 @@ def open_store(options: SessionOptions) -> Store:
         SettingsError: the store's client is not installed, or refuses the options.
     """
     learn_passwords({name: getattr(options, name) for name in _WITH_PASSWORDS} | dict(options.backend_arguments))
-    # An application's own namespace manager goes through Beaker's interface, whatever the type.
+    # Use Beaker's interface for an application's own namespace manager, whatever the type.
     kind = "" if options.namespace_class else str(options.type)
     module, _, name = _STORES.get(kind, "beaker:BeakerStore").partition(":")
     try:

@@ -1,4 +1,4 @@
-"""The directories of a store in files: where they are, which option says so, and whether they can be used."""
+"""The directories of a store in files: their paths, the options that name them, and whether they can be used."""
 
 from __future__ import annotations
 
@@ -10,20 +10,20 @@ from beaker_bridge.exceptions import SettingsError
 from beaker_bridge.options.table import SessionOptions
 from beaker_bridge.stores._flock import LockTimeoutError
 
-#: What a full disk says. It is no fault of the options, and sessions can be read.
+#: The errors of a full disk. The options are right then, and sessions can be read.
 _FULL = frozenset({errno.ENOSPC, getattr(errno, "EDQUOT", None)})
 
 
 class Directories:
-    """Where the records are, and their lock files. Both can be made and written when the application starts.
+    """The directories of the records and of the lock files, which can be made and written at the start.
 
     Args:
         options: the option table.
-        own: the option that names the records' directory itself; else it is below ``data_dir``.
-        below: what it is called there.
+        own: the option that names the directory of the records; without it, that is below ``data_dir``.
+        below: the name of the directory there.
 
     Raises:
-        SettingsError: one of them cannot be made, or not be written.
+        SettingsError: one of them cannot be made or written.
     """
 
     def __init__(self, options: SessionOptions, own: str, below: str) -> None:
@@ -40,10 +40,10 @@ class Directories:
         """Return the option that names the directory that an error is about, and its value.
 
         Args:
-            error: what the system said; a file that it names is a session's.
+            error: the error of the system; a file that it names is a session's.
         """
         file = self.locks if isinstance(error, LockTimeoutError) else str(getattr(error, "filename", None))
-        # One of them may be in the other.
+        # Choose the longer path, since one may be in the other.
         place = max((path for path in self._names if file.startswith(path)), key=len, default=self.records)
         name = self._names[place]
         return f"{self._options.label(name)} = {getattr(self._options, name)}"
@@ -55,12 +55,12 @@ class Directories:
 
 
 def _why_not(path: str) -> OSError | None:
-    """Return why nothing can be written in a directory, or the directory not be made; None where it can.
+    """Return the reason if a directory cannot be made or written; None if it can.
 
-    It is not made: who starts the application, root perhaps, need not be who serves the requests.
+    Do not make it: the user that starts the application, perhaps root, need not be the one that serves requests.
     """
     place = os.path.abspath(path)
-    # A root may be missing, too: a drive of Windows.
+    # Stop at a root, which may be missing, too: a drive of Windows.
     while not os.path.lexists(place) and os.path.dirname(place) != place:
         place = os.path.dirname(place)
     try:

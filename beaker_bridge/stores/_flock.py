@@ -1,7 +1,7 @@
-"""Locks in files: a fixed number of files, since sites with one a session ran out of inodes.
+"""Locks in files: a fixed number of files, since sites with one lock file per session ran out of inodes.
 
-A swap is short, and shares its lock file with a 64th of the other sessions. Who queues, or runs a block of
-``exclusive()``, may hold a lock for long: that is a lock a session, on a byte of one file for all of them.
+A swap is short, and shares its lock file with a 64th of the other sessions. A waiting writer, or a block of
+``exclusive()``, may hold a lock for long: that is a lock per session, on a byte of one file for all of them.
 """
 
 from __future__ import annotations
@@ -13,23 +13,24 @@ import time
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager, suppress
 
-from beaker_bridge.stores._keyed_locks import ThreadQueues
+from beaker_bridge.stores._forks import PerProcess
+from beaker_bridge.stores._keyed_locks import KeyedLocks
 
 try:
     import fcntl
 except ImportError:  # pragma: no cover -- Windows: file sessions lock within the process
     fcntl = None  # type: ignore[assignment]
 
-#: How many lock files there are for swaps.
+#: The number of lock files for swaps.
 SLOTS = 64
-#: Seconds between two tries for a lock that somebody holds.
+#: Seconds between two tries for a lock that another holder has.
 POLL = 0.001
-#: How many digits the time of the last purge has in its lock file.
+#: The width of the time of the last purge in its lock file.
 _DIGITS = 20
 
 
 class LockTimeoutError(Exception):
-    """Somebody else held the lock for as long as we may wait."""
+    """Another holder kept the lock for as long as we may wait."""
 
 
 class FileLocks:
@@ -41,30 +42,26 @@ class FileLocks:
 
     def __init__(self, directory: str) -> None:
         self._directory = directory
-        self._renew()
-
-    def _renew(self) -> None:
-        self._process = os.getpid()
-        self._threads = [threading.Lock() for _ in range(SLOTS)]
+        self._threads = PerProcess(lambda: [threading.Lock() for _ in range(SLOTS)])
 
     def guard(self, session_id: str, timeout: float) -> AbstractContextManager[None]:
         """Return the short lock for a swap, with Beaker's own lock where Beaker made one for this id.
 
         Raises, when it is entered:
-            LockTimeoutError: somebody held one of them for ``timeout`` seconds.
+            LockTimeoutError: another holder kept one of them for ``timeout`` seconds.
         """
         return _Guard(self._slot(session_id), time.monotonic() + timeout, self._beakers(session_id))
 
     @contextmanager
     def queue(self, session_id: str, timeout: float) -> Iterator[None]:
-        """Return the lock of those who queue for a session, which no other session shares; raises as :meth:`guard`."""
+        """Return the lock of a session, which no other session shares; raises as :meth:`guard`."""
         deadline = time.monotonic() + timeout
-        # As many bits of the id as a file's positions have, to be safe one less.
+        # Take as many bits of the id as a file's positions have, less one to be safe.
         position = int(session_id[:16], 16) >> 2
-        files = _queue_files.setdefault(os.getpid(), _QueueFiles())
+        files = _queue_files.get()
         path = f"{self._directory}/bridge-queue.lock"
-        with files.opened(path) as file, file.queues.turn(f"{position:x}", deadline) as in_turn:
-            if not in_turn:
+        with files.opened(path) as file, file.threads.hold(f"{position:x}", deadline) as acquired:
+            if not acquired:
                 raise LockTimeoutError
             file.lock(position, deadline)
             try:
@@ -81,13 +78,13 @@ class FileLocks:
             now: the time, in seconds.
         """
         path = f"{self._directory}/bridge-purge.lock"
-        # The lock of the open file, which excludes this process's other threads, too.
+        # Lock the open file, which excludes the other threads of this process, too.
         with open(path, "r+b", buffering=0, opener=_create) as file:
             if fcntl and not _locked(file.fileno()):
                 yield False
                 return
             try:
-                # What lies in the future by more was written by a clock that has been set back since.
+                # Take a time far in the future as due: the clock has been set back since.
                 is_due = not abs(now - _time_in(file.read(_DIGITS))) < every
                 if is_due:
                     file.seek(0)
@@ -97,45 +94,44 @@ class FileLocks:
                 if fcntl:
                     fcntl.flock(file, fcntl.LOCK_UN)
 
-    def forget(self, session_id: str) -> None:
-        """Remove the lock file that Beaker made for an id, by whoever holds the guard and deletes the record."""
+    def remove_beakers(self, session_id: str) -> None:
+        """Remove the lock file that Beaker made for an id; the caller holds the guard, and deletes the record."""
         with suppress(FileNotFoundError):
             os.unlink(self._beakers(session_id))
 
     def _slot(self, session_id: str) -> tuple[threading.Lock, str]:
-        """Return the lock of this process's threads, and the path of that of all processes."""
-        if self._process != os.getpid():
-            # A fork has copied the locks of threads that do not run here, and would never release them.
-            self._renew()
+        """Return the lock between the threads of this process, and the path of the one between processes."""
         number = int(session_id[:4], 16) % SLOTS
-        return self._threads[number], f"{self._directory}/bridge-guard-{number:02d}.lock"
+        return self._threads.get()[number], f"{self._directory}/bridge-guard-{number:02d}.lock"
 
     def _beakers(self, session_id: str) -> str:
-        # beaker.synchronization.FileSynchronizer names its file by the digest.
+        # Name the file by the digest, as beaker.synchronization.FileSynchronizer does.
         name = hashlib.sha1(session_id.encode("ascii"), usedforsecurity=False).hexdigest()
         return f"{self._directory}/{name[:1]}/{name[:2]}/{name}.lock"
 
 
-# -- The locks of those who queue --------------------------------------------------------------------
+# -- A lock per session ------------------------------------------------------------------------------
 
 
 class _QueueFile:
-    """A lock file of those who queue, open. Its locks are the process's: two of its threads would both have one.
+    """The open file whose bytes are the locks of the sessions, and the locks between the threads of this process.
+
+    POSIX locks belong to the process: two of its threads would both get one.
 
     Args:
-        path: where it is.
-        descriptor: the open file; nothing where the platform has no such locks.
+        path: the path of the file.
+        descriptor: the open file; None if the platform has no such locks.
     """
 
     def __init__(self, path: str, descriptor: int | None) -> None:
         self._path = path
         self._descriptor = descriptor
-        #: The threads of this process, a queue a session.
-        self.queues = ThreadQueues()
+        self.threads = KeyedLocks()
+        #: The number of threads that hold a lock, or wait for one.
         self.users = 0
 
     def lock(self, position: int, deadline: float) -> None:
-        """Lock a byte; raises :class:`LockTimeoutError` where another process has it until the deadline."""
+        """Lock a byte; raises :class:`LockTimeoutError` if another process has it until the deadline."""
         while self._descriptor is not None:
             try:
                 fcntl.lockf(self._descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB, 1, position)
@@ -160,10 +156,10 @@ class _QueueFile:
 
 
 class _QueueFiles:
-    """The queue files that a process has open, by what they are, and not by path.
+    """The queue files that this process has open, by inode instead of path.
 
-    To close a second descriptor of a file would end the locks on the first one: there is one, and it is closed when
-    nobody has a lock, or waits for one.
+    Closing a second descriptor of a file would end the locks on the first one. So there is one descriptor, which is
+    closed when no thread holds a lock or waits for one.
     """
 
     def __init__(self) -> None:
@@ -189,18 +185,17 @@ class _QueueFiles:
                     file.close()
 
 
-#: By process: what a fork has copied stays as it is, its locks are the parent's, and its threads do not run here.
-_queue_files: dict[int, _QueueFiles] = {}
+_queue_files = PerProcess(_QueueFiles)
 
 
 def _identity(path: str) -> object:
-    """Return what a file is, by whatever path; it is made where there is none."""
+    """Return what identifies a file, whatever its path; create it if there is none."""
     if not fcntl:
         return os.path.realpath(path)
     with suppress(FileNotFoundError):
         found = os.stat(path)
         return found.st_dev, found.st_ino
-    # Nobody has a lock on what is not there: to close it ends none.
+    # Close it at once: there can be no lock yet on a file that is new.
     os.close(_create(path, os.O_RDWR))
     return _identity(path)
 
@@ -208,13 +203,13 @@ def _identity(path: str) -> object:
 # -- The lock of a swap ------------------------------------------------------------------------------
 
 
-# A class, not a generator: it is entered and left at each write of a file.
+# Use a class: a generator costs more, and each write of a file enters and leaves this.
 class _Guard:
-    """Holds a slot's lock, and Beaker's of a session, where it made one.
+    """Holds the lock of a slot, and Beaker's lock of the session if there is one.
 
     Args:
-        slot: the lock of this process's threads, and the path of that of all processes.
-        deadline: when to give up, as ``time.monotonic`` has it.
+        slot: the lock between the threads of this process, and the path of the one between processes.
+        deadline: the time to give up, of ``time.monotonic()``.
         beakers: the path of Beaker's lock.
     """
 
@@ -224,7 +219,7 @@ class _Guard:
         self._beakers_path = beakers
 
     def __enter__(self) -> None:
-        # The threads of one process queue here, without polling a file.
+        # Queue the threads of one process here, without polling a file.
         if not self._thread_lock.acquire(timeout=max(0, self._deadline - time.monotonic())):
             raise LockTimeoutError
         try:
@@ -249,16 +244,16 @@ class _Guard:
 
 
 def lock_file(path: str, deadline: float, *, create: bool = True, shared: bool = False) -> int | None:
-    """Lock a file, and return its descriptor; None where there is no file to lock, or the platform has no such locks.
+    """Lock a file, and return its descriptor; None if there is no file to lock, or the platform has no such locks.
 
     Args:
         path: the lock file.
-        deadline: when to give up, as ``time.monotonic`` has it; it is tried once in any case.
-        create: make the file, and its directory, where there is none.
+        deadline: the time to give up, of ``time.monotonic()``; it is tried once in any case.
+        create: create the file and its directory if they are missing.
         shared: share the lock with others who share it.
 
     Raises:
-        LockTimeoutError: somebody else held it until the deadline.
+        LockTimeoutError: another holder kept it until the deadline.
     """
     descriptor = _opened(path, create=create) if fcntl else None
     if descriptor is not None:
@@ -268,7 +263,7 @@ def lock_file(path: str, deadline: float, *, create: bool = True, shared: bool =
         except BaseException as error:
             os.close(descriptor)
             if isinstance(error, OSError):
-                # A file system without locks names no file.
+                # Name the file, which the error of a file system without locks does not.
                 error.filename = path
             raise
     return descriptor
@@ -285,16 +280,14 @@ def unlock_file(descriptor: int | None) -> None:
     """Unlock and close what :func:`lock_file` returned."""
     if descriptor is not None:
         try:
-            # To close it is not enough: a child that was forked meanwhile has the file open, too.
+            # Unlock before closing: a child that was forked meanwhile keeps the file open.
             fcntl.flock(descriptor, fcntl.LOCK_UN)
         finally:
             os.close(descriptor)
 
 
-# A descriptor of its own each time: a forked child that shared one would share the lock, too.
-
-
 def _opened(path: str, *, create: bool) -> int | None:
+    """Return a new descriptor of a lock file: a forked child that shared one would share the lock, too."""
     flags = os.O_RDWR | getattr(os, "O_CLOEXEC", 0)
     if create:
         return _create(path, flags)
@@ -304,8 +297,8 @@ def _opened(path: str, *, create: bool) -> int | None:
 
 
 def _create(path: str, flags: int) -> int:
-    """Open a lock file, which is made where there is none, as is its directory."""
-    # The mode is Beaker's: the umask says which other users may share the sessions.
+    """Open a lock file, and create it and its directory if they are missing."""
+    # Use Beaker's mode: the umask decides which other users may share the sessions.
     try:
         return os.open(path, flags | os.O_CREAT, 0o666)
     except FileNotFoundError:
@@ -314,7 +307,7 @@ def _create(path: str, flags: int) -> int:
 
 
 def _time_in(content: bytes) -> float:
-    """Return the time that a file holds; 0 where it is new, or holds none."""
+    """Return the time that a file holds; 0 if it is new, or holds none."""
     with suppress(ValueError):
         return float(content)
     return 0

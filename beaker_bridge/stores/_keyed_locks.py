@@ -1,4 +1,4 @@
-"""The queues of threads that want the same session."""
+"""Locks between the threads of this process, one for each key."""
 
 from __future__ import annotations
 
@@ -8,29 +8,29 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 
-class ThreadQueues:
-    """Queues of this process's threads, one a session. One that nobody waits in takes no room."""
+class KeyedLocks:
+    """A lock for each key, which exists only while a thread holds it or waits for it."""
 
     def __init__(self) -> None:
         self._guard = threading.Lock()
-        self._queues: dict[str, tuple[threading.Lock, int]] = {}
+        self._locks: dict[str, tuple[threading.Lock, int]] = {}
 
     @contextmanager
-    def turn(self, session_id: str, deadline: float) -> Iterator[bool]:
-        """Yield whether this thread's turn came before the deadline, a time of ``time.monotonic()``."""
+    def hold(self, key: str, deadline: float) -> Iterator[bool]:
+        """Yield whether the lock was acquired before the deadline, a time of ``time.monotonic()``."""
         with self._guard:
-            queue, waiting = self._queues.get(session_id, (threading.Lock(), 0))
-            self._queues[session_id] = queue, waiting + 1
-        in_turn = queue.acquire(timeout=max(0, deadline - time.monotonic()))
+            lock, users = self._locks.get(key, (threading.Lock(), 0))
+            self._locks[key] = lock, users + 1
+        acquired = lock.acquire(timeout=max(0, deadline - time.monotonic()))
         try:
-            yield in_turn
+            yield acquired
         finally:
-            if in_turn:
-                queue.release()
-            self._leave(session_id)
+            if acquired:
+                lock.release()
+            self._leave(key)
 
-    def _leave(self, session_id: str) -> None:
+    def _leave(self, key: str) -> None:
         with self._guard:
-            queue, waiting = self._queues.pop(session_id)
-            if waiting > 1:
-                self._queues[session_id] = queue, waiting - 1
+            lock, users = self._locks.pop(key)
+            if users > 1:
+                self._locks[key] = lock, users - 1

@@ -1,7 +1,7 @@
 """A small client for memcached: compare and set, in its text protocol.
 
-Beaker's clients will not do: python-memcached has compare-and-set switched off, so that a stale one
-says yes; it unpickles what it is given; and a dead server reads as 'absent' there.
+Beaker's clients will not do. python-memcached has compare-and-set disabled, so that a stale one succeeds; it unpickles
+what it reads; and it takes a dead server for an absent key.
 """
 
 from __future__ import annotations
@@ -15,9 +15,11 @@ from collections import deque
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple, TypeVar
 
+from beaker_bridge.stores._forks import PerProcess
+
 T = TypeVar("T")
 
-#: memcached's port.
+#: The default port.
 PORT = 11211
 MAX_PORT = 0xFFFF
 #: python-memcached's flags: the value is a text; the value is compressed.
@@ -25,22 +27,22 @@ TEXT = 16
 COMPRESSED = 8
 #: A compressed value that is larger than this, in bytes, would be a bomb.
 MAX_SIZE = 16 * 1024 * 1024
-#: memcached takes an expiry above this, in seconds, for a date.
+#: The limit of a relative expiry, in seconds: memcached takes a larger one for a date.
 MONTH = 60 * 60 * 24 * 30
-#: The last time that memcached reads, in seconds since the epoch.
+#: The limit of a date, in seconds since the epoch.
 LAST_TIME = 0x7FFFFFFF
-#: What an operation may take beyond its timeout, in seconds.
+#: The time that an operation may take beyond its timeout, in seconds.
 SLACK = 0.02
-#: The expiry that memcached takes for: at once.
+#: The expiry of an item that is gone at once.
 AT_ONCE = -1
 
-#: What the server answers to a write, and what it means.
+#: The answers to a write: made, not made, or not made and the key is absent.
 _ADD = {b"STORED": True, b"NOT_STORED": False}
 _CAS = {b"STORED": True, b"EXISTS": False, b"NOT_FOUND": None}
 _ERRORS = (b"ERROR", b"CLIENT_ERROR", b"SERVER_ERROR")
 _LINE_END = b"\r\n"
 _CHUNK = 65536
-#: The forms of an address that python-memcached knows.
+#: The forms of an address, as python-memcached has them.
 _UNIX = re.compile(r"unix:(?P<path>.+)")
 _INET6 = re.compile(r"inet6:\[(?P<host>[^\[\]]+)\](:(?P<port>[0-9]+))?")
 _INET = re.compile(r"(inet:)?(?P<host>[^:/@\s]+)(:(?P<port>[0-9]+))?")
@@ -49,7 +51,7 @@ _VALUE = re.compile(rb"VALUE (\S+) (\d+) (\d+) (\d+)")
 
 
 class MemcachedError(Exception):
-    """The server refused a command, or answered what is no answer."""
+    """The server refused a command, or its answer cannot be read."""
 
 
 class TooLargeError(MemcachedError):
@@ -57,14 +59,14 @@ class TooLargeError(MemcachedError):
 
 
 class Value(NamedTuple):
-    """A value, and the number by which the server knows it again."""
+    """A value, and the token by which the server recognises it."""
 
     content: bytes
     token: bytes
 
 
 class _Answer(NamedTuple):
-    """A line; where it announces a value, the value and its key."""
+    """A line; if it announces a value, also the value and its key."""
 
     line: bytes
     key: bytes = b""
@@ -76,40 +78,41 @@ class MemcachedServer:
 
     Args:
         address: ``host``, ``host:port``, ``inet:host:port``, ``inet6:[host]:port`` or ``unix:path``.
-        timeout: the longest that one operation may take, connecting included, in seconds; but for ``SLACK``.
+        timeout: the longest time of one operation, connecting included, in seconds; ``SLACK`` may be added.
 
-    Each operation raises ``OSError`` where the server cannot be reached, and :class:`MemcachedError`
-    where it refuses. An operation may be repeated by itself on a new connection, so it may happen
-    twice: an ``add`` or ``cas`` that was not made may find its own value there.
+    Each operation raises ``OSError`` if the server cannot be reached, and :class:`MemcachedError` if it refuses. An
+    operation repeats itself on a new connection if the server has closed an idle one, so it may happen twice: an
+    ``add`` or ``cas`` that was not made may find its own value.
     """
 
     def __init__(self, address: str, timeout: float) -> None:
+        self.name = address
         self._family, self._address = _parsed(address)
         self._timeout = timeout
-        # The last one returned is the first one taken: few are kept busy, and take turns.
-        self._idle: deque[_Connection] = deque()
+        #: The idle connections. The last one returned is the first one taken, so that few are kept busy.
+        self._idle: PerProcess[deque[_Connection]] = PerProcess(deque)
 
     def gets(self, key: str) -> Value | None:
-        """Return the value of a key, or nothing."""
+        """Return the value of a key, or None."""
         answer = self._ask(f"gets {key}\r\n".encode("ascii"))
         if answer.line == b"END":
             return None
-        # The key is compared, too: never another one's session.
+        # Compare the key: never return the session of another one.
         if answer.key != key.encode("ascii"):
             raise _strange(answer.line)
         return answer.value
 
     def add(self, key: str, content: bytes, expires: int) -> bool:
-        """Insert a value; False where one stands already."""
+        """Insert a value; return False if there is one already."""
         return self._store(f"add {key} {TEXT} {expires} {len(content)}", content, _ADD)
 
     def cas(self, key: str, content: bytes, expires: int, token: bytes) -> bool | None:
-        """Replace a value that still has its token; False where another one stands, None where none does."""
+        """Replace a value that still has its token; return False if it has another one, None if it is absent."""
         command = f"cas {key} {TEXT} {expires} {len(content)} {token.decode('ascii')}"
         return self._store(command, content, _CAS)
 
     def close(self) -> None:
-        """Close the connections that nobody uses; a later operation opens new ones."""
+        """Close the idle connections; a later operation opens new ones."""
         while connection := self._taken():
             connection.close()
 
@@ -130,12 +133,12 @@ class MemcachedServer:
             except ConnectionError:
                 if connection.answered:
                     raise
-                # The server has closed it while nobody used it (a restart, an idle timeout).
+                # Try a new one: the server has closed an idle connection (a restart, an idle timeout).
         return self._finish(_Connection(self._family, self._address, deadline), request, deadline)
 
     def _taken(self) -> _Connection | None:
         try:
-            return self._idle.pop()
+            return self._idle.get().pop()
         except IndexError:
             return None
 
@@ -145,20 +148,20 @@ class MemcachedServer:
         except BaseException:
             connection.close()
             raise
-        # After an error the server may read on in the middle of what we have sent.
+        # Close it after an error: the server may read on in the middle of our request.
         if answer.line.startswith(_ERRORS):
             connection.close()
         else:
-            self._idle.append(connection)
+            self._idle.get().append(connection)
         return answer
 
 
 class _Connection:
-    """One connection: a request, an answer; closed after a failure, and when nobody holds it any more."""
+    """One connection, for one request at a time; closed after a failure, and when it is garbage."""
 
     def __init__(self, family: int, address: Any, deadline: float) -> None:
         self._buffer = bytearray()
-        #: What the socket is told to wait for at most, in seconds.
+        #: The timeout of the socket, in seconds.
         self._patience = -1.0
         self._socket = socket.socket(family, socket.SOCK_STREAM)
         try:
@@ -178,7 +181,7 @@ class _Connection:
 
     @property
     def answered(self) -> bool:
-        """Whether a part of an answer has come."""
+        """Whether a part of an answer was received."""
         return bool(self._buffer)
 
     def ask(self, request: bytes, deadline: float) -> _Answer:
@@ -200,7 +203,7 @@ class _Connection:
         return answer
 
     def _content(self, start: int, size: int, deadline: float) -> tuple[bytes, int]:
-        """Return a value's bytes, and where the answer ends."""
+        """Return a value's bytes, and the end of the answer."""
         self._receive(start + size + 2, deadline)
         last = self._line(start + size + 2, deadline)
         if last != b"END":
@@ -225,25 +228,25 @@ class _Connection:
         left = deadline - time.monotonic()
         if left <= 0:
             raise TimeoutError("timed out")
-        # Each time is a call of the system: for a few milliseconds it is not worth that.
+        # Set it only if it differs by more than a few milliseconds: each time is a system call.
         if not left <= self._patience <= left + SLACK:
             self._socket.settimeout(left)
             self._patience = left
 
 
 def server_of(servers: Sequence[MemcachedServer], key: str) -> MemcachedServer:
-    """Return the server on which python-memcached has a key; never another one where that is dead."""
+    """Return the server of a key, as python-memcached places it; never another one while that is dead."""
     return servers[((zlib.crc32(key.encode("ascii")) >> 16) & 0x7FFF) % len(servers)]
 
 
 def expiry(seconds: float | None) -> int:
-    """Return what memcached is told for an expiry in seconds: nothing is never."""
+    """Return memcached's number for an expiry in seconds; None is never."""
     if seconds is None:
         return 0
     whole = max(1, math.ceil(seconds))
     if whole <= MONTH:
         return whole
-    # A time that it cannot hold never comes.
+    # Take a date beyond the limit for never.
     ends = int(time.time()) + whole
     return ends if ends <= LAST_TIME else 0
 
@@ -266,13 +269,13 @@ def _port(text: str | None) -> int:
 
 
 def _strange(line: bytes) -> MemcachedError:
-    # The line may be somebody's data: only its first word is told, where the server complains.
+    # Show the line only if it is an error of the server: it may be the data of a session.
     word = line.partition(b" ")[0]
     return MemcachedError(line.decode("latin-1") if b"ERROR" in word else f"an answer of {len(line)} bytes is none")
 
 
 def _expanded(content: bytes) -> bytes:
-    """Return the value that another client has compressed; the bytes as they are if it has not."""
+    """Return the value that another client has compressed, or the bytes as they are."""
     try:
         return zlib.decompressobj().decompress(content, MAX_SIZE)
     except zlib.error:

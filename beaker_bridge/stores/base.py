@@ -1,4 +1,4 @@
-"""The contract that every store keeps, and the stores that keep it with a lock of their own."""
+"""The contract of every store, and the stores that keep it with a lock of their own."""
 
 from __future__ import annotations
 
@@ -14,28 +14,28 @@ from beaker_bridge.record.envelope import Envelope
 
 E = TypeVar("E", bound=SessionStoreError)
 
-#: The form of an id. What else stands in a store is not a session's: a cache region's, say.
+#: The form of a session's id. Whatever else a store holds belongs to others, such as cache regions.
 ID_FORM = re.compile(r"[0-9a-f]{32}")
 
 
 class Record(NamedTuple):
-    """What a store holds under an id: its raw bytes, and what the store needs to recognise it again."""
+    """What a store holds under an id: its raw bytes, and a token by which the store recognises it, if it needs one."""
 
     raw: bytes
     token: Any = None
 
 
 class Swap(NamedTuple):
-    """The outcome of a swap: whether it was made, and what stands in the store now."""
+    """The outcome of a swap: whether it was made, and what the store holds now."""
 
     made: bool
     found: Record | None
 
 
 class Store(ABC):
-    """Where records are kept, under Beaker's names and in Beaker's format.
+    """Keeps records under Beaker's names and in Beaker's format.
 
-    Each method raises :class:`SessionStoreError` when the store cannot be reached.
+    Each method raises :class:`SessionStoreError` if the store cannot be reached.
     """
 
     #: The name of the backend, as the option ``type`` has it.
@@ -45,7 +45,7 @@ class Store(ABC):
 
     @abstractmethod
     def read(self, session_id: str) -> Record | None:
-        """Return the record of an id, or nothing. Waits for no lock."""
+        """Return the record of an id, or None. Waits for no lock."""
 
     @abstractmethod
     def swap(self, session_id: str, record: Record | None, new: bytes | None, expires_in: float | None = None) -> Swap:
@@ -53,49 +53,48 @@ class Store(ABC):
 
         Args:
             session_id: the id.
-            record: what was read; nothing, where nothing was found.
-            new: the raw bytes to store; nothing deletes the record.
-            expires_in: seconds after which the server may forget the record, where it can.
+            record: what was read; None if there was no record.
+            new: the raw bytes to store; None deletes the record.
+            expires_in: seconds after which the server may remove the record, if it can.
 
         Returns:
-            Made, also where exactly ``new`` stands there already: the answer to an earlier try may
-            have been lost after the write. Or not made, and what stands there now.
+            Made, also if the store holds exactly ``new`` already: the answer to an earlier try may have been lost
+            after the write. Or not made, and what the store holds now.
         """
 
     @abstractmethod
     def lock(self, session_id: str, timeout: float) -> AbstractContextManager[Callable[[], float] | None]:
-        """Return an exclusive lock on one session, for those who queue; :meth:`swap` does not heed it.
+        """Return an exclusive lock on one session, for writers that queue; :meth:`swap` does not respect it.
 
-        Where it ends by itself, the context is what returns the seconds for which it still lasts; else nothing.
+        If the lock ends by itself, the context is a function that returns the seconds for which it still lasts; else
+        None.
 
         Args:
             session_id: the id.
             timeout: the longest wait, in seconds.
 
         Raises:
-            SessionConflictError: somebody else held it for that long.
+            SessionConflictError: another holder kept it for that long.
         """
 
     def ids(self) -> Iterator[str]:
-        """Yield the id of each record, for a purge; none where the server expires records itself."""
+        """Yield the id of each record, for a purge; none if the server expires records itself."""
         return iter(())
 
     def sweep(self, before: float) -> int:
-        """Remove what killed writers have left of records that never came to stand.
-
-        Nothing waits for it, and nothing reads it: it only takes room.
+        """Remove what killed writers have left of unfinished records: no reader finds it, it only takes up space.
 
         Args:
-            before: what was last written before this time, in seconds since the epoch, is removed.
+            before: the time of the last write, in seconds since the epoch, before which something is removed.
 
         Returns:
-            How many files were removed.
+            The number of files, or rows, that were removed.
         """
         return 0
 
     @contextmanager
     def purge_turn(self, every: float) -> Iterator[bool]:
-        """Yield whether to purge now: nobody else is at it, and nobody began within the last seconds.
+        """Yield whether to purge now: no other process is purging, or has begun to within the last seconds.
 
         Args:
             every: seconds between the beginnings of two purges.
@@ -123,10 +122,10 @@ class LockingStore(Store):
     def swap(self, session_id: str, record: Record | None, new: bytes | None, expires_in: float | None = None) -> Swap:
         with self._guard(session_id):
             found = self.read(session_id)
-            stands = found.raw if found else None
-            if stands == new:
+            stored = found.raw if found else None
+            if stored == new:
                 return Swap(True, found)
-            if stands != (record.raw if record else None):
+            if stored != (record.raw if record else None):
                 return Swap(False, found)
             if new is None:
                 self._remove(session_id)
@@ -141,12 +140,12 @@ def unreachable(
     """Return the error for a store that cannot be reached.
 
     Args:
-        kind: the store's.
-        error: what its client, or the system, said.
-        error_class: the class of the error.
-        concerned: the option and the value that say what cannot be reached.
+        kind: the type of the store.
+        error: the error of its client, or of the system.
+        error_class: the class of the error to return.
+        concerned: the option and its value that name what cannot be reached.
     """
-    # A file is named by the session's id, which would open it: the log, and its traceback, have none.
+    # Remove the names of files from the error and its traceback: a session's id, which is one, would open it.
     for step in chain(error):
         if isinstance(step, OSError):
             del step.filename, step.filename2
@@ -157,5 +156,5 @@ def unreachable(
 
 
 def lock_timed_out(kind: str, timeout: float) -> SessionConflictError:
-    """Return the error for a lock that others held too long."""
+    """Return the error for a lock that others held for too long."""
     return SessionConflictError(f"another request held the session's lock for {timeout:g} seconds", name=kind)

@@ -21,11 +21,11 @@ from beaker_bridge.stores.base import LockingStore, Record, lock_timed_out, unre
 log = logging.getLogger(__name__)
 
 _KEY = "session"
-#: The name of our lock beside Beaker's, which the swap takes.
+#: The name of our lock, beside Beaker's lock that the swap takes.
 _QUEUE = "beaker_bridge_lock"
-#: Seconds between two tries for a lock that somebody holds.
+#: Seconds between two tries for a lock that another holder has.
 POLL = 0.005
-#: The options that Beaker hands to a backend as they are.
+#: The options that Beaker passes to a backend unchanged.
 _BACKENDS_OWN = (
     *("url", "urls", "lock_dir", "file_dir", "dbm_dir", "dbmmodule", "memcache_module"),
     *("table_name", "schema_name", "sa_opts", "bind", "table", "username", "password", "key_prefix"),
@@ -35,20 +35,20 @@ _GRACE = 120
 
 
 class BeakerStore(LockingStore):
-    """``ext:mongodb``, and each backend that we do not know: Beaker's namespace manager does the work.
+    """``ext:mongodb``, and each backend that we do not know, through Beaker's namespace manager.
 
-    What holds here, and what does not:
+    Its guarantees, and their limits:
 
     - A swap reads, compares and writes under the creation lock of Beaker's backend. It is atomic among
       our processes as far as that lock is a lock: on one machine for locks in files, everywhere for
       MongoDB's, not at all for a backend whose lock is a ``null_synchronizer``.
-    - A lock whose holder was killed stays as long as the backend keeps it (MongoDB: 15 minutes).
-    - A reader waits where the backend's own read lock makes it wait.
-    - ``store_timeout`` bounds the wait for locks; how long a hanging server is waited for is the
-      backend's and its client's affair. Any error of theirs is taken for a store that cannot be reached.
-    - The backend pickles what it stores: who can write into the store can run code, with JSON, too.
-    - Records are not listed: a purge finds none, and expiry is the backend's affair. So are its lock
-      files: Beaker makes one for each session, and removes none.
+    - A lock whose holder was killed lasts as long as the backend keeps it (MongoDB: 15 minutes).
+    - A reader waits if the backend's own read lock makes it wait.
+    - ``store_timeout`` bounds the wait for locks; the backend and its client decide how long to wait for a server that
+      hangs. Any error of theirs counts as a store that cannot be reached.
+    - The backend pickles what it stores: whoever can write to the store can run code, even with JSON.
+    - Records are not listed: a purge finds none, and the backend has to expire them. Beaker makes a lock file for each
+      session, and removes none.
 
     Args:
         options: the option table.
@@ -78,7 +78,7 @@ class BeakerStore(LockingStore):
     @contextmanager
     def lock(self, session_id: str, timeout: float) -> Iterator[None]:
         with ExitStack() as held:
-            # Only the lock's own errors are the store's: the block may have some, too.
+            # Translate the errors of the lock only, not those of the caller's block.
             with self._translated():
                 lock = self._creation_lock(session_id, _QUEUE)
                 if not _acquired(lock, timeout):
@@ -118,12 +118,12 @@ class BeakerStore(LockingStore):
             del namespace[_KEY]
         finally:
             namespace.release_write_lock()
-        # Not every backend can remove what is left of a namespace, or has anything left.
+        # Remove the rest of the namespace, if the backend can.
         with suppress(NotImplementedError):
             namespace.remove()
 
     def _concerned(self, error: Exception) -> str | None:
-        """Return the option and the value that say what an error is about, where they are known."""
+        """Return the option that an error is about, and its value, if they are known."""
         return None
 
     def _creation_lock(self, session_id: str, key: str) -> Any:
@@ -149,7 +149,7 @@ def _record(namespace: Any) -> Record | None:
     except KeyError:
         return None
     except (pickle.UnpicklingError, EOFError) as error:
-        # No text of a session's: it will be told as damaged.
+        # Return what is no session's text, so that it is reported as damaged.
         return Record(repr(error).encode("ascii", "backslashreplace"))
     finally:
         namespace.release_read_lock()

@@ -123,7 +123,7 @@ class DbmStore(DirectoryStore):
 
     def _remove(self, session_id: str) -> None:
         self._format.remove(self._path(session_id))
-        self._locks.forget(session_id)
+        self._locks.remove_beakers(session_id)
 
 
 class _SingleFileFormat(_Format):

@@ -1,4 +1,4 @@
-"""SQLAlchemy's engines for sessions: of our own from a URL, or the application's."""
+"""SQLAlchemy's engines for sessions: our own, made from a URL, or the application's."""
 
 from __future__ import annotations
 
@@ -30,28 +30,28 @@ def _no_arguments(_seconds: float) -> dict[str, Any]:
     return {}
 
 
-#: The argument by which psycopg is told when it may prepare a statement on the server.
+#: psycopg's argument for the number of uses after which it prepares a statement on the server.
 _THRESHOLD = "prepare_threshold"
-#: The arguments of a driver: how long it may connect, and wait, in seconds, and what a pooler forbids.
+#: The arguments of a driver: the longest wait for a connection and for an answer, in seconds.
 _ARGUMENTS: dict[str, Callable[[float], dict[str, Any]]] = {
     "pysqlite": lambda seconds: {"timeout": seconds},
-    # Behind a pooler the server's connection is another client's next: a prepared statement would be run by that one.
+    # Prepare no statement: behind a pooler, another client would get the server's connection, and the statement, next.
     "psycopg": lambda seconds: {"connect_timeout": math.ceil(seconds), _THRESHOLD: None},
     "pymysql": lambda seconds: dict.fromkeys(("connect_timeout", "read_timeout", "write_timeout"), seconds),
 }
 
 _SKIPS = "skip_autocommit_rollback"
-#: There never is a transaction to end: no round trip for that. (SQLAlchemy before 2.0.43 makes one.)
+#: Saves the round trip that ends a transaction: there is none. (SQLAlchemy before 2.0.43 makes it anyway.)
 _NO_TRANSACTIONS: dict[str, Any] = {
     "pool_reset_on_return": None,
     **({"skip_autocommit_rollback": True} if _SKIPS in signature(DefaultDialect.__init__).parameters else {}),
 }
-#: As many connections as SQLAlchemy's own pool has at most: it would close most of them after each use.
+#: Keeps open as many connections as SQLAlchemy's own pool may have, of which it closes most after each use.
 _POOL = {"pool_size": 15, "max_overflow": 0}
 
 
 def is_address(choice: Any) -> bool:
-    """Say whether an option is a database's URL: no engine, and no name of a function that returns one."""
+    """Say whether an option is the URL of a database, and not an engine or the name of a function that returns one."""
     return choice is None or isinstance(choice, URL) or (isinstance(choice, str) and "://" in choice)
 
 
@@ -59,7 +59,7 @@ def own_engine(options: SessionOptions) -> Engine:
     """Return an engine for sessions, from the options ``url`` and ``sa_opts``.
 
     Raises:
-        SettingsError: they name no database, or no driver that is installed, or are no engine's options.
+        SettingsError: they name no database, or a driver that is not installed, or are no options of an engine.
     """
     settings = {_PREFIX + name.removeprefix(_PREFIX): value for name, value in (options.sa_opts or {}).items()}
     label = options.label("url") if options.url is not None else _label(options, "sa.url")
@@ -76,7 +76,7 @@ def own_engine(options: SessionOptions) -> Engine:
     except (ArgumentError, TypeError, ValueError, AttributeError) as error:
         clean(error)
         labels = ", ".join(dict.fromkeys(_label(options, name) for name in _blamed(settings, str(error)))) or label
-        # SQLAlchemy's text names the option, and the URL without its password.
+        # Show SQLAlchemy's message, which names the option, and the URL without its password.
         raise SettingsError(f"{labels} must be what SQLAlchemy makes an engine of: {error}", name="url") from error
     unknown = _unknown_arguments(engine.dialect, url)
     if unknown:
@@ -89,14 +89,14 @@ def own_engine(options: SessionOptions) -> Engine:
 
 
 def _label(options: SessionOptions, name: str) -> str:
-    """Return the name of one of SQLAlchemy's options as it was given: by itself, or in a dict."""
+    """Return the name of one of SQLAlchemy's options as the user wrote it: by itself, or in a dict."""
     keys = [key for key in (name, name.removeprefix(_PREFIX)) if key in (options.sa_opts or {})]
     in_dict = name not in options.labels and "sa_opts" in options.labels and keys
     return f"{options.label('sa_opts')}[{keys[0]!r}]" if in_dict else options.label(name)
 
 
 def _convert(settings: dict[str, Any], options: SessionOptions) -> None:
-    """Convert the texts of an ``.ini`` that SQLAlchemy does not convert itself.
+    """Convert the values of an ``.ini`` that SQLAlchemy does not convert itself.
 
     Raises:
         SettingsError: one of them cannot be converted.
@@ -108,15 +108,15 @@ def _convert(settings: dict[str, Any], options: SessionOptions) -> None:
                 continue
             except (ValueError, TypeError, RecursionError):
                 pass
-            # The text stays untold: there may be a password in it. So does the cause, which may quote it.
+            # Hide the value and the cause, which may quote it: it may hold a password.
             raise SettingsError(f"{_label(options, name)} must be {kind.rule}", name=name)
 
 
 def _convert_threshold(settings: dict[str, Any], url: URL, options: SessionOptions, label: str) -> None:
-    """Convert the threshold for prepared statements, which psycopg would take as it is.
+    """Convert the threshold for prepared statements, which psycopg would take unchanged.
 
     Raises:
-        SettingsError: it is none.
+        SettingsError: it is no number, and not ``none``.
     """
     arguments = dict(settings.get("sa.connect_args", {}))
     if _THRESHOLD in arguments:
@@ -145,7 +145,7 @@ _KINDS = {
 
 
 def _is_cut(url: URL) -> bool:
-    """Say whether a password was ended at an "@" within it: the rest of it would stand in each error."""
+    """Say whether SQLAlchemy ended a password at an "@" in it: each error would show the rest of it."""
     rest = (url.host or "") + ((url.database or "") if url.host and url.password is not None else "")
     return "@" in rest
 
@@ -159,7 +159,7 @@ def _url(choice: Any, label: str) -> URL:
         hint = "; write postgresql://" if url.drivername == "postgres" else ""
         reason = f": it has none for {url.drivername}{hint}"
     except (ArgumentError, ValueError):
-        # The text itself may hold a password.
+        # Hide the URL: it may hold a password.
         reason = " (dialect://user:password@host:port/database)"
     else:
         if not _is_cut(url):
@@ -168,18 +168,18 @@ def _url(choice: Any, label: str) -> URL:
     raise SettingsError(f"{label} must be a database URL of a kind that SQLAlchemy knows{reason}", name="url")
 
 
-#: Another driver of a database, which pip installs as it is: its name in a URL, its module and its package.
+#: Another driver of a database, which pip installs without a compiler: its name in a URL, its module, its package.
 _OTHERS = {
     "postgresql": ("psycopg", "psycopg", "psycopg[binary]"),
     "mysql": ("pymysql", "pymysql", "pymysql"),
     "mariadb": ("pymysql", "pymysql", "pymysql"),
 }
-#: The package that has a driver's module, where its name is another one.
+#: The package of a driver's module, if its name is another one.
 _PACKAGES = {"MySQLdb": "mysqlclient", "mysql": "mysql-connector-python", "psycopg": "psycopg[binary]"}
 
 
 def _missing_driver(url: URL, error: ImportError) -> str:
-    """Return what to do where a driver cannot be imported."""
+    """Return the advice for a driver that cannot be imported."""
     backend, module = url.get_backend_name(), (error.name or url.get_dialect().driver).partition(".")[0]
     told = f"needs a driver that cannot be imported ({error}): pip install {_PACKAGES.get(module, module)}"
     name, other, package = _OTHERS.get(backend, ("", module, ""))
@@ -190,26 +190,26 @@ def _missing_driver(url: URL, error: ImportError) -> str:
 
 
 def _unknown_arguments(dialect: Any, url: URL) -> str:
-    """Return the names of what a URL says to its driver in vain, as far as that can be known without connecting."""
+    """Return the names of a URL's arguments that its driver ignores, as far as that is known without connecting."""
     given = dialect.create_connect_args(url)[1]
     known = _arguments_of(dialect)
     return ", ".join(name for name in given if name not in known) if known else ""
 
 
 def _arguments_of(dialect: Any) -> set[str]:
-    """Return the arguments that a driver takes, if we know how to ask for them."""
+    """Return the arguments that a driver takes; an empty set if they are not known."""
     driver = dialect.loaded_dbapi
     if dialect.driver == "pymysql":
         return set(signature(driver.connections.Connection.__init__).parameters)
     if dialect.driver == "psycopg":
-        # Its other ones are objects of Python's; SQLAlchemy gives the context.
+        # Add psycopg's own, save those that are Python objects; SQLAlchemy passes the context.
         own = {"autocommit", "context", _THRESHOLD}
         return own | {option.keyword.decode("ascii") for option in driver.pq.Conninfo.get_defaults()}
     return set()
 
 
 def _blamed(settings: Mapping[str, Any], text: str) -> list[str]:
-    """Return the names of the options that an error is about: it quotes their names, or their values."""
+    """Return the names of the options that an error is about: its message quotes their names, or their values."""
     others = {name.removeprefix(_PREFIX): value for name, value in settings.items() if name != "sa.url"}
     return [_PREFIX + name for name, value in others.items() if f"'{name}'" in text or repr(value) in text]
 
@@ -220,10 +220,10 @@ def _pool_class(url: URL) -> type[Pool]:
 
 
 def _defaults(url: URL, settings: Mapping[str, Any], timeout: float) -> dict[str, Any]:
-    """Return the engine's options of our own, save those that the application gives."""
+    """Return our own options of an engine, save those that the application gives."""
     defaults: dict[str, Any] = {"hide_parameters": True, **_NO_TRANSACTIONS}
     if issubclass(settings.get("sa.poolclass") or _pool_class(url), QueuePool):
-        # SQLAlchemy takes whole seconds only.
+        # Round up, since SQLAlchemy takes whole seconds only.
         defaults["pool_timeout"] = math.ceil(timeout)
         if "sa.pool_size" not in settings:
             defaults.update(_POOL)
@@ -231,7 +231,7 @@ def _defaults(url: URL, settings: Mapping[str, Any], timeout: float) -> dict[str
     bounds = _ARGUMENTS.get(url.get_dialect().driver, _no_arguments)(timeout)
     bounds = {name: value for name, value in bounds.items() if name not in url.query}
     arguments = {**bounds, **settings.get("sa.connect_args", {})}
-    # Nobody commits: each statement is a transaction of its own.
+    # Make each statement a transaction of its own: nothing here commits.
     return {**open_options, "connect_args": arguments, "isolation_level": "AUTOCOMMIT"}
 
 
@@ -246,22 +246,22 @@ def _bound(engine: Engine, timeout: float) -> None:
 
 
 def application_engine(choice: Any, label: str) -> Callable[[], Engine]:
-    """Return what returns the application's engine, with each statement a transaction of its own.
+    """Return a function that returns the application's engine, with each statement a transaction of its own.
 
     Args:
-        choice: the engine, a function that returns it, or the dotted name of either. A function is
-            called when the engine is first used: it may be made after the session's configuration.
+        choice: the engine, a function that returns it, or the dotted name of either. A function is called when the
+            engine is first used, since the application may make it after the session's configuration.
         label: the name of the option.
 
     Raises:
-        SettingsError: it is none of them.
+        SettingsError: the choice is none of them.
     """
     cause: Exception | None = None
     try:
         found = DottedNameResolver(None).maybe_resolve(choice)
     except (ImportError, ValueError) as error:
         found = None
-        # Of another text, which may be an address with a password, nothing is shown.
+        # Show the cause for a name only: another text may be an address with a password.
         cause = error if _NAME.fullmatch(choice) else None
     if not (isinstance(found, Engine) or callable(found)):
         raise _no_engine(label) from cause

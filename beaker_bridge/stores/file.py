@@ -1,4 +1,4 @@
-"""Sessions in files, one each, where Beaker keeps them. A file is whole whenever it is read."""
+"""Sessions in files, one each, where Beaker keeps them. A reader always finds a complete file."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ from beaker_bridge.stores._directories import Directories
 from beaker_bridge.stores._flock import FileLocks, LockTimeoutError
 from beaker_bridge.stores.base import ID_FORM, LockingStore, Record, Swap, lock_timed_out, unreachable
 
-#: What is read at once, in bytes.
+#: The size of one read, in bytes.
 _CHUNK = 1 << 16
-#: Where Windows would translate line ends.
+#: Keeps Windows from translating line ends.
 _BINARY = getattr(os, "O_BINARY", 0)
-#: What a file is called while it is written; a purge removes what a killed process left of it.
+#: The end of a file's name while it is written; a purge removes those that killed processes have left.
 TEMPORARY = ".bridge-tmp"
 
 
@@ -29,10 +29,10 @@ class DirectoryStore(LockingStore):
 
     Args:
         options: the option table.
-        directories: where the sessions' files are, and the lock files.
+        directories: the directories of the sessions' files, and of the lock files.
     """
 
-    #: What follows the id in a file's name.
+    #: The end of a file's name, after the id.
     suffix: ClassVar[str]
 
     def __init__(self, options: SessionOptions, directories: Directories) -> None:
@@ -45,7 +45,7 @@ class DirectoryStore(LockingStore):
     @contextmanager
     def lock(self, session_id: str, timeout: float) -> Iterator[None]:
         with ExitStack() as held:
-            # Only the lock's own errors are the store's: the block may have some, too.
+            # Translate the errors of the lock only, not those of the caller's block.
             with self._translated():
                 try:
                     held.enter_context(self._locks.queue(session_id, timeout))
@@ -56,7 +56,7 @@ class DirectoryStore(LockingStore):
     def ids(self) -> Iterator[str]:
         for _folder, name in self._files():
             session_id = name.removesuffix(self.suffix)
-            # Beaker's cache regions may keep files in the same directories.
+            # Leave out the files of Beaker's cache regions, which may be in the same directories.
             if name.endswith(self.suffix) and ID_FORM.fullmatch(session_id):
                 yield session_id
 
@@ -120,7 +120,7 @@ def remove_old(path: str, before: float) -> int:
 
 
 def replace(path: str, content: bytes) -> None:
-    """Write a file whole: readers see the old one or the new one."""
+    """Write a complete file: readers see the old one or the new one."""
     temporary = f"{path}.{secrets.token_hex(8)}{TEMPORARY}"
     try:
         descriptor = _created(temporary)
@@ -146,7 +146,7 @@ def _created(path: str) -> int:
 
 
 def content_of(path: str) -> bytes:
-    """Return the bytes of a file. The steps of ``open()`` take as long again as the file's own."""
+    """Return the bytes of a file, without ``open()``, which takes as long again as reading the file."""
     descriptor = os.open(path, os.O_RDONLY | _BINARY)
     try:
         content = chunk = os.read(descriptor, _CHUNK)
@@ -186,4 +186,4 @@ class FileStore(DirectoryStore):
     def _remove(self, session_id: str) -> None:
         with suppress(FileNotFoundError):
             os.unlink(self._path(session_id))
-        self._locks.forget(session_id)
+        self._locks.remove_beakers(session_id)

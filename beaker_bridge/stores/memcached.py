@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import secrets
 from collections.abc import Callable
 from contextlib import suppress
 from typing import Any, TypeVar
@@ -11,7 +10,7 @@ from beaker_bridge.exceptions import SettingsError
 from beaker_bridge.options.masking import masked
 from beaker_bridge.options.table import SessionOptions
 from beaker_bridge.record.envelope import BareEnvelope
-from beaker_bridge.stores._breaker import BrokenError, ServerStore, outcome, too_large
+from beaker_bridge.stores._breaker import ConnectionLostError
 from beaker_bridge.stores._memcached_client import (
     AT_ONCE,
     MemcachedError,
@@ -20,16 +19,17 @@ from beaker_bridge.stores._memcached_client import (
     expiry,
     server_of,
 )
+from beaker_bridge.stores._server import ServerStore, outcome, too_large
 from beaker_bridge.stores.base import Record, Swap, unreachable
 
 T = TypeVar("T")
 
-#: The key by which we find out whether a server answers.
+#: The key of the probe; nobody writes it, so the answer is small.
 _PROBE = "beaker_bridge_probe"
 
 
 class MemcachedStore(ServerStore):
-    """Beaker's ``ext:memcached``. The token of a record is the server's; nothing, if it has not told it.
+    """Beaker's ``ext:memcached``. The token of a record is the server's; None for our own write, which returns none.
 
     Args:
         options: the option table.
@@ -54,17 +54,11 @@ class MemcachedStore(ServerStore):
         for server in self._servers:
             server.close()
 
-    def forget(self) -> None:
-        super().forget()
-        self.close()
-
-    def _start(self) -> None:
-        super()._start()
-        # Each by itself: where one of them is down, the others still have their sessions.
-        self._pauses = {server: self._new_pause() for server in self._servers}
+    def bypass_breaker(self, session_id: str) -> None:
+        _, server = self._place(session_id)
+        self._breaker(server.name).bypass(lambda: self._probe(server))
 
     def _place(self, session_id: str) -> tuple[str, MemcachedServer]:
-        self._notice_fork()
         key = f"{session_id}_session"
         return key, server_of(self._servers, key)
 
@@ -76,7 +70,7 @@ class MemcachedStore(ServerStore):
         self, server: MemcachedServer, key: str, record: Record | None, new: bytes | None, expires_in: float | None
     ) -> Swap:
         if record is not None and record.token is None:
-            # Our own write: the server tells a token to who reads, not to who writes.
+            # Read our own write again: the server returns a token for a read only.
             found = self._read(server, key)
             if found is None or found.raw != record.raw:
                 return outcome(found, new)
@@ -89,21 +83,28 @@ class MemcachedStore(ServerStore):
     def _write(
         self, server: MemcachedServer, key: str, record: Record | None, new: bytes | None, expires: int
     ) -> bool | None:
-        """Return whether the write was made; nothing where it was not, and nothing stands there."""
+        """Return whether the write was made; None if it was not, and the key is absent."""
         if record is None:
             return self._ask(server, server.add, key, new, expires) if new is not None else False
         if new is None:
-            # A deletion that compares: 'delete' does not.
+            # Delete by an expiry in the past: the command 'delete' does not compare.
             return self._ask(server, server.cas, key, b"", AT_ONCE, record.token)
         return self._ask(server, server.cas, key, new, expires, record.token)
 
-    def _ask(self, server: MemcachedServer, operation: Callable[..., T], key: str, *arguments: Any) -> T:
-        def probe() -> object:
-            # A key that nobody has: the answer is small.
-            return self._translated(server, server.gets, _PROBE)
+    def _swap_lease(self, session_id: str, old: bytes | None, new: bytes | None, expires_in: float | None) -> Swap:
+        # Keep the lock on the session's own server.
+        _, server = self._place(session_id)
+        record = None if old is None else Record(old)
+        return self._swap(server, f"{session_id}_lock", record, new, expires_in)
 
-        answer: T = self._pauses[server].ask(probe, self._translated, server, operation, key, *arguments)
+    def _ask(self, server: MemcachedServer, operation: Callable[..., T], key: str, *arguments: Any) -> T:
+        # Give each server a breaker of its own: while one is down, the others still have their sessions.
+        breaker = self._breaker(server.name)
+        answer: T = breaker.call(lambda: self._probe(server), self._translated, server, operation, key, *arguments)
         return answer
+
+    def _probe(self, server: MemcachedServer) -> object:
+        return self._translated(server, server.gets, _PROBE)
 
     def _translated(self, server: MemcachedServer, operation: Callable[..., T], key: str, *arguments: Any) -> T:
         try:
@@ -114,26 +115,16 @@ class MemcachedStore(ServerStore):
             raise unreachable(self.kind, error) from error
         except OSError as error:
             server.close()
-            # Nobody knows yet whether the server is away: a slow link cannot carry a large record in time.
-            raise unreachable(self.kind, error, BrokenError) from error
-
-    # -- The lock, beside the session on its server --------------------------------------------------
-
-    def _take_lease(self, session_id: str, lasts: float) -> bytes | None:
-        lease = secrets.token_hex(16).encode("ascii")
-        made = self._swap(self._place(session_id)[1], f"{session_id}_lock", None, lease, lasts).made
-        return lease if made else None
-
-    def _end_lease(self, session_id: str, lease: bytes) -> None:
-        self._swap(self._place(session_id)[1], f"{session_id}_lock", Record(lease), None, None)
+            # The server may be well: a slow link cannot carry a large record in time.
+            raise unreachable(self.kind, error, ConnectionLostError) from error
 
 
 def _servers(options: SessionOptions) -> list[MemcachedServer]:
-    """Return the servers in the order in which they are named: it decides where a key is."""
+    """Return the servers in the order of their names: it decides which one has a key."""
     url = options.url if isinstance(options.url, str) else ""
     with suppress(ValueError):
         return [MemcachedServer(address.strip(), options.store_timeout) for address in url.split(";")]
-    # Outside of an except block: what is handled there quotes the address, which may be another server's.
+    # Raise outside of the except block: the handled error quotes an address, which may hold a password.
     shown = masked("url", options.url)
     raise SettingsError(
         f"{options.label('url')} must be a list of memcached's addresses (host:port or unix:/path) with semicolons"

@@ -1,4 +1,4 @@
-"""Connections to PostgreSQL by psycopg 3 that are made, and answered, in time, whatever the server does."""
+"""Connections to PostgreSQL by psycopg 3 that keep to a timeout, whatever the server does."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ import psycopg
 
 
 class BoundedConnection(psycopg.Connection[Any]):
-    """A connection that is closed when the server does not answer in time.
+    """A connection that is closed if the server does not answer in time.
 
-    The server's own ``statement_timeout`` would not do: poolers refuse it, or hand it to others, and a
-    server that hangs does not heed it.
+    The server's own ``statement_timeout`` will not do: poolers refuse it, or pass it on to other clients, and a server
+    that hangs does not apply it.
     """
 
     #: The longest wait for a connection, and for a statement, in seconds.
@@ -21,7 +21,7 @@ class BoundedConnection(psycopg.Connection[Any]):
 
     @classmethod
     def _connect_gen(cls, *args: Any, **kwargs: Any) -> Generator[Any, Any, Any]:
-        # As libpq, psycopg takes whole seconds for connect_timeout, and 2 at least.
+        # Bound it here: like libpq, psycopg takes whole seconds for connect_timeout, and 2 at least.
         steps: Generator[Any, Any, Any] = super()._connect_gen(*args, **kwargs)
         try:
             return (yield from _within(cls.seconds, steps))
@@ -29,7 +29,7 @@ class BoundedConnection(psycopg.Connection[Any]):
             raise psycopg.OperationalError(f"no connection within {cls.seconds:g} seconds") from None
 
     def wait(self, gen: Generator[Any, Any, Any], *args: Any, **kwargs: Any) -> Any:
-        """Wait for a statement; raises ``psycopg.OperationalError`` when its time is over."""
+        """Wait for a statement; raises ``psycopg.OperationalError`` after the timeout."""
         try:
             return super().wait(_within(self.seconds, gen), *args, **kwargs)
         except TimeoutError:
@@ -38,7 +38,7 @@ class BoundedConnection(psycopg.Connection[Any]):
 
 
 def _within(seconds: float, steps: Generator[Any, Any, Any]) -> Generator[Any, Any, Any]:
-    """Pass on a statement's steps; psycopg resumes them now and then, also while nothing has come."""
+    """Yield a statement's steps until its time is over; psycopg resumes them even if nothing was received."""
     deadline = time.monotonic() + seconds
     ready = None
     try:

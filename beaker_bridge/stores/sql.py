@@ -2,10 +2,6 @@
 
 from __future__ import annotations
 
-import math
-import random
-import re
-import secrets
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
@@ -16,39 +12,44 @@ from weakref import finalize
 import sqlalchemy as sa
 from sqlalchemy.exc import DBAPIError, IntegrityError, SQLAlchemyError
 
-from beaker_bridge.exceptions import SessionStoreError, SettingsError
+from beaker_bridge.exceptions import SettingsError
 from beaker_bridge.options.table import SessionOptions
 from beaker_bridge.record.envelope import NamespaceEnvelope
-from beaker_bridge.stores._breaker import AwayError, BrokenError, ServerStore, too_large
+from beaker_bridge.stores._forks import PerProcess
+from beaker_bridge.stores._lease import HeldBy, TimedLeases, end_of
+from beaker_bridge.stores._server import ServerStore, too_large
+from beaker_bridge.stores._sql_statements import (
+    PROBE,
+    LostError,
+    Retries,
+    Statements,
+    class_of,
+    connected,
+    is_over_packet,
+    is_refused,
+    is_too_large,
+)
 from beaker_bridge.stores.base import ID_FORM, Record, Swap, unreachable
 from beaker_bridge.stores.engines import application_engine, is_address, own_engine
 
 T = TypeVar("T")
 
-#: The statement by which we find out whether the server answers.
-_PROBE: Any = sa.select(sa.literal_column("1"))
-#: The shortest and the longest pause before a statement is tried again that the server refuses for what others do
-#: at once, in seconds.
-PAUSES = (0.001, 0.05)
-#: How many namespaces are read at once.
-CHUNK = 1000
-#: What the namespace of a lock has behind the session's id.
+#: The end of a lock's namespace, after the id of its session.
 _LOCK = ".lock"
-#: The id under which the purge has its lock; no session's.
+#: The id of the purge's lock; no session has it.
 _PURGE = "0" * 32
 #: Seconds after which a purge that has not ended was killed.
 PURGE_LASTS = 3600
-#: A lease in its envelope: a word of the holder's own, and the time at which it ends.
-_LEASE = re.compile(rb"[0-9a-f]{32} ([0-9]+)")
-#: A statement that did nothing, for what others do at once: PostgreSQL's states, MySQL's and MariaDB's numbers.
-_REFUSED = {"40001", "40P01", "55P03", 1020, 1205, 1213}
-#: What a statement takes in MySQL and MariaDB beside the records in it, in bytes.
-_AROUND = 1024
-#: The bytes that are two within a statement there.
-_ESCAPED = re.compile(rb"""[\0\n\r\x1a"'\\]""")
-#: A record is over a limit of the database's: the same, and SQLite's words.
-_TOO_LARGE = {"54000", 1153, 1406, "string or blob too big"}
 _COLUMNS = {"namespace", "accessed", "created", "data"}
+
+
+class _Database:
+    """The database as this process has prepared it."""
+
+    #: The engine; None until the database is prepared, and after an error.
+    engine: sa.Engine | None = None
+    #: The largest record that the column holds, and the largest statement, in bytes; None for no check.
+    limits: tuple[int, int] | None = None
 
 
 class SQLStore(ServerStore):
@@ -57,8 +58,8 @@ class SQLStore(ServerStore):
     Args:
         options: the option table.
         table: the table, as Beaker has it.
-        engine: the application's engine, as :func:`application_engine` takes it; a URL or nothing
-            makes one of our own, from the options.
+        engine: the application's engine, as :func:`application_engine` takes it; for a URL or None the store makes one
+            of its own, from the options.
         name: the option that holds the engine.
     """
 
@@ -68,16 +69,15 @@ class SQLStore(ServerStore):
         super().__init__(options.store_timeout)
         self._clock: Callable[[], float] = options.clock or time.time
         self._table = table
-        self._statements = _Statements(table)
-        #: The largest record that the column holds, and the largest statement, in bytes, where we must know that.
-        self._largest: tuple[int, int] | None = None
-        #: The engine, when the database is known to be prepared.
-        self._ready: sa.Engine | None = None
-        self._own: sa.Engine | None = None
+        self._statements = Statements(table)
+        self._database = PerProcess(_Database)
+        self._own: PerProcess[sa.Engine] | None = None
         if is_address(engine):
-            self._own = own = own_engine(options)
-            self._engine: Callable[[], sa.Engine] = lambda: own
-            finalize(self, own.dispose)
+            self._own = PerProcess(lambda: own_engine(options))
+            # Make it now: wrong options must stop the start.
+            self._own.get()
+            self._engine: Callable[[], sa.Engine] = self._own.get
+            finalize(self, _dispose, self._own)
         else:
             self._engine = application_engine(engine, options.label(name))
 
@@ -85,33 +85,42 @@ class SQLStore(ServerStore):
         return self._read(session_id)
 
     def swap(self, session_id: str, record: Record | None, new: bytes | None, expires_in: float | None = None) -> Swap:
-        return self._swap(session_id, record, new)
+        return self._swap(session_id, record and record.raw, new)
 
     def ids(self) -> Iterator[str]:
-        # The table may hold Beaker's caches, too.
+        # Leave out the namespaces of Beaker's caches.
         return filter(ID_FORM.fullmatch, self._names("%"))
 
     def sweep(self, before: float) -> int:
         removed = 0
         for key in self._names("%" + _LOCK):
             found = self._read(key) if ID_FORM.fullmatch(key.removesuffix(_LOCK)) else None
-            if found is not None and _end_of(found.raw) < min(before, self._clock()):
-                removed += self._swap(key, found, None).made
+            if found is not None and end_of(found.raw) < min(before, self._clock()):
+                removed += self._swap(key, found.raw, None).made
         return removed
 
     @contextmanager
     def purge_turn(self, every: float) -> Iterator[bool]:
         began = self._clock()
-        lease = self._take_lease(_PURGE, max(every, PURGE_LASTS))
+        lease = self._leases.take(_PURGE, max(every, PURGE_LASTS))
+        if isinstance(lease, HeldBy):
+            yield False
+            return
         try:
-            yield lease is not None
+            yield True
         finally:
-            if lease is not None:
-                # It stays until the next purge is due.
-                self._swap(_PURGE + _LOCK, Record(lease), self._lease_until(began + every))
+            # Keep the lease until the next purge is due.
+            self._leases.renew(_PURGE, lease, began + every)
+
+    def close(self) -> None:
+        if self._own:
+            _dispose(self._own)
+
+    def bypass_breaker(self, session_id: str) -> None:
+        self._breaker().bypass(self._probe)
 
     def _names(self, pattern: str) -> Iterator[str]:
-        """Yield the namespaces, a chunk a statement: no cursor stays open while the caller deletes."""
+        """Yield the namespaces, in chunks of one statement: no cursor stays open while the caller deletes."""
         names = self._names_after("", pattern)
         while names:
             yield from names
@@ -120,14 +129,16 @@ class SQLStore(ServerStore):
     def _names_after(self, last: str, pattern: str) -> list[str]:
         return self._run(lambda at: list(at.scalars(self._statements.names, {"last": last, "pattern": pattern})))
 
-    def close(self) -> None:
-        if self._own:
-            self._own.dispose()
+    @property
+    def _leases(self) -> TimedLeases:
+        return TimedLeases(self._swap_lease, self._read_lease, self._clock, self.envelope.wrap)
 
-    def forget(self) -> None:
-        super().forget()
-        if self._own:
-            self._own.dispose(close=False)
+    def _swap_lease(self, session_id: str, old: bytes | None, new: bytes | None, expires_in: float | None) -> Swap:
+        return self._swap(session_id + _LOCK, old, new)
+
+    def _read_lease(self, session_id: str) -> bytes | None:
+        found = self._read(session_id + _LOCK)
+        return found and found.raw
 
     # -- One row -------------------------------------------------------------------------------------
 
@@ -135,30 +146,30 @@ class SQLStore(ServerStore):
         raw = self._run(lambda at: at.scalar(self._statements.read, {"key": key}))
         return None if raw is None else Record(raw)
 
-    def _swap(self, key: str, record: Record | None, new: bytes | None) -> Swap:
-        old, refusals = record and record.raw, self._refusals()
+    def _swap(self, key: str, old: bytes | None, new: bytes | None) -> Swap:
+        retries = self._retries()
         while True:
             refusal = self._write(key, old, new)
             if refusal is None:
                 return Swap(True, None if new is None else Record(new))
             found = self._read(key)
-            stands = found and found.raw
-            if stands != old or stands == new:
-                return Swap(stands == new, found)
-            # It lost to what is gone again: nobody has changed the row.
-            refusals.wait(refusal)
+            stored = found and found.raw
+            if stored != old or stored == new:
+                return Swap(stored == new, found)
+            # Try again: the row is what it was, so what the statement lost to is gone.
+            retries.wait(refusal)
 
     def _write(self, key: str, old: bytes | None, new: bytes | None) -> BaseException | None:
-        """Write the row; return why it was not written, or nothing where it was."""
+        """Write the row; return the reason if it was not written."""
         statements = self._statements
         if old is None:
-            return self._execute(statements.insert, new, key=key, now=self._now()) if new is not None else _LostError()
+            return self._execute(statements.insert, new, key=key, now=self._now()) if new is not None else LostError()
         if new is None:
             return self._execute(statements.delete, key=key, old=old)
         return self._execute(statements.update, new, key=key, old=old, now=self._now())
 
     def _execute(self, statement: sa.Executable, new: bytes | None = None, **parameters: Any) -> BaseException | None:
-        """Execute a statement on one row; returns as :meth:`_write` does."""
+        """Execute a statement on one row; return as :meth:`_write` does."""
         if new is not None:
             parameters["new"] = new
 
@@ -166,31 +177,32 @@ class SQLStore(ServerStore):
             if new is not None:
                 self._refuse_too_large(new, parameters.get("old", b""))
             try:
-                # Of an INSERT not every driver tells the count: one that is not refused is made.
+                # Take an INSERT that is not refused for made: not every driver returns its count.
                 made = connection.execute(statement, parameters).rowcount == 1 or statement.is_insert
             except IntegrityError as error:
-                # Its text may hold the session's id, and the record.
-                return _LostError(f"an INSERT was refused ({type(error.orig).__name__})")
+                # Leave out the error's text, which may hold the session's id and the record.
+                return LostError(f"an INSERT was refused ({type(error.orig).__name__})")
             except DBAPIError as error:
-                if new is not None and not _TOO_LARGE.isdisjoint(_codes(error)):
-                    # It may have been lowered.
-                    self._ready = None
+                if new is not None and is_too_large(error):
+                    # Look at the limits again: one may have been lowered.
+                    self._database.get().engine = None
                     raise too_large(self.kind, len(new), f"less: {error.orig}") from error
                 raise
-            return None if made else _LostError("no row was written")
+            return None if made else LostError("no row was written")
 
         return self._run(work)
 
     def _refuse_too_large(self, new: bytes, old: bytes) -> None:
-        if self._largest is None:
+        limits = self._database.get().limits
+        if limits is None:
             return
-        column, statement = self._largest
-        # MySQL would cut it, where it is not strict.
+        column, packet = limits
+        # MySQL would cut the record unless it is strict.
         if len(new) > column:
             raise too_large(self.kind, len(new), f"{column} bytes in the column data of {self._table.name}")
-        # It would break the connection, and SQLAlchemy renews all of them then.
-        if 2 * (len(new) + len(old)) + _AROUND > statement < _escaped(new) + _escaped(old) + _AROUND:
-            limit = f"statements of {statement} bytes (max_allowed_packet): the record before it is in there, too"
+        # The statement would break its connection, and SQLAlchemy renews all of them then.
+        if is_over_packet(new, old, packet):
+            limit = f"statements of {packet} bytes (max_allowed_packet): the record before it is in there, too"
             raise too_large(self.kind, len(new), limit)
 
     def _now(self) -> datetime:
@@ -199,55 +211,54 @@ class SQLStore(ServerStore):
     # -- The connection ------------------------------------------------------------------------------
 
     def _run(self, work: Callable[[sa.Connection], T]) -> T:
-        answer: T = self._pause.ask(self._probe, self._tried, work)
+        answer: T = self._breaker().call(self._probe, self._tried, work)
         return answer
 
     def _probe(self) -> object:
-        return self._tried(lambda connection: connection.scalar(_PROBE), self._engine)
+        return self._tried(lambda connection: connection.scalar(PROBE), self._engine)
 
     def _tried(self, work: Callable[[sa.Connection], T], engine: Callable[[], sa.Engine] | None = None) -> T:
-        """Do something with a connection; again where the server refuses it for what others do at once.
-
-        Where the server has closed the connection, once more on a new one.
+        """Do something with a connection, again if concurrent statements keep it from being done, or if it was closed.
 
         Args:
             work: what is done.
-            engine: what returns the engine; by default that of a database that is prepared.
+            engine: returns the engine; by default that of the prepared database.
         """
-        refusals = self._refusals()
+        retries = self._retries()
         is_first = True
         while True:
             try:
-                with _connected((engine or self._prepared)()) as connection:
+                with connected((engine or self._prepared)()) as connection:
                     return work(connection)
             except DBAPIError as error:
-                if not _REFUSED.isdisjoint(_codes(error)):
-                    refusals.wait(error.orig)
+                if is_refused(error):
+                    retries.wait(error.orig)
                     continue
-                # A table that somebody has dropped is made again at the next use.
-                self._ready = None
-                if not (is_first and error.connection_invalidated) or refusals.are_over:
-                    # What the driver said: SQLAlchemy's text may show the record.
-                    raise unreachable(self.kind, error.orig or error, _class_of(error)) from error.orig
+                # Prepare the database again at the next use: the table may have been dropped.
+                self._database.get().engine = None
+                if not (is_first and error.connection_invalidated) or retries.are_over:
+                    # Show the driver's error: SQLAlchemy's text may hold the record.
+                    raise unreachable(self.kind, error.orig or error, class_of(error)) from error.orig
                 is_first = False
             except SQLAlchemyError as error:
                 raise unreachable(self.kind, error) from error
 
-    def _refusals(self) -> _Refusals:
-        return _Refusals(self.kind, self._timeout)
+    def _retries(self) -> Retries:
+        return Retries(self.kind, self._timeout)
 
     def _prepared(self) -> sa.Engine:
-        self._notice_fork()
-        if self._ready is None:
+        database = self._database.get()
+        engine = database.engine
+        if engine is None:
             engine = self._engine()
             self._prepare(engine)
-            self._ready = engine
-        return self._ready
+            database.engine = engine
+        return engine
 
     def _prepare(self, engine: sa.Engine) -> None:
         """Do what the first use of the database needs; threads and processes may do it at once."""
         if engine.dialect.name in ("mysql", "mariadb"):
-            with _connected(engine) as connection:
+            with connected(engine) as connection:
                 row = connection.execute(
                     sa.text(
                         "SELECT character_octet_length, @@max_allowed_packet FROM information_schema.columns"
@@ -256,118 +267,14 @@ class SQLStore(ServerStore):
                     ),
                     {"schema": self._table.schema, "name": self._table.name},
                 ).first()
-                self._largest = row and (row[0], row[1])
-
-    # -- The lock: a row beside the session's, until its time is over --------------------------------
-
-    def _take_lease(self, session_id: str, lasts: float) -> bytes | None:
-        key = session_id + _LOCK
-        found = self._read(key)
-        now = self._clock()
-        if found is not None and now < _end_of(found.raw):
-            return None
-        lease = self._lease_until(now + lasts)
-        return lease if self._swap(key, found, lease).made else None
-
-    def _lease_until(self, ends: float) -> bytes:
-        return self.envelope.wrap(f"{secrets.token_hex(16)} {math.ceil(ends)}".encode("ascii"))
-
-    def _end_lease(self, session_id: str, lease: bytes) -> None:
-        self._swap(session_id + _LOCK, Record(lease), None)
+                self._database.get().limits = row and (row[0], row[1])
 
 
-class _LostError(Exception):
-    """A row was not written: it stands already, or is not what it was."""
-
-
-class _Refusals:
-    """Pauses between the tries of what others keep from being done, until the time for it is over.
-
-    Args:
-        kind: the store's.
-        seconds: the time, in seconds.
-    """
-
-    def __init__(self, kind: str, seconds: float) -> None:
-        self._kind = kind
-        self._seconds = seconds
-        self._deadline = time.monotonic() + seconds
-        self._pause, self._longest = PAUSES
-
-    @property
-    def are_over(self) -> bool:
-        return time.monotonic() > self._deadline
-
-    def wait(self, refusal: BaseException | None) -> None:
-        """Wait before another try; raises where the time is over."""
-        if self.are_over:
-            message = f"the session store {self._kind} refused it for {self._seconds:g} s: {refusal!r}"
-            raise SessionStoreError(message, name=self._kind, original=refusal) from refusal
-        # Of two who meet again and again one comes first.
-        time.sleep(self._pause * (0.5 + random.random()))  # noqa: S311  # nosec B311 -- guards nothing
-        self._pause = min(2 * self._pause, self._longest)
-
-
-class _Statements:
-    """The statements, with the data as bytes: SQLAlchemy would unpickle them."""
-
-    def __init__(self, table: sa.Table) -> None:
-        binary = sa.LargeBinary()
-        key = table.c.namespace == sa.bindparam("key")
-        data = sa.type_coerce(table.c.data, binary)
-        same = data == sa.bindparam("old", type_=binary)
-        new = sa.bindparam("new", type_=binary)
-        now = sa.bindparam("now", type_=sa.DateTime())
-        self.read = sa.select(data).where(key)
-        self.insert = table.insert().inline().values(namespace=sa.bindparam("key"), data=new, accessed=now, created=now)
-        self.update = table.update().where(key, same).values(data=new, accessed=now)
-        self.delete = table.delete().where(key, same)
-        self.names = (
-            sa.select(table.c.namespace)
-            .where(table.c.namespace > sa.bindparam("last"), table.c.namespace.like(sa.bindparam("pattern")))
-            .order_by(table.c.namespace)
-            .limit(CHUNK)
-        )
-
-
-def _connected(engine: sa.Engine) -> sa.Connection:
-    """Return a connection of an engine.
-
-    Raises:
-        DBAPIError: there is none to be had. Where an idle connection of the application's engine has
-            broken, SQLAlchemy lets the driver's own error through, which comes when it is set to AUTOCOMMIT.
-    """
-    try:
-        return engine.connect()
-    except engine.dialect.loaded_dbapi.Error as error:
-        # The other idle ones are as old as this one.
+def _dispose(own: PerProcess[sa.Engine]) -> None:
+    """Close the connections of this process; those of its parent are the parent's."""
+    engine = own.made()
+    if engine is not None:
         engine.dispose()
-        raise DBAPIError(None, None, error, connection_invalidated=True) from error
-
-
-def _codes(error: DBAPIError) -> set[object]:
-    """Return what the driver says of an error: PostgreSQL's state, the number of MySQL and MariaDB, SQLite's words."""
-    state = getattr(error.orig, "sqlstate", None) or getattr(error.orig, "pgcode", None)
-    return {state, *(error.orig.args[:1] if error.orig else ())}
-
-
-def _escaped(record: bytes) -> int:
-    """Return the size of a record within a statement of MySQL's or MariaDB's."""
-    return len(record) + len(_ESCAPED.findall(record))
-
-
-def _class_of(error: DBAPIError) -> type[SessionStoreError]:
-    """Return what an error says about the server: it is away, a connection broke, or it refused one statement."""
-    # Without a statement it is the connection that could not be had, for whatever reason.
-    if error.statement is None:
-        return AwayError
-    return BrokenError if error.connection_invalidated else SessionStoreError
-
-
-def _end_of(lease: bytes) -> float:
-    """Return the time at which a lease ends; one that cannot be read has ended."""
-    words = _LEASE.search(lease)
-    return int(words[1]) if words else 0
 
 
 class DatabaseStore(SQLStore):
@@ -383,7 +290,7 @@ class DatabaseStore(SQLStore):
         super().__init__(options, _table(options), options.url)
 
     def _prepare(self, engine: sa.Engine) -> None:
-        with _connected(engine) as connection:
+        with connected(engine) as connection:
             if self._own is not None:
                 _choose_journal(connection)
             try:
@@ -391,7 +298,7 @@ class DatabaseStore(SQLStore):
             except DBAPIError as error:
                 if error.connection_invalidated:
                     raise
-                # Another process has made it meanwhile: this look finds it, or tells what is wrong.
+                # Look again: another process may have made the table meanwhile. Otherwise this raises the reason.
                 self._table.create(connection, checkfirst=True)
         super()._prepare(engine)
 
@@ -399,10 +306,10 @@ class DatabaseStore(SQLStore):
 def _choose_journal(connection: sa.Connection) -> None:
     """Give a new SQLite database a write-ahead log: half as much for the disk to do, and readers wait for no writer.
 
-    SQLite keeps the choice in the file. One that has tables already has been somebody's choice.
+    SQLite keeps the choice in the file. Leave a database alone that has tables: its owner has chosen.
     """
     if connection.dialect.name == "sqlite" and not sa.inspect(connection).get_table_names():
-        # Where there cannot be one, or another process is just there, it stays as it is.
+        # Go on without it if the file system has none, or another process is using the database.
         with suppress(DBAPIError):
             connection.exec_driver_sql("PRAGMA journal_mode = WAL")
 

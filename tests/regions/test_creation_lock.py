@@ -11,9 +11,11 @@ import pytest
 from pyramid.httpexceptions import HTTPNotFound
 
 from beaker_bridge.regions import creation_lock
-from beaker_bridge.regions.creation_lock import AWAY, CreationLock, FileLease, HeldBy
+from beaker_bridge.regions.creation_lock import AWAY, CreationLock, FileLease
+from beaker_bridge.stores import _flock
+from beaker_bridge.stores._lease import HeldBy
 from tests.contract import PATIENCE, together
-from tests.forks import silent_fork
+from tests.forks import as_child, silent_fork
 from tests.region_cases import Clock, all_waiting
 from tests.servers.redis import wait_until
 
@@ -29,7 +31,7 @@ def lock(patience=LONG, take=lambda: "lease", end=lambda _: None, name="value"):
 def _no_turn_is_left():
     yield
 
-    assert not creation_lock._turns._turns
+    assert not creation_lock._turns.get()._turns
 
 
 # -- Among threads -----------------------------------------------------------------------------------
@@ -86,7 +88,7 @@ def test_who_waits_has_it_when_it_is_given_back():
         before = waiting.done()
         first.release()
         after = waiting.result(PATIENCE)
-    holder = creation_lock._turns._turns["value"]
+    holder = creation_lock._turns.get()._turns["value"]
     second.release()
 
     assert (before, after) == (False, True)
@@ -322,14 +324,14 @@ def test_a_forked_child_begins_anew(fork):
     assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
 
 
-def test_another_process_begins_anew(monkeypatch):
+def test_another_process_begins_anew():
     """Turns that another process has counted are none of this one's."""
     held = lock()
     elsewhere(held.acquire)
-    monkeypatch.setattr(creation_lock._turns, "_process", 0)
-    ours = lock()
-    taken = ours.acquire(wait=False)
-    ours.release()
+    with as_child():
+        ours = lock()
+        taken = ours.acquire(wait=False)
+        ours.release()
     held.release()
 
     assert taken
@@ -477,15 +479,21 @@ def test_a_file_lease_that_somebody_left_long_ago(path):
 
 
 @pytest.mark.parametrize("recreated", [False, True])
-def test_a_file_that_was_removed_while_it_was_opened_is_no_lease(path, recreated):
+def test_a_file_that_was_removed_while_it_was_opened_is_no_lease(path, recreated, monkeypatch):
     """A lock on a file that its last holder has removed meanwhile is none: others may hold the next one."""
     last, next_one, late = FileLease(path, LONG), FileLease(path, LONG), FileLease(path, LONG)
     last.take()
-    opened = late._opened()
-    last.end()
-    if recreated:
-        next_one.take()
-    late._opened = lambda: opened
+    create = _flock._create
+
+    def create_late(path, flags):
+        descriptor = create(path, flags)
+        monkeypatch.undo()
+        last.end()
+        if recreated:
+            next_one.take()
+        return descriptor
+
+    monkeypatch.setattr(_flock, "_create", create_late)
 
     assert late.take() is False
     if recreated:

@@ -26,12 +26,11 @@ from beaker_bridge.exceptions import CacheStoreError
 from beaker_bridge.logs import QUIET
 from beaker_bridge.options.table import RegionOptions
 from beaker_bridge.regions import access_lock, namespace
-from beaker_bridge.regions.creation_lock import HeldBy
 from beaker_bridge.regions.namespace import FailureReporter, _digest
 from beaker_bridge.regions.servers import close_servers
-from beaker_bridge.stores import _breaker as servers
-from beaker_bridge.stores import _flock
+from beaker_bridge.stores import _breaker, _flock
 from beaker_bridge.stores._breaker import PAUSE
+from beaker_bridge.stores._lease import HeldBy
 from tests import machine
 from tests.contract import PATIENCE, together
 from tests.forks import silent_fork
@@ -58,7 +57,7 @@ def clock(monkeypatch):
     """Return the clock of pauses and warnings."""
     clock = Clock()
     stopped = SimpleNamespace(monotonic=clock, time=time.time)
-    for module in (namespace, servers):
+    for module in (namespace, _breaker):
         monkeypatch.setattr(module, "time", stopped)
     return clock
 

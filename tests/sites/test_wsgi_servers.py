@@ -11,7 +11,6 @@ from urllib.parse import urlencode
 
 import pytest
 
-from beaker_bridge.stores import _breaker as servers
 from tests.connections import connection_of
 from tests.forks import silent_fork
 from tests.requests import STORES, Browser, config_of, options_of, store_options
@@ -186,37 +185,3 @@ def test_parent_and_child_work_on(browser, fork):
     assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
     assert connection_of(browser.config) == before
     assert browser.read() == {"name": "base", "count": 40}
-
-
-class AnotherWasFirst:
-    """A guard that another thread had, which made the store begin anew."""
-
-    def __init__(self, store):
-        self._store = store
-
-    def __enter__(self):
-        self._store._process = os.getpid()
-
-    def __exit__(self, *exc_info):
-        pass
-
-
-def test_one_thread_makes_a_store_begin_anew(redis_server, monkeypatch):
-    """Of the threads that are the first to use a store in a child, one makes it begin anew."""
-    store = config_of(type="ext:redis", url=redis_server.url).store
-    queues = store._queues
-    monkeypatch.setattr(servers, "_guards", {os.getpid(): AnotherWasFirst(store)})
-    store._process = 0
-    store.read(ID)
-
-    assert store._queues is queues
-
-    servers._guards.clear()
-    store._process = 0
-    store.close()
-    store.read(ID)
-
-    assert store._process == os.getpid()
-    assert store._queues is not queues
-
-    store.close()

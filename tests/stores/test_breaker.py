@@ -1,4 +1,4 @@
-"""The pause after a failure: a server that could not be reached is left alone, and then asked by one."""
+"""The circuit breaker: a server that could not be reached is left alone, and then probed by one caller."""
 
 from __future__ import annotations
 
@@ -19,9 +19,8 @@ import sqlalchemy as sa
 
 from beaker_bridge.exceptions import SessionStoreError, SessionTooLargeError
 from beaker_bridge.options.reader import given, read_options
-from beaker_bridge.stores import _breaker as servers
-from beaker_bridge.stores import open_store
-from beaker_bridge.stores._breaker import PAUSE, AwayError, BrokenError, Pause, urgently
+from beaker_bridge.stores import _breaker, _server, open_store
+from beaker_bridge.stores._breaker import PAUSE, CircuitBreaker, ConnectionLostError, ServerUnavailableError
 from tests.contract import PATIENCE, together
 from tests.requests import Clock
 from tests.servers import free_port, wait_until
@@ -39,9 +38,10 @@ ID = "0123456789abcdef" * 2
 
 @pytest.fixture
 def clock(monkeypatch):
-    """Return the clock of pauses; waits for locks go by it, too."""
+    """Return the clock of circuit breakers; waits for locks go by it, too."""
     clock = Clock()
-    monkeypatch.setattr(servers, "time", SimpleNamespace(monotonic=clock, sleep=time.sleep))
+    for module in (_breaker, _server):
+        monkeypatch.setattr(module, "time", SimpleNamespace(monotonic=clock, sleep=time.sleep))
     return clock
 
 
@@ -67,7 +67,7 @@ def well():
     """Answer a probe."""
 
 
-def away(error_class=AwayError, original=None):
+def away(error_class=ServerUnavailableError, original=None):
     return error_class("no store", name="ext:test", original=original or OSError("refused"))
 
 
@@ -82,18 +82,18 @@ def refused(step):
 
 def test_a_server_that_is_well_is_asked(clock):
     """Without a failure every call asks, and has the answer."""
-    pause, step = Pause(0.3), Asked()
+    breaker, step = CircuitBreaker(0.3), Asked()
 
-    assert [pause.ask(step.probe, step, 1, 2), pause.ask(step.probe, step)] == [(1, 2), ()]
+    assert [breaker.call(step.probe, step, 1, 2), breaker.call(step.probe, step)] == [(1, 2), ()]
     assert step.count == 2
 
 
 def test_a_server_that_is_away_is_left_alone(clock):
     """After a failure nobody asks until the pause is over; the error says so, and has the original one."""
-    pause, step = Pause(0.3), Asked(away())
-    first = refused(lambda: pause.ask(step.probe, step))
+    breaker, step = CircuitBreaker(0.3), Asked(away())
+    first = refused(lambda: breaker.call(step.probe, step))
     clock.now += 0.99 * PAUSE
-    second = refused(lambda: pause.ask(step.probe, step))
+    second = refused(lambda: breaker.call(step.probe, step))
 
     assert step.count == 1
     assert first is step.failure
@@ -103,20 +103,20 @@ def test_a_server_that_is_away_is_left_alone(clock):
 
 def test_after_the_pause_the_server_is_asked_again(clock):
     """When the pause is over the next call asks; with its answer the pause has ended for all."""
-    pause, step = Pause(0.3), Asked(away())
-    refused(lambda: pause.ask(step.probe, step))
+    breaker, step = CircuitBreaker(0.3), Asked(away())
+    refused(lambda: breaker.call(step.probe, step))
     step.failure = None
     clock.now += PAUSE
 
-    assert [pause.ask(step.probe, step) for _ in range(3)] == [()] * 3
+    assert [breaker.call(step.probe, step) for _ in range(3)] == [()] * 3
 
 
 def test_a_failure_after_the_pause_begins_another(clock):
     """Who finds the server still away begins a new pause."""
-    pause, step = Pause(0.3), Asked(away())
+    breaker, step = CircuitBreaker(0.3), Asked(away())
     for _ in range(3):
-        refused(lambda: pause.ask(step.probe, step))
-        refused(lambda: pause.ask(step.probe, step))
+        refused(lambda: breaker.call(step.probe, step))
+        refused(lambda: breaker.call(step.probe, step))
         clock.now += PAUSE
 
     assert step.count == 3
@@ -124,8 +124,8 @@ def test_a_failure_after_the_pause_begins_another(clock):
 
 def test_one_finds_out(clock):
     """While one call finds out whether the server is back, the others do not ask, and do not wait."""
-    pause, step = Pause(0.3), Asked(away())
-    refused(lambda: pause.ask(step.probe, step))
+    breaker, step = CircuitBreaker(0.3), Asked(away())
+    refused(lambda: breaker.call(step.probe, step))
     clock.now += PAUSE
     asking, answered = threading.Event(), threading.Event()
 
@@ -134,10 +134,10 @@ def test_one_finds_out(clock):
         answered.wait(PATIENCE)
 
     with ThreadPoolExecutor(1) as pool:
-        answer = pool.submit(pause.ask, probe, lambda: "back")
+        answer = pool.submit(breaker.call, probe, lambda: "back")
         asking.wait(PATIENCE)
         clock.now += 10 * PAUSE
-        errors = together(*[lambda: refused(lambda: pause.ask(step.probe, step))] * 8)
+        errors = together(*[lambda: refused(lambda: breaker.call(step.probe, step))] * 8)
         answered.set()
 
         assert answer.result(PATIENCE) == "back"
@@ -147,12 +147,12 @@ def test_one_finds_out(clock):
 
 def test_those_who_find_out_at_once_are_one(clock):
     """Of many calls at the end of a pause one asks, in each round."""
-    pause, step = Pause(0.3), Asked(away())
-    refused(lambda: pause.ask(step.probe, step))
+    breaker, step = CircuitBreaker(0.3), Asked(away())
+    refused(lambda: breaker.call(step.probe, step))
     counts = []
     for _ in range(50):
         clock.now += PAUSE
-        together(*[lambda: refused(lambda: pause.ask(step.probe, step))] * 8)
+        together(*[lambda: refused(lambda: breaker.call(step.probe, step))] * 8)
         counts.append(step.count)
 
     assert counts == list(range(2, 52))
@@ -161,45 +161,45 @@ def test_those_who_find_out_at_once_are_one(clock):
 @pytest.mark.parametrize("error", [SessionStoreError("read only"), ValueError(), KeyboardInterrupt()])
 def test_what_is_no_failure_to_reach_it_begins_no_pause(clock, error):
     """An answer that refuses, and an error of another kind, leave the server asked; also after a pause."""
-    pause, step = Pause(0.3), Asked(error)
+    breaker, step = CircuitBreaker(0.3), Asked(error)
     for _ in range(2):
         with pytest.raises(type(error)):
-            pause.ask(well, step)
-    refused(lambda: pause.ask(well, Asked(away())))
+            breaker.call(well, step)
+    refused(lambda: breaker.call(well, Asked(away())))
     clock.now += PAUSE
     for _ in range(2):
         with pytest.raises(type(error)):
-            pause.ask(well, step)
+            breaker.call(well, step)
 
     assert step.count == 4
 
 
 def test_a_probe_that_is_refused_is_an_answer(clock):
     """A server that refuses our own statement, for a missing right say, is there: the pause has ended."""
-    pause, step = Pause(0.3), Asked()
-    refused(lambda: pause.ask(well, Asked(away())))
+    breaker, step = CircuitBreaker(0.3), Asked()
+    refused(lambda: breaker.call(well, Asked(away())))
     clock.now += PAUSE
 
-    assert pause.ask(Asked(SessionStoreError("no right")), step, 1) == (1,)
+    assert breaker.call(Asked(SessionStoreError("no right")), step, 1) == (1,)
 
 
 def test_a_statement_that_broke_is_nobody_elses_matter(clock):
     """After a statement that broke the next call finds out by a probe, and goes on; however often one breaks."""
-    pause, probe, step, hostile = Pause(0.3), Asked(), Asked(), Asked(away(BrokenError))
+    breaker, probe, step, hostile = CircuitBreaker(0.3), Asked(), Asked(), Asked(away(ConnectionLostError))
     for _ in range(3):
-        refused(lambda: pause.ask(probe, hostile))
-        pause.ask(probe, step)
-        pause.ask(probe, step)
+        refused(lambda: breaker.call(probe, hostile))
+        breaker.call(probe, step)
+        breaker.call(probe, step)
 
     assert (probe.count, step.count) == (3, 6)
 
 
 def test_a_statement_that_broke_and_a_server_that_is_away(clock):
     """Where the probe fails as well, the pause begins, for those too who have waited for its outcome."""
-    pause, step, hostile = Pause(0.3), Asked(), Asked(away(BrokenError))
-    refused(lambda: pause.ask(well, hostile))
+    breaker, step, hostile = CircuitBreaker(0.3), Asked(), Asked(away(ConnectionLostError))
+    refused(lambda: breaker.call(well, hostile))
     probe = Asked(away())
-    errors = together(*[lambda: refused(lambda: pause.ask(probe, step))] * 4)
+    errors = together(*[lambda: refused(lambda: breaker.call(probe, step))] * 4)
 
     assert (probe.count, step.count) == (1, 0)
     assert sorted("left alone" in str(error) for error in errors) == [False, True, True, True]
@@ -207,8 +207,8 @@ def test_a_statement_that_broke_and_a_server_that_is_away(clock):
 
 def test_who_waits_for_the_outcome_of_a_probe(clock):
     """In doubt the others wait for the one who finds out, and go on; not for long, where there is no answer."""
-    pause, step = Pause(0.3), Asked()
-    refused(lambda: pause.ask(well, Asked(away(BrokenError))))
+    breaker, step = CircuitBreaker(0.3), Asked()
+    refused(lambda: breaker.call(well, Asked(away(ConnectionLostError))))
     asking, over = threading.Event(), threading.Event()
 
     def probe():
@@ -216,10 +216,10 @@ def test_who_waits_for_the_outcome_of_a_probe(clock):
         over.wait(PATIENCE)
 
     with ThreadPoolExecutor(2) as pool:
-        first = pool.submit(pause.ask, probe, step)
+        first = pool.submit(breaker.call, probe, step)
         asking.wait(PATIENCE)
-        impatient = refused(lambda: pause.ask(probe, step))
-        second = pool.submit(pause.ask, well, step)
+        impatient = refused(lambda: breaker.call(probe, step))
+        second = pool.submit(breaker.call, well, step)
         over.set()
 
         assert "left alone" in str(impatient)
@@ -228,7 +228,7 @@ def test_who_waits_for_the_outcome_of_a_probe(clock):
 
 def test_a_late_failure_says_nothing_about_a_server_that_is_back(clock):
     """A call that began before the server was back, and fails after it, begins no pause."""
-    pause, step = Pause(0.3), Asked(away())
+    breaker, step = CircuitBreaker(0.3), Asked(away())
     asking, over = threading.Event(), threading.Event()
 
     def hang():
@@ -237,47 +237,50 @@ def test_a_late_failure_says_nothing_about_a_server_that_is_back(clock):
         raise away()
 
     with ThreadPoolExecutor(1) as pool:
-        late = pool.submit(pause.ask, well, hang)
+        late = pool.submit(breaker.call, well, hang)
         asking.wait(PATIENCE)
-        refused(lambda: pause.ask(step.probe, step))
+        refused(lambda: breaker.call(step.probe, step))
         clock.now += PAUSE
         step.failure = None
-        pause.ask(step.probe, step)
+        breaker.call(step.probe, step)
         over.set()
-        with pytest.raises(AwayError):
+        with pytest.raises(ServerUnavailableError):
             late.result(PATIENCE)
 
-    assert pause.ask(step.probe, step) == ()
+    assert breaker.call(step.probe, step) == ()
 
 
 def test_a_second_failure_does_not_prolong_the_pause(clock):
-    """Of calls that fail one after the other the first one begins the pause, and it ends for all at its time."""
-    pause, step = Pause(0.3), Asked(away())
+    """Of calls that fail one after the other the first one begins the breaker, and it ends for all at its time."""
+    breaker, step = CircuitBreaker(0.3), Asked(away())
 
     def fail_later():
-        refused(lambda: pause.ask(step.probe, step))
+        refused(lambda: breaker.call(step.probe, step))
         clock.now += PAUSE / 2
         raise away()
 
-    refused(lambda: pause.ask(well, fail_later))
+    refused(lambda: breaker.call(well, fail_later))
     clock.now += PAUSE / 2
     step.failure = None
 
-    assert pause.ask(step.probe, step) == ()
+    assert breaker.call(step.probe, step) == ()
 
 
-def test_what_is_urgent_asks_in_any_case(clock):
-    """During a pause an urgent call asks, in its own thread only, and ends the pause for all if it is answered."""
-    pause, probe, step = Pause(0.3), Asked(away()), Asked()
-    refused(lambda: pause.ask(well, Asked(away())))
-    with urgently():
-        refused(lambda: pause.ask(probe, step))
-        together(lambda: refused(lambda: pause.ask(probe, step)))
-        probe.failure = None
-        pause.ask(probe, step)
+def test_a_bypass_probes_in_any_case(clock):
+    """A bypass probes an open breaker, and closes it for all if the server answers; a closed one needs no probe."""
+    breaker, probe, step = CircuitBreaker(0.3), Asked(away()), Asked()
+    breaker.bypass(probe)
+    refused(lambda: breaker.call(well, Asked(away())))
+    refused(lambda: breaker.bypass(probe))
+    refused(lambda: breaker.call(probe, step))
 
+    assert (probe.count, step.count) == (1, 0)
+
+    probe.failure = None
+    breaker.bypass(probe)
+
+    assert breaker.call(probe, step) == ()
     assert (probe.count, step.count) == (2, 1)
-    assert pause.ask(probe, step) == ()
 
 
 # -- On real servers ---------------------------------------------------------------------------------
@@ -300,7 +303,7 @@ SERVERS = {
 
 @pytest.mark.parametrize("name", SERVERS)
 def test_a_store_whose_server_is_down(start_server, clock, name):
-    """Reads, swaps and locks fail at once in a pause, also when the server is back; then they do their work."""
+    """Reads, swaps and locks fail at once in a breaker, also when the server is back; then they do their work."""
     program, options = SERVERS[name]
     server = start_server(name.partition(",")[0], program)
     options = options(server)
@@ -469,7 +472,7 @@ def test_one_users_session_is_no_other_users_matter(how, request, start_server):
 
 def test_what_is_remembered_of_a_failure_keeps_nothing_alive(clock):
     """Of a call that failed no frame is kept, nor what its client adds to the error: sockets, and requests."""
-    pause, kept = Pause(0.3), []
+    breaker, kept = CircuitBreaker(0.3), []
 
     def fail():
         in_frame, added = Asked(), Asked()
@@ -478,7 +481,7 @@ def test_what_is_remembered_of_a_failure_keeps_nothing_alive(clock):
         failure.original.connection = added
         raise failure
 
-    refused(lambda: pause.ask(well, fail))
+    refused(lambda: breaker.call(well, fail))
     gc.collect()
 
     assert [reference() for reference in kept] == [None, None]
@@ -493,9 +496,9 @@ class PeculiarError(Exception):
 
 def test_an_error_that_cannot_be_remembered(clock):
     """A client's error of a peculiar kind does no harm: during a pause its text is there."""
-    pause, step = Pause(0.3), Asked(away(original=PeculiarError("refused", code=1)))
-    first = refused(lambda: pause.ask(well, step))
-    second = refused(lambda: pause.ask(well, step))
+    breaker, step = CircuitBreaker(0.3), Asked(away(original=PeculiarError("refused", code=1)))
+    first = refused(lambda: breaker.call(well, step))
+    second = refused(lambda: breaker.call(well, step))
 
     assert isinstance(first.original, PeculiarError)
     assert (str(second).partition(";")[0], second.original) == ("no store", None)

@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 
 from beaker_bridge.exceptions import SessionConflictError
-from beaker_bridge.stores._breaker import LEASE
 from beaker_bridge.stores._flock import SLOTS
+from beaker_bridge.stores._server import LEASE
 from tests.contract import together
 from tests.requests import STORES, Browser, Clock, config_of, options_of
 

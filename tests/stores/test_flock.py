@@ -16,6 +16,7 @@ from beaker.synchronization import FileSynchronizer
 from beaker_bridge.stores import _flock as locks_module
 from beaker_bridge.stores._flock import SLOTS, FileLocks, LockTimeoutError
 from tests.contract import PATIENCE, together
+from tests.forks import as_child
 
 ID = "0123456789abcdef" * 2
 
@@ -102,8 +103,8 @@ def test_beakers_lock_file_is_forgotten(locks, tmp_path):
     beakers.acquire_write_lock()
     beakers.release_write_lock()
     with locks.guard(ID, PATIENCE):
-        locks.forget(ID)
-        locks.forget(ID)
+        locks.remove_beakers(ID)
+        locks.remove_beakers(ID)
 
     assert [path.name for path in (tmp_path / "locks").rglob("*.lock")] == [f"bridge-guard-{0x0123 % SLOTS}.lock"]
 
@@ -141,14 +142,13 @@ def test_a_child_does_not_wait_for_threads_that_it_has_not(locks):
 
 def test_locks_are_made_anew_in_another_process(locks):
     """The thread locks that a fork has copied are left alone."""
-    for lock in locks._threads:
+    for lock in locks._threads.get():
         lock.acquire()
 
     assert is_taken(locks)
 
-    locks._process = -1
-
-    assert not is_taken(locks)
+    with as_child():
+        assert not is_taken(locks)
 
 
 def test_a_waiter_polls_until_the_lock_is_left(locks, other_locks):
@@ -228,9 +228,9 @@ def test_the_file_is_closed_when_nobody_uses_it(locks):
     """A lock that is left, or was not had, leaves no open file behind."""
     with locks.queue(ID, PATIENCE):
         assert is_taken(locks, "queue")
-        assert locks_module._queue_files[os.getpid()]._files
+        assert locks_module._queue_files.get()._files
 
-    assert not locks_module._queue_files[os.getpid()]._files
+    assert not locks_module._queue_files.get()._files
 
 
 def test_a_child_that_was_forked_in_a_block_has_no_lock(locks, other_locks):

@@ -15,10 +15,10 @@ import pytest
 
 from beaker_bridge.exceptions import SessionConflictError, SessionStoreError, SessionTooLargeError, SettingsError
 from beaker_bridge.options.reader import given, read_options
-from beaker_bridge.stores import _breaker as servers
-from beaker_bridge.stores import open_store
+from beaker_bridge.stores import _breaker, open_store
 from beaker_bridge.stores._memcached_client import MemcachedServer
 from tests.contract import KIB, PATIENCE, StoreContract, text, together
+from tests.forks import as_child
 from tests.servers.memcached import Memcached, MemcachedOnSocket
 from tests.servers.proxy import Proxy
 
@@ -237,7 +237,7 @@ def test_a_restart_is_no_error(server, store):
 
 def test_a_server_that_hangs_is_an_error(server, monkeypatch):
     """A server that does not answer in time is a SessionStoreError, and its late answer is nobody's."""
-    monkeypatch.setattr(servers, "PAUSE", 0)
+    monkeypatch.setattr(_breaker, "PAUSE", 0)
     store = opened(server.url, store_timeout=0.2)
     store.swap(ID, None, b"mine")
     server.freeze()
@@ -286,7 +286,7 @@ def test_an_answer_that_was_lost_does_not_undo_the_write(server, proxy, distant,
 
 def test_an_answer_that_breaks_off_is_an_error(proxy, distant, monkeypatch):
     """Half an answer is a SessionStoreError, not a shorter session, and the connection is not used again."""
-    monkeypatch.setattr(servers, "PAUSE", 0)
+    monkeypatch.setattr(_breaker, "PAUSE", 0)
     distant.swap(ID, None, b"whole")
     for passing in (3, 60):
         proxy.lose_next_answer(passing)
@@ -443,14 +443,10 @@ def test_a_forked_child_has_connections_of_its_own(server, store):
     assert int(server.stats()["total_connections"]) - before == 2
 
 
-def test_what_a_forked_child_forgets(server, proxy, distant, monkeypatch):
+def test_what_a_forked_child_forgets(server, proxy, distant):
     """A forked child has no connection of before, and waits for no thread of its parent's."""
-    # This is no child: the other tests' stores keep what they have.
-    monkeypatch.setattr(servers, "_stores", {distant})
     distant.swap(ID, None, b"x")
-    with distant.lock(ID, PATIENCE):
-        servers._begin_anew()
-
+    with distant.lock(ID, PATIENCE), as_child():
         assert distant.read(ID).raw == b"x"
         assert proxy.connections == 2
         with pytest.raises(SessionConflictError), distant.lock(ID, 0.01):

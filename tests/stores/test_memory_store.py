@@ -27,9 +27,9 @@ class TestMemoryStore(StoreContract):
         """A lock that nobody holds or waits for takes no room."""
         with store.lock(session_id, PATIENCE):
             assert self._is_refused(other_store, session_id)
-            assert session_id in memory_module._queues._queues
+            assert session_id in memory_module._locks._locks
 
-        assert session_id not in memory_module._queues._queues
+        assert session_id not in memory_module._locks._locks
 
     def test_a_swap_compares_and_writes_under_one_lock(self, store, session_id, stored, raw, monkeypatch):
         """From its look at what stands until its write, a swap is alone."""

@@ -20,11 +20,10 @@ import redis
 
 from beaker_bridge.exceptions import SessionConflictError, SessionStoreError, SettingsError
 from beaker_bridge.options.reader import given, prefixed, read_options
-from beaker_bridge.stores import _breaker as servers
-from beaker_bridge.stores import open_store
-from beaker_bridge.stores import redis as redis_store
-from beaker_bridge.stores._breaker import LEASE
+from beaker_bridge.stores import _breaker, _redis_swap, open_store
+from beaker_bridge.stores._server import LEASE
 from tests.contract import PATIENCE, StoreContract, text, together
+from tests.forks import as_child
 from tests.servers import free_port
 from tests.servers.proxy import Proxy
 
@@ -128,10 +127,8 @@ class RedisContract(StoreContract):
     def test_a_child_does_not_wait_for_a_thread_that_was_connecting(self, make_store, session_id, stored):
         """A process that was forked while a thread of its parent was connecting connects itself."""
         store = make_store()
-        store._connecting.acquire()
-        store.forget()
-
-        assert store.read(session_id) == stored
+        with store._connecting.get(), as_child():
+            assert store.read(session_id) == stored
 
     def test_a_closed_store_connects_again(self, store, session_id, stored):
         """A store can be closed, twice, and be used again."""
@@ -203,7 +200,7 @@ class TestRedisStore(RedisContract):
                 if "the end" in command["command"]:
                     break
 
-        assert sent == ["GET", "EVALSHA", "SET", "EVALSHA", "ECHO"]
+        assert sent == ["GET", "EVALSHA", "EVALSHA", "EVALSHA", "ECHO"]
 
 
 class TestRedisWithoutScripts(TestRedisStore):
@@ -639,7 +636,7 @@ def test_a_command_that_a_server_does_not_have(start_server, session_id, raw, co
 
 def test_scripts_are_tried_again_when_the_server_was_away(start_server, session_id, raw, monkeypatch):
     """Once a server was away it may have other rights: the next write tries a script again, and then remembers."""
-    monkeypatch.setattr(servers, "PAUSE", 0)
+    monkeypatch.setattr(_breaker, "PAUSE", 0)
     server = start_server("redis", "Redis")
     store = opened(type="ext:redis", url=server.url)
     with server.client() as client:
@@ -685,7 +682,7 @@ def test_a_write_between_look_and_transaction_wins(granted, monkeypatch, session
     user, rights = GRANTS[1]
     store, other = granted(user, rights), granted(user, rights)
     record = store.swap(session_id, None, raw()).found
-    theirs, answers = raw(), redis_store._answers
+    theirs, answers = raw(), _redis_swap._answers
 
     def answers_late(connection, *commands):
         if commands[0] == ("MULTI",):
@@ -693,7 +690,7 @@ def test_a_write_between_look_and_transaction_wins(granted, monkeypatch, session
             assert other.swap(session_id, record, theirs).made
         return answers(connection, *commands)
 
-    monkeypatch.setattr(redis_store, "_answers", answers_late)
+    monkeypatch.setattr(_redis_swap, "_answers", answers_late)
     swap = store.swap(session_id, record, raw())
 
     assert not swap.made
@@ -719,7 +716,7 @@ def test_the_answer_of_a_transaction_that_was_lost(redis_server, granted, sessio
         url = f"redis://sessions:a-password@127.0.0.1:{proxy.port}"
         store = opened(type="ext:redis", url=url, store_timeout=PATIENCE)
         record = store.swap(session_id, None, raw()).found
-        new, answers = raw(), redis_store._answers
+        new, answers = raw(), _redis_swap._answers
 
         def answers_lost(connection, *commands):
             if commands[0] == ("MULTI",):
@@ -727,7 +724,7 @@ def test_the_answer_of_a_transaction_that_was_lost(redis_server, granted, sessio
             return answers(connection, *commands)
 
         with pytest.MonkeyPatch.context() as patched:
-            patched.setattr(redis_store, "_answers", answers_lost)
+            patched.setattr(_redis_swap, "_answers", answers_lost)
             with pytest.raises(SessionStoreError, match="cannot be reached"):
                 store.swap(session_id, record, new)
 
@@ -771,7 +768,7 @@ def test_an_older_clients_connection_without_scripts(redis_server, monkeypatch):
     with redis_server.client() as client:
         monkeypatch.setattr(redis.ConnectionPool, "get_connection", lambda pool, command_name, *keys: get(pool))
 
-        assert redis_store._compare_and_set(client.connection_pool, f"beaker_cache:{ID}:x", b"", b"", "") == 1
+        assert _redis_swap.compare_and_set(client.connection_pool, f"beaker_cache:{ID}:x", b"", b"", "") == 1
 
 
 # -- What is wrong at the start ------------------------------------------------------------------------
@@ -874,20 +871,6 @@ def test_a_missing_client_stops_the_start(monkeypatch):
 # -- How a command is sent ------------------------------------------------------------------------------
 
 
-def test_a_client_of_our_own_takes_the_short_way(redis_server, monkeypatch):
-    """What redis-py's client does around a command, a client of ours does without: it has no retries."""
-    store, session_id = opened(type="ext:redis", url=redis_server.url), secrets.token_hex(16)
-    store.read(session_id)
-    monkeypatch.setattr(redis.Redis, "execute_command", None)
-    found = store.swap(session_id, None, b"x").found
-
-    assert store.read(session_id) == found
-    with store.lock(session_id, PATIENCE):
-        assert store.swap(session_id, found, None).made
-
-    store.close()
-
-
 @pytest.fixture
 def traced(monkeypatch):
     """Trace redis-py's clients, as tools that watch an application do; return the commands' names."""
@@ -903,11 +886,13 @@ def traced(monkeypatch):
 
 
 def test_a_tracer_sees_each_command(redis_server, traced):
-    """Where somebody watches redis-py's clients, ours goes the way that is watched."""
-    store = opened(type="ext:redis", url=redis_server.url)
-    store.read(ID)
+    """Tools that watch an application's commands on redis-py's clients see ours, too."""
+    store, session_id = opened(type="ext:redis", url=redis_server.url), secrets.token_hex(16)
+    record = store.swap(session_id, store.read(session_id), b"x").found
+    with store.lock(session_id, PATIENCE):
+        store.swap(session_id, record, None)
 
-    assert traced == ["GET"]
+    assert [name for name in traced if name != "EVAL"] == ["GET", *["EVALSHA"] * 4]
 
     store.close()
 
@@ -920,13 +905,6 @@ def test_the_applications_client_does_it_itself(redis_server, request):
         store.read(ID)
 
         assert traced == ["GET"]
-
-
-def test_an_older_client_is_asked_itself(redis_server, monkeypatch):
-    """redis-py before 5.3 wants a command's name for a connection: there the client does it."""
-    monkeypatch.setattr(redis.ConnectionPool, "get_connection", lambda pool, command_name, *keys: None)
-    with redis_server.client() as client:
-        assert redis_store._open_pool(client) is None
 
 
 # -- A server that fails -------------------------------------------------------------------------------
@@ -1024,7 +1002,7 @@ def test_the_timeout_bounds_connecting_and_each_operation(redis_server, redis_cl
 
 def test_a_redis_that_comes_back_is_used_again(private_redis, session_id, raw, monkeypatch):
     """Requests fail as long as Redis is gone, and find the record when it is back, without a restart."""
-    monkeypatch.setattr(servers, "PAUSE", 0)
+    monkeypatch.setattr(_breaker, "PAUSE", 0)
     store = opened(type="ext:redis", url=private_redis.url)
     new = raw()
     record = store.swap(session_id, None, new).found

@@ -20,9 +20,10 @@ from sqlalchemy.pool import NullPool, StaticPool
 
 from beaker_bridge.exceptions import SessionConflictError, SessionStoreError, SessionTooLargeError, SettingsError
 from beaker_bridge.options.reader import given, prefixed, read_options
-from beaker_bridge.stores import engines, open_store, sql
+from beaker_bridge.stores import _sql_statements, engines, open_store
 from beaker_bridge.stores.base import Record, Swap
 from tests.contract import KIB, PATIENCE, StoreContract, text, together
+from tests.forks import as_child
 from tests.requests import Browser, config_of
 from tests.servers.proxy import Proxy
 
@@ -136,14 +137,14 @@ class DatabaseContract(SQLContract):
             if "CREATE TABLE" in statement:
                 other.swap(ID, None, b"x")
 
-        sa.event.listen(store._own, "before_cursor_execute", come_before)
+        sa.event.listen(store._own.get(), "before_cursor_execute", come_before)
 
         assert store.read(ID).raw == b"x"
 
     def test_a_table_that_was_dropped_is_made_again(self, store, session_id, raw):
         """A table that somebody has dropped is one error, and then there again."""
         store.swap(session_id, None, raw())
-        store._table.drop(store._own)
+        store._table.drop(store._own.get())
 
         assert refused(lambda: store.read(session_id))
         assert store.read(session_id) is None
@@ -362,7 +363,7 @@ def test_a_connection_that_is_dropped_at_its_first_use_is_no_error(postgresql_se
             execute(postgresql_server, f"SELECT pg_terminate_backend({dropped[0]})")
 
     # Later than SQLAlchemy's own first look at the server.
-    sa.event.listen(store._own, "engine_connect", drop)
+    sa.event.listen(store._own.get(), "engine_connect", drop)
 
     assert store.read(ID) is None
     assert dropped
@@ -694,13 +695,11 @@ def try_lock(store, timeout=0.01):
 def test_the_lock_ends_by_itself(url):
     """The lock of a process that was killed is had again after half a minute, longer where waits are longer."""
     clock = Clock()
-    store, killed = opened(url, clock=clock), opened(url)
+    store, killed = opened(url, clock=clock), opened(url, clock=clock)
     for timeout, lasts in ((2, 30), (10, 50)):
         clock.now += 1000
-        killed._clock = Clock()
-        killed._clock.now = clock.now
         assert killed._wait_for_lease(ID, 0, max(30, 5 * timeout))
-        clock.now += lasts
+        clock.now += lasts - 0.1
 
         assert not try_lock(store)
 
@@ -735,7 +734,7 @@ def test_a_sweep_removes_the_locks_of_dead_processes(url):
     """A sweep removes locks that ended before its time; no lock that is held, no session, nothing that is not ours."""
     clock = Clock()
     store = opened(url, clock=clock)
-    store._take_lease(ID, 30)
+    store._leases.take(ID, 30)
     store.swap(ID, None, b"x")
     store._swap("a cache.lock", None, b"x")
     with store.lock(OTHER_ID, 1):
@@ -753,7 +752,7 @@ def test_a_sweep_removes_the_locks_of_dead_processes(url):
 
 def test_ids_are_read_in_chunks(url, monkeypatch):
     """Every id is listed, however many there are, while they are deleted; Beaker's caches and locks are none."""
-    monkeypatch.setattr(sql, "CHUNK", 2)
+    monkeypatch.setattr(_sql_statements, "CHUNK", 2)
     store = opened(url)
     ids = {secrets.token_hex(16) for _ in range(5)}
     for name in [*ids, "a cache", "F" * 32]:
@@ -800,13 +799,14 @@ def test_what_a_forked_child_forgets(url):
     for one in (store, theirs):
         one.read(ID)
         pool = one._prepared().pool
-        one.forget()
+        with as_child():
+            assert (one._prepared().pool is pool) == (one is theirs)
+            assert one.read(ID) is None
 
-        assert (one._prepared().pool is pool) == (one is theirs)
-        assert one.read(ID) is None
+            one.close()
 
-        # This is no child: the connections of before are to be closed here.
-        pool.dispose()
+        assert one._prepared().pool is pool
+
         one.close()
 
     engine.dispose()
@@ -827,8 +827,8 @@ def test_the_settings_reach_the_engine(tmp_path):
     store = open_store(read_options(prefixed(settings)))
     store.swap(ID, None, b"x")
 
-    assert store._own.pool.size() == 3
-    assert store._own.pool._timeout == 7
+    assert store._own.get().pool.size() == 3
+    assert store._own.get().pool._timeout == 7
     assert opened(settings["session.sa.url"]).read(ID).raw == b"x"
 
 
@@ -837,7 +837,7 @@ def test_the_address_counts_before_the_engines_options(tmp_path):
     store = opened(f"sqlite:///{tmp_path}/one.db", sa_opts={"sa.url": "sqlite:////nowhere/two.db", "pool_size": 2})
 
     assert store.read(ID) is None
-    assert store._own.pool.size() == 2
+    assert store._own.get().pool.size() == 2
 
 
 @pytest.mark.parametrize(
@@ -1007,7 +1007,7 @@ def test_a_pool_that_is_exhausted_is_an_error(tmp_path):
         error = refused(lambda: store.read(ID))
 
     assert isinstance(error.original, sa.exc.TimeoutError)
-    assert store._own.pool._timeout == 1
+    assert store._own.get().pool._timeout == 1
 
 
 @pytest.mark.parametrize(
@@ -1193,13 +1193,15 @@ def test_the_drivers_arguments_in_an_ini(tmp_path):
     }
     store = open_store(read_options(prefixed(settings)))
     connected = []
-    sa.event.listen(store._own, "do_connect", lambda _dialect, _record, _arguments, options: connected.append(options))
+    sa.event.listen(
+        store._own.get(), "do_connect", lambda _dialect, _record, _arguments, options: connected.append(options)
+    )
     store.swap(ID, None, b"x")
 
     assert connected[0]["timeout"] == 7.5
     assert connected[0]["cached_statements"] == 3
-    assert type(store._own.pool) is NullPool
-    assert store._own.pool._recycle == 60
+    assert type(store._own.get().pool) is NullPool
+    assert store._own.get().pool._recycle == 60
 
 
 def test_a_database_in_memory_stops_the_start():

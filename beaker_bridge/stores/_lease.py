@@ -1,0 +1,107 @@
+"""Leases: locks on a server that end by themselves, since nobody releases the lock of a holder that has died."""
+
+from __future__ import annotations
+
+import re
+import secrets
+from collections.abc import Callable
+from typing import TYPE_CHECKING, NamedTuple
+
+if TYPE_CHECKING:
+    from beaker_bridge.stores.base import Swap
+
+#: The words of a lease on a server that removes no entry: a random word, and the time at which it ends.
+_TIMED = re.compile(rb"[0-9a-f]{32} ([0-9]+(?:\.[0-9]+)?)")
+
+#: Replaces an entry, as :meth:`Store.swap` does; it takes the bytes that were read, or None.
+SwapEntry = Callable[[str, bytes | None, bytes | None, float | None], "Swap"]
+
+
+class HeldBy(NamedTuple):
+    """What is returned instead of a lease that another holder has.
+
+    Args:
+        whose: tells the lease of that holder from the one of the next; None if it is not known.
+    """
+
+    whose: object = None
+
+
+class Leases:
+    """Leases on a server that removes an entry when its time is over.
+
+    Each is an entry with a random word in it, by which a holder recognises its own.
+
+    Args:
+        swap: replaces an entry.
+    """
+
+    def __init__(self, swap: SwapEntry) -> None:
+        self._swap = swap
+
+    def take(self, name: str, seconds: float) -> bytes | HeldBy:
+        """Return the words of a new lease, or whose it is.
+
+        Args:
+            name: what is locked.
+            seconds: the time after which the lease ends by itself.
+        """
+        return self._taken(name, None, _random_word(), seconds)
+
+    def end(self, name: str, words: bytes) -> None:
+        """End a lease, if it is still held by these words."""
+        self._swap(name, words, None, None)
+
+    def _taken(self, name: str, found: bytes | None, words: bytes, seconds: float) -> bytes | HeldBy:
+        swap = self._swap(name, found, words, seconds)
+        return words if swap.made else HeldBy(swap.found and swap.found.raw)
+
+
+class TimedLeases(Leases):
+    """Leases on a server that keeps an entry whose time is over: the words name the time.
+
+    Args:
+        swap: replaces an entry.
+        read: returns the bytes of an entry, or None.
+        clock: returns the time, in seconds since the epoch; on two machines it may differ by less than a lease lasts.
+        wrap: turns the words into what the server holds.
+    """
+
+    def __init__(
+        self,
+        swap: SwapEntry,
+        read: Callable[[str], bytes | None],
+        clock: Callable[[], float],
+        wrap: Callable[[bytes], bytes] = bytes,
+    ) -> None:
+        super().__init__(swap)
+        self._read, self._clock, self._wrap = read, clock, wrap
+
+    def take(self, name: str, seconds: float) -> bytes | HeldBy:
+        found, now = self._read(name), self._clock()
+        if found is not None and now < end_of(found):
+            return HeldBy(found)
+        return self._taken(name, found, self._words(now + seconds), seconds)
+
+    def renew(self, name: str, words: bytes, ends: float) -> None:
+        """Let a lease end at another time, if it is still held by these words.
+
+        Args:
+            name: what is locked.
+            words: the words of the lease.
+            ends: the time, in seconds since the epoch.
+        """
+        self._swap(name, words, self._words(ends), None)
+
+    def _words(self, ends: float) -> bytes:
+        return self._wrap(_random_word() + f" {ends:.3f}".encode("ascii"))
+
+
+def end_of(words: bytes) -> float:
+    """Return the time at which a timed lease ends, in seconds since the epoch; 0 if it cannot be read."""
+    found = _TIMED.search(words)
+    return float(found[1]) if found else 0
+
+
+def _random_word() -> bytes:
+    return secrets.token_hex(16).encode("ascii")
