@@ -118,7 +118,7 @@ class Reading:
     def faults(self, faults: Iterable[Fault], options: StoreOptions) -> Iterator[tuple[Fault, SettingsError]]:
         """Yield broken rules with their errors; skip rules about an option whose value is wrong."""
         for fault in faults:
-            if self.wrong.keys().isdisjoint((fault.name, *fault.others)):
+            if self.wrong.keys().isdisjoint(self.table[name].name for name in (fault.name, *fault.others)):
                 option, label = self.options.get(fault.name), options.label(fault.name, *fault.others)
                 value = option.value if option and is_empty(option.value) else getattr(options, fault.name)
                 name, secret = self.table.parted(label)[0], self.table[fault.name].secret
@@ -165,7 +165,7 @@ class Reading:
     def empty(self) -> Iterator[tuple[str, Notice]]:
         """Yield the names of options that are, and may be, an empty string, with a notice."""
         for name, option in self.options.items():
-            if is_empty(option.value) and name not in self.rest and self.table[name].empty is not Empty.WRONG:
+            if is_empty(option.value) and self.table.knows(name) and self.table[name].empty is not Empty.WRONG:
                 is_false = self.table[name].empty is Empty.FALSE
                 off = "that is false, as it was for Beaker: write false, or remove it"
                 meaning = off if is_false else "it is ignored: remove it"
@@ -183,27 +183,32 @@ class Reading:
             unused: the unused options.
             read: the tables of the sessions, or regions, that they are for.
         """
-        untyped = next((options for options in read if "type" not in options.given), None)
-        addresses = [type_of_address(name, option.value) for name, option in unused.items() if untyped]
-        meant = next(filter(None, addresses), None)
-        if untyped and meant:
-            lost = {name: option for name, option in unused.items() if self.table.counts(name, meant)}
+        typical = next((options for options in read if "type" not in options.given), None)
+        found = [(name, type_of_address(name, option.value)) for name, option in unused.items() if typical]
+        addresses = {name: store for name, store in found if store}
+        if typical and addresses:
+            meant = next(iter(addresses.values()))
+            lost = [name for name in unused if name in addresses or self.table.counts(name, meant)]
+            yield self._without_type([unused[name] for name in lost], self._beside(lost[0], "type"), typical, meant)
             unused = {name: option for name, option in unused.items() if name not in lost}
-            yield self._lost(lost, untyped, meant)
         if unused:
-            types = sorted({f"{options.label('type', *unused)} = {options.type}" for options in read})
-            where = types[0] if len(types) == 1 else f"the types are {', '.join(sorted({one.type for one in read}))}"
+            beside = self._beside(next(iter(unused)), "type")
+            labels = sorted({options.labels.get("type", beside) for options in read})
+            stores = ", ".join(sorted({options.type for options in read}))
+            where = f"the types are {stores}" if "," in stores else f"{', '.join(labels)} = {stores}"
             told = ", ".join(f"{option.label} ({self.table.use(name)})" for name, option in unused.items())
             pronoun, be = ("it", "it is") if len(unused) == 1 else ("them", "they are")
             remedy = f", or set the type that {be} for" if any(self.table[name].stores for name in unused) else ""
             yield Notice(f"{told}: not used where {where}; remove {pronoun}{remedy}")
 
-    def _lost(self, lost: Mapping[str, Given], options: StoreOptions, meant: str) -> Notice:
-        """Return the notice of an address without a type: the data is lost, or in files."""
-        (name, first), labels = next(iter(lost.items())), ", ".join(option.label for option in lost.values())
+    def _beside(self, given: str, name: str) -> str:
+        """Return the label that an option would have beside one that was given."""
+        return self.options[given].label.removesuffix(given) + name
+
+    def _without_type(self, lost: list[Given], type_label: str, options: StoreOptions, meant: str) -> Notice:
+        labels = ", ".join(option.label for option in lost)
         is_lost = options.type == MEMORY
         where = "in memory, and lost when the process ends" if is_lost else f"in {options.label('data_dir')}"
-        type_label = f"{first.label.removesuffix(name)}type"
         message = f"{labels} without {type_label}: {self.table.content} are kept {where}; set {type_label} = {meant}"
         return Notice(message, logging.ERROR if is_lost else logging.WARNING)
 

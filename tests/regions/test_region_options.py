@@ -12,6 +12,8 @@ import pytest
 from beaker.cache import cache_region
 from beaker.container import MemoryNamespaceManager
 from beaker.exceptions import InvalidCacheBackendError, MissingCacheParameter
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from beaker_bridge import SettingsError, set_cache_regions_from_settings
 from beaker_bridge.options.table import REGION_TABLE
@@ -58,6 +60,32 @@ def test_each_row_says_for_which_types_it_counts():
     known = set(beaker.cache.clsmap._clsmap)
 
     assert all(set(row.stores) <= known for row in REGION_TABLE.values())
+
+
+# -- Whatever stands in the file -----------------------------------------------------------------------
+
+NAMES = [*REGION_TABLE, "regions", "sa.url", "sa.echo", "colour", "expires", "ttl", "", "."]
+VALUES = ["", " ", "5", "-1", "true", "memory", "file", "ext:redis", "ext:memcached", "ext:database", "ext:sqla"]
+VALUES += ["one two", "one", "redis://u:private@h", "h:1", "no.such", None, 5, True, object(), ["one"], {"sa.url": "x"}]
+
+
+@settings(deadline=None, max_examples=300)
+@given(
+    st.dictionaries(
+        st.builds("{}{}{}".format, *map(st.sampled_from, (["cache.", "beaker.cache."], ["", "one.", "two."], NAMES))),
+        st.sampled_from(VALUES),
+        max_size=7,
+    )
+)
+def test_settings_define_regions_or_are_refused(options):
+    """Whatever the settings are, they define regions, or an error names an option and shows no password."""
+    errors = ()
+    try:
+        set_cache_regions_from_settings(options)
+    except SettingsError as error:
+        errors = error.errors
+
+    assert all(str(error).startswith(("cache.", "beaker.cache.")) and "private" not in str(error) for error in errors)
 
 
 # -- Regions that are not listed ---------------------------------------------------------------------
@@ -417,6 +445,16 @@ def test_an_option_that_one_of_the_regions_uses(told, tmp_path):
     ]
 
 
+def test_an_option_of_regions_of_one_type(told):
+    """Where all regions have the same type, each by itself or none at all, the warning names how it is given."""
+    labels = {"one__type": "cache.one.type", "two__type": "cache.two.type"}
+    for own in ({}, labels):
+        (text,) = told(regions="one two", lock_dir="/l", one__lock_dir="/l", **dict.fromkeys(own, "memory"))[:1]
+        where = ", ".join(own.values()) if own else "cache.type"
+
+        assert text.startswith(f"cache.lock_dir (for dbm, file): not used where {where} = memory; remove it")
+
+
 def test_a_wrong_value_of_what_nobody_uses(told):
     """Of an option without effect it does not matter whether it is right."""
     (text,) = told(regions="one", type="memory", dbmmodule="no.such.module", sa_opts="echo", sa__pool_size="many")
@@ -463,6 +501,48 @@ def test_an_address_without_a_type(option, value, kind, owner, caplog):
             ),
         )
     ]
+
+
+def test_addresses_of_several_types_without_a_type(caplog):
+    """All addresses without a type are in one error; what no address needs is a warning of its own."""
+    options = {"cache.lock_dir": "/l", "cache.file_dir": "/f", "cache.url": "redis://h", "cache.username": "u"}
+    set_cache_regions_from_settings({"cache.regions": "one", **options})
+
+    assert [(record.levelname, record.getMessage().partition(" are kept")[0]) for record in caplog.records] == [
+        ("ERROR", "cache.lock_dir, cache.file_dir, cache.url without cache.type: values"),
+        (
+            "WARNING",
+            (
+                "cache.username (for ext:redis, ext:rediscluster): not used where cache.type = memory; remove it, or"
+                " set the type that it is for"
+            ),
+        ),
+    ]
+
+
+@pytest.mark.parametrize("option", ["expire", "type", "url", "sa.url", "colour"])
+@pytest.mark.parametrize("listed", ["", "one"])
+def test_an_empty_option_of_a_region_that_is_not_listed(option, listed, told):
+    """Empty or not, the options of a region that is not listed are ignored with one warning."""
+    (text,) = told(regions=listed, **{f"two__{option}": ""})
+
+    assert text.startswith(f"cache.two.{option}: ignored, since cache.regions does not list a region two")
+
+
+def test_what_is_wrong_is_not_missing_as_well(told):
+    """Wrong options for SQLAlchemy are one warning: whether an address was among them nobody knows."""
+    (text,) = told(regions="one", type="ext:database", sa_opts="echo")
+
+    assert text.startswith("cache.sa_opts must be a dict, got a value that is not shown; the first use")
+
+
+def test_the_login_of_other_regions(told):
+    """A login for all regions is not asked of one in memcached, which has none; the others have it."""
+    regions = {"one__type": "ext:redis", "one__url": "redis://h", "two__type": "ext:memcached", "two__url": "h:1"}
+
+    assert told(regions="one two", username="u", **regions) == []
+    assert beaker.cache.cache_regions["one"]["username"] == "u"
+    assert "username" not in beaker.cache.cache_regions["two"]
 
 
 def test_prefixes_that_differ(told, caplog):
