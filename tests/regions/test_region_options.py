@@ -69,7 +69,7 @@ VALUES = ["", " ", "5", "-1", "true", "memory", "file", "ext:redis", "ext:memcac
 VALUES += ["one two", "one", "redis://u:private@h", "h:1", "no.such", None, 5, True, object(), ["one"], {"sa.url": "x"}]
 
 
-@settings(deadline=None, max_examples=300)
+@settings(deadline=None, max_examples=150)
 @given(
     st.dictionaries(
         st.builds("{}{}{}".format, *map(st.sampled_from, (["cache.", "beaker.cache."], ["", "one.", "two."], NAMES))),
