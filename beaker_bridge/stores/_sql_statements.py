@@ -5,6 +5,7 @@ from __future__ import annotations
 import random
 import re
 import time
+from contextlib import closing
 from typing import Any
 
 import sqlalchemy as sa
@@ -132,12 +133,18 @@ def class_of(error: DBAPIError) -> type[SessionStoreError]:
     return ConnectionLostError if error.connection_invalidated else SessionStoreError
 
 
-def is_over_packet(new: bytes, old: bytes, packet: int) -> bool:
+def is_over_packet(connection: sa.Connection, new: bytes, old: bytes, packet: int) -> bool:
     """Say whether a statement with two records is over MySQL's and MariaDB's ``max_allowed_packet``, in bytes."""
-    # Escape only if it is near the limit.
-    return 2 * (len(new) + len(old)) + _AROUND > packet < _escaped(new) + _escaped(old) + _AROUND
+    # Measure only near the limit: no driver writes more than two bytes for one.
+    if 2 * (len(new) + len(old)) + _AROUND <= packet:
+        return False
+    return _written(connection, new + old) + _AROUND > packet
 
 
-def _escaped(record: bytes) -> int:
+def _written(connection: sa.Connection, record: bytes) -> int:
     """Return the size of a record within a statement of MySQL's or MariaDB's, in bytes."""
+    with closing(connection.connection.cursor()) as cursor:
+        # Ask the driver if it tells: PyMySQL writes hexadecimal digits since 1.2.
+        if hasattr(cursor, "mogrify"):
+            return len(cursor.mogrify("%s", (record,)))
     return len(record) + len(_ESCAPED.findall(record))

@@ -175,7 +175,7 @@ class SQLStore(ServerStore):
 
         def work(connection: sa.Connection) -> BaseException | None:
             if new is not None:
-                self._refuse_too_large(new, parameters.get("old", b""))
+                self._refuse_too_large(connection, new, parameters.get("old", b""))
             try:
                 # Take an INSERT that is not refused for made: not every driver returns its count.
                 made = connection.execute(statement, parameters).rowcount == 1 or statement.is_insert
@@ -192,7 +192,7 @@ class SQLStore(ServerStore):
 
         return self._run(work)
 
-    def _refuse_too_large(self, new: bytes, old: bytes) -> None:
+    def _refuse_too_large(self, connection: sa.Connection, new: bytes, old: bytes) -> None:
         limits = self._database.get().limits
         if limits is None:
             return
@@ -201,7 +201,7 @@ class SQLStore(ServerStore):
         if len(new) > column:
             raise too_large(self.kind, len(new), f"{column} bytes in the column data of {self._table.name}")
         # The statement would break its connection, and SQLAlchemy renews all of them then.
-        if is_over_packet(new, old, packet):
+        if is_over_packet(connection, new, old, packet):
             limit = f"statements of {packet} bytes (max_allowed_packet): the record before it is in there, too"
             raise too_large(self.kind, len(new), limit)
 

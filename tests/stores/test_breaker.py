@@ -354,7 +354,7 @@ def refused_by_memcached(request, _start_server):
     return {"type": "ext:memcached", "url": request.getfixturevalue("memcached_server").url}, b"x" * 2 * MEBIBYTE
 
 
-def refused_by_mariadb(request, _start_server, *, told=True):
+def refused_by_mariadb(request, _start_server, *, told=True, letter=b"'"):
     """Have a MariaDB refuse a statement for its size, in which the record alone would have room."""
     server, name = request.getfixturevalue("mariadb_server"), f"large_{secrets.token_hex(4)}"
     options = {"type": "ext:database", "url": server.url, "table_name": name, "store_timeout": 1}
@@ -374,12 +374,17 @@ def refused_by_mariadb(request, _start_server, *, told=True):
         # Lowered while the site runs: it counts for new connections.
         execute(server, f"SET GLOBAL max_allowed_packet = {MEBIBYTE}")
         store.close()
-    return store, b"'" * (MEBIBYTE * 6 // 10)
+    return store, letter * (MEBIBYTE * 6 // 10)
 
 
 def refused_by_mariadb_by_surprise(request, start_server):
     """Have a MariaDB whose limit was lowered since we have read it."""
     return refused_by_mariadb(request, start_server, told=False)
+
+
+def refused_by_mariadb_for_its_digits(request, start_server):
+    """Have a MariaDB refuse a statement in which the driver has written two digits for each byte, and escaped none."""
+    return refused_by_mariadb(request, start_server, letter=b"a")
 
 
 def execute(server, statement):
@@ -429,6 +434,7 @@ HOW = {
     "memcached, too large": refused_by_memcached,
     "mariadb, too large": refused_by_mariadb,
     "mariadb, too large since": refused_by_mariadb_by_surprise,
+    "mariadb, too large as digits": refused_by_mariadb_for_its_digits,
     "redis, a slow link": behind_a_slow_link("redis", "redis://127.0.0.1:{}/0"),
     "memcached, a slow link": behind_a_slow_link("memcached", "127.0.0.1:{}"),
     "postgresql, a slow link": behind_a_slow_link("postgresql", "postgresql+psycopg://postgres@127.0.0.1:{}/postgres"),

@@ -250,6 +250,15 @@ def test_a_statement_that_mariadb_refuses_for_its_size(mariadb_server):
     assert store.read(ID) is None
 
 
+@pytest.mark.parametrize(("letter", "fits"), [(b"a", True), (b"'", False)])
+def test_a_driver_that_does_not_tell_what_it_writes(tmp_path, letter, fits):
+    """A driver without mogrify() escapes records, and nothing makes them larger."""
+    with sa.create_engine(f"sqlite:///{tmp_path}/a.db").connect() as connection:
+        is_over = _sql_statements.is_over_packet(connection, letter * 6000, b"old", 10_000)
+
+    assert is_over is not fits
+
+
 def test_a_schema(postgresql_server):
     """The table is made, and found, in the schema that the options name."""
     schema = f"schema_{secrets.token_hex(4)}"
