@@ -12,6 +12,8 @@ from beaker_bridge.stores._flock import LockTimeoutError
 
 #: The errors of a full disk. The options are right then, and sessions can be read.
 _FULL = frozenset({errno.ENOSPC, getattr(errno, "EDQUOT", None)})
+#: The longest path below one of the directories: that of a dbm's file while it is written.
+_LONGEST = "/0/00/" + 32 * "0" + ".dbm.dir." + 16 * "0" + ".bridge-tmp"
 
 
 class Directories:
@@ -60,11 +62,28 @@ def _why_not(path: str) -> OSError | None:
     Do not make it: the user that starts the application, perhaps root, need not be the one that serves requests.
     """
     place = os.path.abspath(path)
+    names = [place + _LONGEST]
     # Stop at a root, which may be missing, too: a drive of Windows.
     while not os.path.lexists(place) and os.path.dirname(place) != place:
-        place = os.path.dirname(place)
+        place, name = os.path.split(place)
+        names.append(name)
     try:
+        # Look for each name where there is something to look in: only the file system knows which ones it takes.
+        for name in names:
+            _refuse_too_long(os.path.join(place, name))
         with tempfile.TemporaryFile(dir=place):
             return None
+    except ValueError as error:
+        # A null character.
+        return OSError(errno.EINVAL, str(error))
     except OSError as error:
         return None if error.errno in _FULL else error
+
+
+def _refuse_too_long(path: str) -> None:
+    """Raise if the file system has no such path, since it is too long."""
+    try:
+        os.lstat(path)
+    except OSError as error:
+        if error.errno == errno.ENAMETOOLONG:
+            raise

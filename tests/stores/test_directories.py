@@ -65,6 +65,30 @@ def test_what_is_in_the_way_below_the_directory_stops_the_start(kind, tmp_path):
         (tmp_path / name).unlink()
 
 
+@pytest.mark.parametrize("name", ["a" * 256, "ü" * 128, "a/" * 2010])
+@pytest.mark.parametrize("own", ["data_dir", "lock_dir", "file_dir"])
+def test_a_name_that_no_directory_can_have_stops_the_start(own, name, tmp_path):
+    """What the file system refuses as a name, in the middle of a path as well, and a path without room for files."""
+    for value in (tmp_path / name, tmp_path / "new" / name / "sessions"):
+        error = refused(**{"type": "file", "data_dir": str(tmp_path), own: str(value)})
+
+        assert str(error) == f"{own} {RULE}, got {str(value)!r}: File name too long"
+
+
+def test_a_null_character_in_a_name_stops_the_start(kind, tmp_path):
+    """What no file system has is an error of the option, too."""
+    assert str(refused(data_dir=f"{tmp_path}/a\0b", **kind)).endswith("/a\\x00b': embedded null byte")
+
+
+def test_the_longest_name_that_a_directory_can_have(tmp_path):
+    """A path in which there is just room for the files is right."""
+    place = tmp_path / ("a" * 255)
+    browser = Browser(config_of(data_dir=str(place), **KINDS["file"]))
+    browser.write(a=1)
+
+    assert browser.read() == {"a": 1}
+
+
 def test_each_directory_is_told_by_its_own_option(kind, in_the_way, tmp_path):
     """The option that stands in the file is the one that is told; of two, both."""
     own = f"{kind['type']}_dir"
