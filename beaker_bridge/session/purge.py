@@ -6,9 +6,11 @@ import logging
 import threading
 import time
 
-from beaker_bridge.exceptions import DamagedRecordError
+from beaker_bridge.exceptions import DamagedRecordError, SessionStoreError
+from beaker_bridge.logs import log_once
 from beaker_bridge.record.fields import MOVED, is_expired, is_stub
 from beaker_bridge.session.config import SessionConfig
+from beaker_bridge.stores._breaker import ServerUnavailableError
 from beaker_bridge.stores.base import Record, Store
 
 log = logging.getLogger(__name__)
@@ -51,7 +53,7 @@ def purge(config: SessionConfig) -> int:
     """Delete the records of sessions that are over, and what killed writers have left.
 
     A record that a request renews meanwhile stays, as does one that cannot be read: another
-    configuration may have written it. Sessions without a timeout are never over.
+    configuration may have written it, or another user of the machine. Sessions without a timeout are never over.
 
     Args:
         config: the configuration whose store is purged.
@@ -72,8 +74,15 @@ def purge(config: SessionConfig) -> int:
 
 
 def _purge_record(config: SessionConfig, store: Store, session_id: str) -> bool:
-    record = store.read(session_id)
-    return record is not None and _has_ended(config, record) and store.swap(session_id, record, None).made
+    try:
+        record = store.read(session_id)
+        return record is not None and _has_ended(config, record) and store.swap(session_id, record, None).made
+    except ServerUnavailableError:
+        raise
+    except SessionStoreError as error:
+        # One record must not end every purge.
+        log_once(log, logging.WARNING, f"the purge leaves out what it cannot open: {error}")
+        return False
 
 
 def _has_ended(config: SessionConfig, record: Record) -> bool:

@@ -107,9 +107,12 @@ class DbmStore(DirectoryStore):
     def sweep(self, before: float) -> int:
         removed = super().sweep(before)
         for session_id in {session_id for session_id, _rest in self._parts()}:
-            with self._translated(), self._guard(session_id):
-                removed += self._format.sweep(self._path(session_id), before)
+            removed += self._removed(self._swept, session_id, before)
         return removed
+
+    def _swept(self, session_id: str, before: float) -> int:
+        with self._guard(session_id):
+            return self._format.sweep(self._path(session_id), before)
 
     def _parts(self) -> Iterator[tuple[str, str]]:
         """Yield the id, and what follows the database's path, in the name of each session's file."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import secrets
 import time
@@ -10,11 +11,14 @@ from contextlib import AbstractContextManager, ExitStack, contextmanager, suppre
 from typing import ClassVar
 
 from beaker_bridge.exceptions import SessionStoreError
+from beaker_bridge.logs import log_once
 from beaker_bridge.options.table import SessionOptions
 from beaker_bridge.record.envelope import NamespaceEnvelope
 from beaker_bridge.stores._directories import Directories
 from beaker_bridge.stores._flock import FileLocks, LockTimeoutError
 from beaker_bridge.stores.base import ID_FORM, LockingStore, Record, Swap, lock_timed_out, unreachable
+
+log = logging.getLogger(__name__)
 
 #: The size of one read, in bytes.
 _CHUNK = 1 << 16
@@ -61,9 +65,8 @@ class DirectoryStore(LockingStore):
                 yield session_id
 
     def sweep(self, before: float) -> int:
-        with self._translated():
-            left = [os.path.join(folder, name) for folder, name in self._files() if TEMPORARY in name]
-            return sum(remove_old(path, before) for path in left)
+        left = [os.path.join(folder, name) for folder, name in self._files() if TEMPORARY in name]
+        return sum(self._removed(remove_old, path, before) for path in left)
 
     @contextmanager
     def purge_turn(self, every: float) -> Iterator[bool]:
@@ -73,9 +76,25 @@ class DirectoryStore(LockingStore):
     def _files(self) -> Iterator[tuple[str, str]]:
         """Yield the directory and the name of each file."""
         with self._translated():
-            for folder, _folders, names in os.walk(self._root, onerror=_raise_unless_gone):
+            for folder, _folders, names in os.walk(self._root, onerror=self._leave_out):
                 for name in names:
                     yield folder, name
+
+    def _removed(self, remove: Callable[[str, float], int], what: str, before: float) -> int:
+        """Return the number of files that a function removed; 0 if it could not, so that one file ends no purge."""
+        try:
+            return remove(what, before)
+        except (LockTimeoutError, OSError) as error:
+            self._leave_out(error)
+            return 0
+
+    def _leave_out(self, error: OSError | LockTimeoutError) -> None:
+        """Go on without a file or a directory; raise if it is the directory that has all of them."""
+        if isinstance(error, FileNotFoundError):
+            return
+        if isinstance(error, OSError) and error.filename == self._root:
+            raise error
+        log_once(log, logging.WARNING, f"the purge leaves out what it cannot open: {self._unreachable(error)}")
 
     def swap(self, session_id: str, record: Record | None, new: bytes | None, expires_in: float | None = None) -> Swap:
         try:
@@ -103,11 +122,6 @@ class DirectoryStore(LockingStore):
 def session_path(root: str, session_id: str, suffix: str) -> str:
     """Return the path of a session's file, as Beaker's ``encoded_path`` has it, without a digest."""
     return f"{root}/{session_id[:1]}/{session_id[:2]}/{session_id}{suffix}"
-
-
-def _raise_unless_gone(error: OSError) -> None:
-    if not isinstance(error, FileNotFoundError):
-        raise error
 
 
 def remove_old(path: str, before: float) -> int:

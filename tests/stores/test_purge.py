@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import dbm.dumb
 import os
 import threading
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -14,9 +16,13 @@ from beaker_bridge.session import purge as purge_module
 from beaker_bridge.session.base import new_id
 from beaker_bridge.session.purge import ABANDONED_AFTER, THREAD, purge
 from beaker_bridge.session.session import MOVED_FOR
+from beaker_bridge.stores._breaker import ServerUnavailableError
+from tests import machine
 from tests.requests import START, Browser, Clock, config_of, content, options_of, stored, watched
 
 TIMEOUT = 1000
+#: The number of a user without rights.
+NOBODY = 65534
 
 
 @pytest.fixture
@@ -169,6 +175,139 @@ def test_a_session_that_is_deleted_meanwhile_is_not_counted(in_memory, clock):
 def test_cookie_sessions_are_not_purged():
     """A cookie session is in its browser only."""
     assert purge(config_of(type="cookie", validate_key="v" * 32)) == 0
+
+
+def mark_of(config, session_id):
+    """Return the file by which a session of files is found."""
+    root = Path(config.store._root)
+    return next(path for path in root.rglob(f"{session_id}*") if path.suffix in {".cache", ".dir", ".dbm"})
+
+
+def made_a_directory(path):
+    """Put a directory in the place of a session's file, of two in that of the one with the record."""
+    file = path.with_suffix(".dat") if path.suffix == ".dir" else path
+    file.unlink()
+    file.mkdir()
+
+
+def made_a_link(to):
+    """Return what puts a link in the place of a file."""
+
+    def make(path):
+        path.unlink()
+        path.symlink_to(to or path.name)
+
+    return make
+
+
+def made_anothers(path):
+    """Give a file to root, who alone may read it."""
+    path.chmod(0)
+
+
+def made_anothers_with_its_directory(path):
+    """Give root the directory, which nobody else may list."""
+    path.parent.chmod(0)
+
+
+IN_THE_WAY = {
+    "a directory": made_a_directory,
+    "a looping link": made_a_link(None),
+    "a dangling link": made_a_link("nowhere"),
+    "a file of root's": made_anothers,
+    "a directory of root's": made_anothers_with_its_directory,
+}
+
+
+#: What makes a record one that is not there.
+NOT_FOUND = {
+    "file": {"a directory", "a dangling link"},
+    "dbm.dumb": {"a dangling link"},
+    "dbm.gnu": {"a directory", "a dangling link"},
+}
+
+
+def become_nobody():
+    """Be a user whom permissions bind, if we are root."""
+    with suppress(PermissionError):
+        os.setgroups([])
+        os.setgid(NOBODY)
+        os.setuid(NOBODY)
+
+
+@pytest.mark.parametrize("module", ["file", "dbm.dumb", "dbm.gnu"])
+@pytest.mark.parametrize("what", IN_THE_WAY)
+def test_one_record_that_cannot_be_opened_ends_no_purge(what, module, tmp_path, clock, caplog, monkeypatch):
+    """What cannot be opened is left out, and told once with its directory; the purge goes on, and does so each time."""
+    # Nobody may come in by a relative path: pytest's directories are its own.
+    monkeypatch.chdir(tmp_path)
+    tmp_path.chmod(0o777)
+    options = {"type": "file"} if module == "file" else {"type": "dbm", "dbmmodule": machine.dbm(module)}
+    config = config_of(**options, data_dir="data", clock=clock, timeout=TIMEOUT)
+    before = os.umask(0)
+    for session_id in (f"{digit}" * 32 for digit in range(6)):
+        record = config.codec.seal(config.codec.serialize({"_accessed_time": START, "_creation_time": START}))
+        config.store.swap(session_id, None, record)
+    os.umask(before)
+    IN_THE_WAY[what](mark_of(config, "2" * 32))
+    clock.now += TIMEOUT + 1
+
+    child = os.fork()
+    if child == 0:
+        try:
+            become_nobody()
+            Path("numbers").write_text(f"{purge(config)} {purge(config)}")
+            Path("told").write_text("".join(f"{record.message}\n" for record in caplog.records))
+        finally:
+            os._exit(0)
+    os.waitpid(child, 0)
+    told = Path("told").read_text().splitlines()
+
+    assert Path("numbers").read_text() == "5 0"
+    assert bool(told) is (what not in NOT_FOUND[module])
+    assert len(told) == len(set(told))
+    assert all(": the session store" in line and "(data_dir = data) cannot be reached" in line for line in told)
+
+
+def test_a_purge_ends_where_the_store_cannot_be_reached(in_files, clock):
+    """Without a directory to list, or a server to ask, there is nothing to go on with."""
+    config = in_files()
+    Browser(config).write(a=1)
+    root = Path(config.store._root)
+    root.rename(root.with_name("away"))
+    root.touch()
+    with pytest.raises(SessionStoreError, match=f"data_dir = {root.parent}.* cannot be reached: NotADirectoryError"):
+        purge(config)
+
+    root.unlink()
+    away = in_files()
+    away.store.ids = lambda: iter([new_id()])
+    away.store.read = refuse
+    with pytest.raises(ServerUnavailableError):
+        purge(away)
+
+
+def refuse(_session_id):
+    """Be a server that is down."""
+    raise ServerUnavailableError("away")
+
+
+@pytest.mark.parametrize("name", ["file", "dbm"])
+def test_what_cannot_be_swept_is_left_out(tmp_path, name, caplog):
+    """What a sweep cannot remove is told by its directory, and the others are removed."""
+    options = {"type": "file"} if name == "file" else {"type": "dbm", "dbmmodule": dbm.dumb}
+    config = config_of(**options, data_dir=str(tmp_path))
+    for digit in "012":
+        place = Path(config.store._root) / digit / (2 * digit)
+        place.mkdir(parents=True)
+        left = place / (32 * digit + (".cache.0123.bridge-tmp" if name == "file" else ".dbm.dat"))
+        left.symlink_to(left) if digit == "1" else left.touch()
+        os.utime(left, (0, 0), follow_symlinks=False)
+        # By this one a dbm's id is found.
+        left.with_suffix(".bak").symlink_to("nowhere")
+
+    assert purge(config) == 2
+    assert f"the purge leaves out what it cannot open: the session store {name} (data_dir = {tmp_path})" in caplog.text
 
 
 @pytest.mark.parametrize("name", ["file", "dbm"])
