@@ -9,6 +9,7 @@ from collections import Counter
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from importlib import import_module
+from itertools import product
 from pathlib import Path
 
 import pytest
@@ -58,8 +59,8 @@ def pytest_runtest_setup(item):
 
     forget()
     # Nearly each test has Beaker's own cookie name: this counts as logged, at a level that is never shown.
-    for label in ("key", "session.key", "beaker.session.key"):
-        log_once(config.log, logging.NOTSET, config.default_key_warning(label))
+    for label, is_set in product(("key", "session.key", "beaker.session.key"), (False, True)):
+        log_once(config.log, logging.NOTSET, config.default_key_warning(label, is_set=is_set))
     with _skipping(item):
         return (yield)
 

@@ -12,7 +12,7 @@ from typing import Any
 
 from beaker_bridge.cookies import CookieWriter, Signer
 from beaker_bridge.logs import LogLimiter, log_once
-from beaker_bridge.options.table import SessionOptions
+from beaker_bridge.options.table import SESSION_TABLE, SessionOptions
 from beaker_bridge.options.types import COOKIE
 from beaker_bridge.record.cipher import Cipher
 from beaker_bridge.record.codec import RecordCodec
@@ -40,8 +40,9 @@ class SessionConfig:
     def __init__(self, options: SessionOptions) -> None:
         self.options = options
         _warn_of_short_secrets(options)
-        if options.use_cookies and options.given.isdisjoint(("key", "cookie_path")):
-            log_once(log, logging.WARNING, default_key_warning(options.label("key", "type")))
+        if options.use_cookies and (options.key, options.cookie_path) == (SESSION_TABLE["key"].default, "/"):
+            warning = default_key_warning(options.label("key", "type"), is_set="key" in options.given)
+            log_once(log, logging.WARNING, warning)
         self.clock: Callable[[], float] = options.clock or time.time
         self.store = None if options.type == COOKIE else open_store(options)
         self.codec = _codec(options, BareEnvelope if self.store is None else self.store.envelope)
@@ -57,15 +58,17 @@ class SessionConfig:
         self.may_warn_of_processes = threading.Lock()
 
 
-def default_key_warning(label: str) -> str:
-    """Return what is logged where the cookie has Beaker's own name, as it may have on other sites of the host.
+def default_key_warning(label: str, *, is_set: bool) -> str:
+    """Return what is logged where the cookie has Beaker's own name and path, as on other sites of the host.
 
     Args:
         label: how the option that names the cookie is written.
+        is_set: whether it is set, as Beaker's own middleware always does.
     """
+    what = "Beaker's default" if is_set else "not set"
     return (
-        f"{label} is not set: another application on this host that has Beaker's own cookie name and path too logs"
-        f" this one's users out, as this one logs out its; set {label} to a name of its own"
+        f"{label} is {what}: another application on this host that has Beaker's own cookie name and path too logs this"
+        f" one's users out, as this one logs out its; set {label} to a name of its own"
     )
 
 

@@ -26,6 +26,7 @@ from beaker_bridge import (
     SettingsError,
     session_factory_from_settings,
 )
+from beaker_bridge.logs import forget
 from beaker_bridge.stores.base import Swap
 from tests.installations import (
     ALONE,
@@ -1381,3 +1382,17 @@ def test_an_own_factory_beside_the_include_is_warned_once(caplog):
         "session.cookie_on_exception",
         "session.secret",
     ]
+
+
+@pytest.mark.parametrize("installation", INSTALLATIONS)
+def test_beakers_own_cookie_name_is_warned_about(installation, tmp_path, caplog):
+    """However sessions are installed, one warning says that the cookie has the name that Beaker gives to all."""
+    forget(logging.getLogger("beaker_bridge.session.config"))
+    # One configuration of Beaker's own middleware is read once in a process.
+    options = {"type": "memory", "secret": f"a secret of the installation {installation} alone"}
+    app = TestApp(install(installation, options, Views(count=count)))
+    for _ in range(2):
+        app.get("/count")
+
+    assert list(app.cookies) == ["beaker.session.id"]
+    assert caplog.text.count("another application on this host") == 1

@@ -2376,18 +2376,42 @@ def test_beakers_keys_are_in_the_cookie(cookies):
 # -- The configuration and the exchange --------------------------------------------------------------
 
 
-def test_beakers_own_cookie_name_is_warned_about_once(caplog):
-    """Two applications under one host with Beaker's own name and path log each other out: one warning says so."""
+@pytest.mark.parametrize(
+    ("options", "what"),
+    [
+        ({}, "not set"),
+        ({"cookie_path": "/"}, "not set"),
+        ({"cookie_path": None}, "not set"),
+        ({"key": "beaker.session.id"}, "Beaker's default"),
+        ({"key": "beaker.session.id", "cookie_path": "/"}, "Beaker's default"),
+        ({"type": "cookie", "validate_key": SECRET, "key": "beaker.session.id"}, "Beaker's default"),
+    ],
+)
+def test_beakers_own_cookie_name_is_warned_about_once(options, what, caplog):
+    """Two applications under one host with Beaker's own name and path log each other out: one warning says so.
+
+    However these came to be: also Beaker's own middleware hands on a name, whether or not it was set.
+    """
     forget(logging.getLogger("beaker_bridge.session.config"))
+    settings = {f"session.{name}": value for name, value in options.items()}
     for _ in range(2):
-        SessionConfig(read_options(prefixed({"session.type": "memory", "session.timeout": "60"})))
+        SessionConfig(read_options(prefixed({**settings, "session.timeout": "60"})))
     warnings = [record.getMessage() for record in caplog.records]
 
     assert len(warnings) == 1
-    assert warnings[0].startswith("session.key is not set: another application on this host")
+    assert warnings[0].startswith(f"session.key is {what}: another application on this host")
 
 
-@pytest.mark.parametrize("options", [{"key": "sid"}, {"cookie_path": "/shop"}, {"use_cookies": False}])
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"key": "sid"},
+        {"cookie_path": "/shop"},
+        {"key": "beaker.session.id", "cookie_path": "/shop"},
+        {"key": "sid", "cookie_path": "/"},
+        {"use_cookies": False},
+    ],
+)
 def test_a_cookie_of_ones_own_is_not_warned_about(options, caplog):
     """Where the cookie has a name or a path of its own, or none is sent, nothing is said of other applications."""
     forget(logging.getLogger("beaker_bridge.session.config"))
