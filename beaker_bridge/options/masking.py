@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import sys
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from contextlib import suppress
 from datetime import datetime, timedelta
 from typing import Any
@@ -21,15 +21,16 @@ _SECRET_NAME = re.compile(
 _ADDRESS = re.compile(
     r"(?P<scheme>[a-z][\w.+-]*)://"
     r"(?:(?P<username>[^:/?#@]*)(?::(?P<password>[^@]*))?(?P<at>@))?"
-    r"(?P<hosts>[\w.,:\[\]-]*)(?P<path>/[\w.,/%~+-]*)?(?:\?(?P<query>[^?#@]*))?",
+    r"(?P<hosts>[\w.,:\[\]-]*)(?P<path>/[\w.,/%~+-]*)?(?P<query>\?[^?#@]*)?",
     re.ASCII | re.IGNORECASE,
 )
-_PAIR = re.compile(r"(?P<name>[\w.-]+)=(?P<value>.*)", re.ASCII)
 #: Types whose values hold no free text.
 _SHOWN_TYPES = (bool, int, float, timedelta, datetime, type(None))
 _PLAIN_VALUE = re.compile(r"[0-9.]+|true|false", re.ASCII | re.IGNORECASE)
 #: memcached's servers, sockets, directories and dotted names.
 _NO_ADDRESS = re.compile(r"[\w.,;:/\[\] ~-]+", re.ASCII)
+#: A text that may hold a login, in whatever option it is.
+_MAY_BE_ADDRESS = re.compile("://|:.*@", re.DOTALL)
 #: Schemes that urllib parses, as their own libraries do; all others are SQLAlchemy's.
 _URLLIB = frozenset(
     {"http", "https", "memcache", "memcached", "mongodb", "mongodb+srv", "redis", "redis+sentinel", "rediss", "unix"}
@@ -51,7 +52,8 @@ def masked(name: str, value: Any, known: Iterable[str] = ()) -> Any:
         return HIDDEN
     if isinstance(value, Mapping):
         return {key: masked(str(key), inner) for key, inner in value.items()}
-    if isinstance(value, (list, tuple)):
+    # Not a subclass: SQLAlchemy's URL is a tuple with the password in it.
+    if type(value) in (list, tuple):
         return [masked(name, inner, known) for inner in value]
     if isinstance(value, str):
         return _masked_text(name, value, known)
@@ -60,9 +62,13 @@ def masked(name: str, value: Any, known: Iterable[str] = ()) -> Any:
 
 
 def _masked_text(name: str, value: str, known: Iterable[str]) -> str:
-    if "://" in value or name.endswith(("url", "urls")):
+    if _is_address(name, value):
         return masked_address(value)
     return value if name in known or (name.startswith("sa.") and _PLAIN_VALUE.fullmatch(value)) else HIDDEN
+
+
+def _is_address(name: str, value: str) -> bool:
+    return name.endswith(("url", "urls")) or _MAY_BE_ADDRESS.search(value) is not None
 
 
 def quoted(name: str, value: Any) -> Any:
@@ -73,7 +79,7 @@ def quoted(name: str, value: Any) -> Any:
         value: its value.
     """
     if isinstance(value, str):
-        return masked_address(value) if "://" in value else value
+        return masked_address(value) if _is_address(name, value) else value
     if callable(value) or isinstance(value, (bytes, *_SHOWN_TYPES)):
         return value
     return masked(name, value, (name,))
@@ -101,7 +107,8 @@ def _masked_address(text: str) -> str | None:
     login = "" if found["at"] is None else f"{HIDDEN}@"
     if found["password"] is not None:
         login = f"{found['username']}:{HIDDEN}@"
-    query = "" if found["query"] is None else f"?{'&'.join(_masked_query(found['query']))}"
+    # Nothing of a query: a name in it may be a part of a password that has an "&".
+    query = f"?{HIDDEN}" if found["query"] else ""
     return f"{found['scheme']}://{login}{found['hosts']}{found['path'] or ''}{query}"
 
 
@@ -131,15 +138,15 @@ def _by_sqlalchemy(address: str) -> tuple[str, str]:
     return url.username or "", str(url.password or "")
 
 
-def _masked_query(query: str) -> Iterator[str]:
-    for pair in query.split("&"):
-        found = _PAIR.fullmatch(pair)
-        if found is None:
-            yield HIDDEN
-        elif _PLAIN_VALUE.fullmatch(found["value"]) and not _SECRET_NAME.search(found["name"]):
-            yield pair
-        else:
-            yield f"{found['name']}={HIDDEN}"
+def numbered(names: Iterable[str], unknown: Collection[str]) -> str:
+    """Return which options of an address's query are meant, without their names: one may be a part of a password.
+
+    Args:
+        names: the names in the query.
+        unknown: those that are meant.
+    """
+    numbers = [str(number) for number, name in enumerate(names, 1) if name in unknown]
+    return f"number{'s' * (len(numbers) > 1)} {', '.join(numbers)} after the ?"
 
 
 # -- Errors of clients -------------------------------------------------------------------------------

@@ -7,6 +7,7 @@ import os
 import tempfile
 
 from beaker_bridge.exceptions import SettingsError
+from beaker_bridge.options.masking import quoted
 from beaker_bridge.options.table import SessionOptions
 from beaker_bridge.stores._flock import LockTimeoutError
 
@@ -48,10 +49,10 @@ class Directories:
         # Choose the longer path, since one may be in the other.
         place = max((path for path in self._names if file.startswith(path)), key=len, default=self.records)
         name = self._names[place]
-        return f"{self._options.label(name)} = {getattr(self._options, name)}"
+        return f"{self._options.label(name)} = {quoted(name, getattr(self._options, name))}"
 
     def _fault(self, name: str, error: OSError) -> SettingsError:
-        label, value = self._options.label(name), getattr(self._options, name)
+        label, value = self._options.label(name), quoted(name, getattr(self._options, name))
         rule = "a directory that can be made, and in which files and directories can be made"
         return SettingsError(f"{label} must be {rule}, got {value!r}: {error.strerror}", name=name, value=value)
 

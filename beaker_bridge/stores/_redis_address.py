@@ -6,7 +6,7 @@ import logging
 import re
 from collections.abc import Callable, Mapping
 from typing import Any, TypeVar
-from urllib.parse import unquote, urlsplit
+from urllib.parse import parse_qsl, unquote, urlsplit
 
 import redis
 from redis.backoff import NoBackoff
@@ -14,6 +14,7 @@ from redis.retry import Retry
 
 from beaker_bridge.exceptions import SettingsError
 from beaker_bridge.logs import log_once
+from beaker_bridge.options.masking import numbered
 from beaker_bridge.options.table import SessionOptions
 
 T = TypeVar("T")
@@ -153,7 +154,7 @@ def _check_cluster(address: str, label: str, login: Mapping[str, str]) -> None:
         if unknown is None:
             raise
         # Warn only: a cluster's client drops the option, and Beaker reads nothing but host and port.
-        _warn(f"{label}: redis-py has no option {unknown[1]}; it is ignored")
+        _warn(f"{label}: {_no_option(address, unknown[1])}; it is ignored")
 
 
 # -- What both check ---------------------------------------------------------------------------------
@@ -192,6 +193,11 @@ def no_address(label: str, reason: str, name: str) -> SettingsError:
     return SettingsError(f"{label} must be the address of a Redis: {reason}", name=name)
 
 
+def _no_option(address: str, name: str) -> str:
+    names = [given for given, _ in parse_qsl(urlsplit(address).query, keep_blank_values=True)]
+    return f"redis-py has no such option: {numbered(names, [name])}"
+
+
 def _parsed(address: str, label: str, name: str) -> dict[str, Any]:
     found: dict[str, Any] = _translated(lambda: _redis.connection.parse_url(address), address, label, name)
     if _is_cut(address):
@@ -220,7 +226,8 @@ def _translated(step: Callable[[], T], address: str, label: str, name: str) -> T
     except Exception as error:  # noqa: BLE001 -- redis-py raises what an argument happens to lead to
         text = str(error)
     unknown = _UNKNOWN_OPTION.search(text)
-    reason = f"redis-py has no option {unknown[1]}" if unknown else text
+    # Leave out the value, which follows a colon.
+    reason = _no_option(address, unknown[1]) if unknown else text.partition(": ")[0]
     if not (unknown or text.startswith(_SAFE_MESSAGES)) or "@" in address.partition("?")[2]:
         reason = _UNREADABLE
     # Raise outside of the except block: the error's context, too, may quote the password.

@@ -17,7 +17,7 @@ from sqlalchemy.exc import ArgumentError, NoSuchModuleError
 from sqlalchemy.pool import Pool, QueuePool, SingletonThreadPool
 
 from beaker_bridge.exceptions import SettingsError
-from beaker_bridge.options.masking import clean
+from beaker_bridge.options.masking import clean, numbered
 from beaker_bridge.options.table import SessionOptions
 from beaker_bridge.options.types import DOTTED, ValueType
 
@@ -127,7 +127,9 @@ def _convert_threshold(settings: dict[str, Any], url: URL, options: SessionOptio
     if isinstance(choice, str):
         choice = None if choice.lower() == "none" else int(choice) if re.fullmatch("[0-9]{1,9}", choice) else choice
     if choice is not None and (type(choice) is not int or choice < 0):
-        raise SettingsError(f"{label}: {_THRESHOLD} must be a whole number or none, got {choice!r}", name="url")
+        # What stands in an address may be the beginning of a password.
+        got = f", got {choice!r}" if _THRESHOLD in arguments else ""
+        raise SettingsError(f"{label}: {_THRESHOLD} must be a whole number or none{got}", name="url")
     settings["sa.connect_args"] = {**arguments, _THRESHOLD: choice}
 
 
@@ -190,10 +192,11 @@ def _missing_driver(url: URL, error: ImportError) -> str:
 
 
 def _unknown_arguments(dialect: Any, url: URL) -> str:
-    """Return the names of a URL's arguments that its driver ignores, as far as that is known without connecting."""
+    """Return what of a URL's query its driver does not know, as far as that can be found out without connecting."""
     given = dialect.create_connect_args(url)[1]
     known = _arguments_of(dialect)
-    return ", ".join(name for name in given if name not in known) if known else ""
+    unknown = [name for name in given if name not in known] if known else []
+    return numbered(url.query, unknown) if unknown else ""
 
 
 def _arguments_of(dialect: Any) -> set[str]:

@@ -287,7 +287,7 @@ def test_the_label_has_the_settings_prefix(caplog):
             {"type": "ext:database", "url": "sqlite:////d", "sa.connect_args": "x"},
             "sa.connect_args must be a JSON object",
         ),
-        ({"type": "ext:redis", "url": "redis://h?nosuch=1"}, "url must be the address of a Redis: redis-py has no opt"),
+        ({"type": "ext:redis", "url": "redis://h?nosuch=1"}, "url must be the address of a Redis: redis-py has no su"),
         ({"type": "dbm", "data_dir": "/d", "dbmmodule": "no.such.module"}, "dbmmodule must be a dotted name"),
         ({"type": "file", "data_dir": "/d", "digest_filenames": "maybe"}, "digest_filenames must be true or false"),
         ({"type": "ext:database", "url": "sqlite:////d", "sa_opts": "echo"}, "sa_opts must be a dict"),

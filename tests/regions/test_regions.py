@@ -541,7 +541,7 @@ def test_the_debug_toolbar_shows_the_regions():
     ("name", "value", "shown"),
     [
         ("url", "redis://:private@host/0", "redis://:…@host/0"),
-        ("url", "redis://host/0?password=private&db=1", "redis://host/0?password=…&db=1"),
+        ("url", "redis://host/0?password=private&db=1", "redis://host/0?…"),
         ("urls", "redis://me:private@a:1,redis://me:private@b:2", "redis://me:…@a:1,redis://me:…@b:2"),
         ("url", "postgresql+psycopg://me:pri@vate@host/db", "…"),
         ("url", "127.0.0.1:11211;unix:/path", "127.0.0.1:11211;unix:/path"),

@@ -487,13 +487,16 @@ def test_an_address_is_read_as_python_memcached_reads_it(address, family, place)
     assert (server._family, server._address) == (family, place) == (host.family, host.address)
 
 
-@pytest.mark.parametrize("url", ["host:port", "one;;two", "unix:", "[::1]:11211", "http://host/", "host:65536", 11211])
+@pytest.mark.parametrize(
+    "url", ["host:port", "one;;two", "unix:", "[::1]:11211", "http://host/", "host:65536", 11211, "me:private"]
+)
 def test_an_address_that_is_none_stops_the_start(url):
     """What cannot be an address is told at start."""
     with pytest.raises(SettingsError, match="url must be a list of memcached's addresses") as refused:
         opened(url)
 
     assert refused.value.name == "url"
+    assert str(refused.value).endswith("with semicolons between them")
 
 
 def test_beakers_choice_of_a_client_is_accepted(server):

@@ -798,9 +798,10 @@ UNREADABLE = "it cannot be read (in a name or password, / ? # @ and : are writte
 @pytest.mark.parametrize(
     ("address", "reason"),
     [
-        ("redis://h?timeout=1", "redis-py has no option timeout"),
-        ("rediss://h?ssl=true", "redis-py has no option ssl"),
-        ("unix:///p?foo=1", "redis-py has no option foo"),
+        ("redis://h?timeout=1", "redis-py has no such option: number 1 after the ?"),
+        ("rediss://h?db=1&ssl=true", "redis-py has no such option: number 2 after the ?"),
+        ("unix:///p?x&db=1&foo=1", "redis-py has no such option: number 3 after the ?"),
+        ("rediss://h?ssl_cert_reqs=none;password=x", "Invalid SSL Certificate Requirements Flag"),
         ("redis://h?socket_timeout=soon", "Invalid value for 'socket_timeout' in connection URL."),
         ("redis://h?db=x", "Invalid value for 'db' in connection URL."),
         ("redis://h/-1", "a database's number is 0 or more"),
@@ -855,7 +856,9 @@ def test_the_addresses_of_a_cluster(caplog):
     with pytest.raises(SettingsError, match="urls must be the address of a Redis: it cannot be read"):
         opened(type="ext:rediscluster", urls="redis://a?connection_class=x")
 
-    assert [record.getMessage() for record in caplog.records] == ["urls: redis-py has no option timeout; it is ignored"]
+    assert [record.getMessage() for record in caplog.records] == [
+        "urls: redis-py has no such option: number 1 after the ?; it is ignored"
+    ]
 
 
 def test_a_missing_client_stops_the_start(monkeypatch):

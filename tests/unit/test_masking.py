@@ -13,6 +13,7 @@ import pytest
 from beaker.cache import cache_region
 from beaker.container import MemoryNamespaceManager
 from pyramid.config import Configurator
+from sqlalchemy import URL
 
 from beaker_bridge import BeakerBridgeError
 from beaker_bridge.options.masking import HIDDEN, clean, masked, masked_address
@@ -30,7 +31,8 @@ ID = "0123456789abcdef" * 2
 PARTS = ("Zq9x", "Wv7k", "Jh3m", "48613")
 #: What may end a password for somebody who takes an address apart.
 ODD = "/#?@:%&;,=+ \"'\\[]{}<>|^`~!$*()é\xa0\x85"
-PASSWORDS = [f"Zq9x{odd}Wv7k{odd}Jh3m" for odd in ("", *ODD[:5], ODD[5:])] + [f"48613{odd}Wv7k" for odd in ODD[:5]]
+ENDS = ["", "&Jh3m=", ";pwd=", *ODD[:5], ODD[5:]]
+PASSWORDS = [f"Zq9x{odd}Wv7k{odd}Jh3m" for odd in ENDS] + [f"48613{odd}Wv7k" for odd in ODD[:5]]
 NAMES = [
     *("password", "passwd", "pwd", "passphrase", "secret", "token", "credential", "auth", "api_key", "access_key"),
     *("private_key", "sasl_plain"),
@@ -43,16 +45,26 @@ ADDRESSES = {
     "redis without a user": ("ext:redis", f"redis://:{{}}@{HOST}/0"),
     "redis with a word": ("ext:redis", f"redis://{{}}@{HOST}/0"),
     "redis with a query": ("ext:redis", f"redis://{HOST}/0?password={{}}"),
+    "redis with a query behind it": ("ext:redis", f"redis://{HOST}/0?client_name=me&{{}}=1"),
+    "redis with a wrong value": ("ext:redis", f"rediss://{HOST}/0?ssl_cert_reqs={{}}"),
+    "rediscluster with a query": ("ext:rediscluster", f"redis://{HOST},redis://{HOST}?password={{}}"),
     "unix": ("ext:redis", "unix://me:{}@/nowhere.sock"),
     "sentinels": ("ext:redis", f"redis+sentinel://me:{{}}@{HOST}/service/0"),
     "rediscluster": ("ext:rediscluster", f"redis://me:{{}}@{HOST},redis://me:{{}}@{HOST}"),
     "memcached": ("ext:memcached", f"redis://me:{{}}@{HOST}/0"),
     "memcached with a login": ("ext:memcached", f"me:{{}}@{HOST}"),
+    "memcached's second": ("ext:memcached", f"{HOST};me:{{}}@{HOST}"),
+    "postgresql with a query": ("ext:database", f"postgresql+psycopg://me@{HOST}/db?password={{}}"),
+    "postgresql with a query behind it": ("ext:database", f"postgresql+psycopg://me@{HOST}/db?{{}}=1"),
+    "postgresql with a wrong value": ("ext:database", f"postgresql+psycopg://me@{HOST}/db?prepare_threshold=5{{}}"),
+    "mariadb with a query": ("ext:database", f"mysql+pymysql://me@{HOST}/db?password={{}}"),
+    "an address in parts": ("URL", "{}"),
     "postgresql": ("ext:database", f"postgresql+psycopg://me:{{}}@{HOST}/db"),
     "mariadb": ("ext:database", f"mysql+pymysql://me:{{}}@{HOST}/db"),
     "sqlite": ("ext:database", "sqlite://me:{}@/nowhere/db"),
     "no dialect": ("ext:database", f"nosuch://me:{{}}@{HOST}/db"),
     "an engine": ("ext:sqla", f"postgresql://me:{{}}@{HOST}/db"),
+    "a type without a scheme": ("type", f"me:{{}}@{HOST}"),
     "a type": ("type", f"redis://me:{{}}@{HOST}/0"),
     "a directory": ("file", f"redis://me:{{}}@{HOST}/0"),
     "another backend": ("ext:foreign", f"foreign://me:{{}}@{HOST}/0"),
@@ -101,6 +113,8 @@ def options_of(kind, address):
         return {"type": address}
     if kind == "file":
         return {"type": kind, "data_dir": address, "lock_dir": address, "file_dir": address}
+    if kind == "URL":
+        return {"type": "ext:database", "url": URL.create("postgresql+psycopg", "me", address, query={address: "1"})}
     if kind == "ext:sqla":
         return {"type": kind, "bind": address, "table": address}
     return {"type": kind, "urls" if kind == "ext:rediscluster" else "url": address, "store_timeout": "0.5"}
@@ -225,7 +239,7 @@ def test_a_filter_that_wins_shows_no_password(caplog):
         ("redis://private@host", "redis://…@host"),
         ("redis://me:pri/vate@host", HIDDEN),
         ("redis://me:12/vate@host", HIDDEN),
-        ("redis://[::1]:6379/0?db=1&client_name=me&x", "redis://[::1]:6379/0?db=1&client_name=…&…"),
+        ("redis://[::1]:6379/0?db=1&client_name=me&x", "redis://[::1]:6379/0?…"),
         ("redis+sentinel://me:private@a:1,b:2/service/0", "redis+sentinel://me:…@a:1,b:2/service/0"),
         ("postgresql://me:pri/v#a?te@host/db", "postgresql://me:…@host/db"),
         ("postgresql://me:pri@vate@host/db", HIDDEN),
