@@ -11,6 +11,7 @@ import logging
 import secrets
 from collections.abc import Collection, Mapping
 from contextlib import AbstractContextManager
+from threading import get_ident
 from typing import Any
 
 from beaker_bridge.cookies import ANY_FORM, BLANK, HOST_ONLY, CookieWriter, cookie_values, joined_values
@@ -79,8 +80,8 @@ class SafeSession(BeakerMapping):
     _stored: Mapping[str, Any] = {}
     #: The messages that were added since the last commit unless their queue held an equal one, by its key.
     _flashed_once: Mapping[str, Collection[Any]] = NO_MESSAGES
-    #: Whether the session's lock is held, and what is changed is committed at once.
-    _locked = False
+    #: The thread that holds the session's lock: what it changes is committed at once.
+    _locked_by: int | None = None
 
     #: The time of the access before this one, in seconds; None in a new session.
     last_accessed: float | None
@@ -110,7 +111,7 @@ class SafeSession(BeakerMapping):
 
     def _refuse_late(self, state: State) -> None:
         exchange = self._exchange
-        if exchange.over and not (self._locked and state.retired == self._state.retired):
+        if exchange.over and not (self._locked_by == get_ident() and state.retired == self._state.retired):
             raise SessionTooLateError(
                 "the session is changed when its request is over, and nothing would save that:"
                 " change it in a block of `with session.exclusive():`"

@@ -270,7 +270,7 @@ class Session(SafeSession):
                 return
         timeout = self._config.options.store_timeout
         deadline = time.monotonic() + timeout
-        with nullcontext() if self._locked else self._lock(session_id):
+        with nullcontext() if self._locked_by == threading.get_ident() else self._lock(session_id):
             while time.monotonic() < deadline:
                 if attempt():
                     return
@@ -470,7 +470,8 @@ class Session(SafeSession):
 
         The block sees the session as it stands in the store, without what this request has changed
         before; what it changes is committed at its end, and stands whatever becomes of the request.
-        ``invalidate()`` and ``regenerate_id()`` are left to the request's own commit.
+        ``invalidate()`` and ``regenerate_id()`` are left to the request's own commit; when the request is over,
+        they raise. Threads that share the session wait for each other, as requests do.
         Values that were taken out of the session before the block are not the session's any more.
         A new session is its request's alone: there the block is run as it is.
 
@@ -483,28 +484,41 @@ class Session(SafeSession):
             SessionStoreError: the store cannot be reached.
         """
         exchange, state = self._exchange, self._state
-        is_final = exchange.discarded and not exchange.over
-        if not state.exists or state.detached or self._locked or is_final:
+        is_final = (exchange.discarded or state.detached) and not exchange.over
+        if not state.exists or self._locked_by == threading.get_ident() or is_final:
             yield
             return
         moved_from = state.moved_from
-        with self._lock(moved_from.id if moved_from else state.id) as lease:
-            record = self._store.read(moved_from.id if moved_from else state.id)
+        session_id = moved_from.id if moved_from else state.id
+        with self._lock(session_id) as lease:
+            if state.detached:
+                with self._holding(lease):
+                    yield
+                return
+            record = self._store.read(session_id)
             moved_to = self._step_back()
             pending = self._base(), self._as_record(), self._state.pending | (CHANGED if self.has_changed() else 0)
-            self._locked, self._lease = True, lease
             try:
-                self._restart(record)
-                yield
-                moved_to = self._step_back() or moved_to
-                # WSGI code, and a session found by its id, is changed without a word.
-                changed = self.has_changed() or not self._is_as_stored()
-                if self._state.record is not None and not self._state.detached and changed:
-                    self._renew()
-                    self._write()
+                with self._holding(lease):
+                    self._restart(record)
+                    yield
+                    moved_to = self._step_back() or moved_to
+                    # WSGI code, and a session found by its id, is changed without a word.
+                    changed = self.has_changed() or not self._is_as_stored()
+                    if self._state.record is not None and not self._state.detached and changed:
+                        self._renew()
+                        self._write()
             finally:
-                self._locked, self._lease = False, None
                 self._resume(*pending, self._step_back() or moved_to)
+
+    @contextmanager
+    def _holding(self, lease: Callable[[], float] | None) -> Iterator[None]:
+        """Let this thread change the session at any time, as long as it holds the store's lock."""
+        self._locked_by, self._lease = threading.get_ident(), lease
+        try:
+            yield
+        finally:
+            self._locked_by = self._lease = None
 
     @contextmanager
     def _lock(self, session_id: str) -> Iterator[Callable[[], float] | None]:
