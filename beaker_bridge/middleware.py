@@ -12,7 +12,7 @@ from beaker_bridge.options.reader import given, prefixed, read_options
 from beaker_bridge.options.table import SESSION_TABLE
 from beaker_bridge.pyramid.recorded_filter import record_filter
 from beaker_bridge.request.attach import show_to_test
-from beaker_bridge.request.exchange import ENVIRON_KEY, MIDDLEWARE, Exchange, SessionObject, standalone_session
+from beaker_bridge.request.exchange import ENVIRON_KEY, Exchange, SessionObject, standalone_session
 from beaker_bridge.request.headers import Headers
 from beaker_bridge.request.streaming import StreamedBody, is_streamed
 from beaker_bridge.session.config import SessionConfig
@@ -135,8 +135,8 @@ class SessionMiddleware:
 
     def __call__(self, environ: MutableMapping[str, Any], start_response: Callable[..., Any]) -> Iterable[bytes]:
         """Answer a request."""
-        exchange = Exchange(environ, self._config, MIDDLEWARE)
-        session_object = environ[self.environ_key] = SessionObject(exchange)
+        session_object = environ[self.environ_key] = SessionObject(environ, self._config)
+        exchange = session_object.exchange
         environ["beaker.get_session"] = self._get_session
         if "paste.registry" in environ and environ["paste.registry"].reglist:
             environ["paste.registry"].register(self.session, session_object)
@@ -146,7 +146,8 @@ class SessionMiddleware:
         answer = _Answer(exchange, start_response)
         try:
             body = self.app(environ, answer)
-            if is_streamed(body, environ):
+            # Most bodies are lists.
+            if type(body) is not list and is_streamed(body, environ):
                 answer.go_on()
                 return StreamedBody(body, exchange)
             answer.end()

@@ -13,7 +13,7 @@ from webob.cookies import parse_cookie
 from beaker_bridge.options.reader import given, read_options
 from beaker_bridge.pyramid.isession import PyramidSession
 from beaker_bridge.record.fields import RESERVED_KEYS
-from beaker_bridge.request.exchange import MIDDLEWARE, Exchange, SessionObject
+from beaker_bridge.request.exchange import SessionObject
 from beaker_bridge.session.base import SafeSession
 from beaker_bridge.session.config import SessionConfig
 from beaker_bridge.stores.base import Record, Store, Swap
@@ -89,8 +89,8 @@ class Request:
 
     def __init__(self, config: SessionConfig, cookie: str = "", *, scheme: str = "http") -> None:
         self.environ = {"wsgi.url_scheme": scheme, "HTTP_COOKIE": cookie}
-        self.exchange = Exchange(self.environ, config, MIDDLEWARE)
-        self.object = SessionObject(self.exchange)
+        self.object = SessionObject(self.environ, config)
+        self.exchange = self.object.exchange
         self.events: list = []
         self.exchange.notify = self.events.append
         self.session = PyramidSession(self.object)

@@ -198,7 +198,7 @@ class PyramidSession:  # noqa: PLW1641 -- as a dict, it has no hash
         if key in RESERVED_KEYS:
             session.set_own(key, value)
             return
-        session.check(key, value)
+        self._exchange.config.codec.check(key, value)
         session.changed()
         dict.__setitem__(session, key, value)
 
@@ -215,7 +215,7 @@ class PyramidSession:  # noqa: PLW1641 -- as a dict, it has no hash
         session, changes = self._loaded, dict(*args, **kwargs)
         for key, value in changes.items():
             if key not in RESERVED_KEYS:
-                session.check(key, value)
+                self._exchange.config.codec.check(key, value)
         for key in RESERVED_KEYS.intersection(changes):
             session.set_own(key, changes.pop(key))
         if changes:
@@ -303,7 +303,7 @@ class PyramidSession:  # noqa: PLW1641 -- as a dict, it has no hash
 
     def flash(self, msg: Any, queue: str = "", allow_duplicate: bool = True) -> None:
         """Append a message to a queue, once only where duplicates are not allowed."""
-        self._loaded.check(FLASH + queue, msg)
+        self._exchange.config.codec.check(FLASH + queue, msg)
         messages = self.setdefault(FLASH + queue, [])
         if allow_duplicate or msg not in messages:
             self.changed()

@@ -34,7 +34,7 @@ def begin_exchange(environ: MutableMapping[str, Any], config: SessionConfig, fin
         config: the configuration.
         finisher: who adds the session's headers to the response.
     """
-    session_object = environ[ENVIRON_KEY] = SessionObject(Exchange(environ, config, finisher))
+    session_object = environ[ENVIRON_KEY] = SessionObject(environ, config, finisher)
     if config.options.webtest_varname:
         show_to_test(session_object, environ, config.options.webtest_varname)
     return session_object
@@ -70,12 +70,13 @@ def _adopt(session_object: Any) -> Exchange:
     """Make a session that Beaker's own middleware has put into the environ one of ours."""
     state = session_object.__dict__
     theirs = state["_sess"]
-    exchange = Exchange(state["_environ"], _config_of(dict(state["_params"])), BEAKER)
-    exchange.is_save_asked = state.get("_dirty", False)
+    environ, config, is_save_asked = state["_environ"], _config_of(dict(state["_params"])), state.get("_dirty", False)
     state.clear()
     # Past Beaker's own __setattr__(), which sets attributes of the session.
     object.__setattr__(session_object, "__class__", SessionObject)
-    SessionObject.__init__(session_object, exchange)
+    SessionObject.__init__(session_object, environ, config, BEAKER)
+    exchange: Exchange = session_object.exchange
+    exchange.is_save_asked = is_save_asked
     if theirs is not None:
         _take_over(exchange, theirs)
     return exchange

@@ -104,7 +104,10 @@ class Exchange(SessionContext):
     def has_pending(self) -> bool:
         """Whether there is a session, and something has happened to it since the last commit."""
         session = self.session
-        return session is not None and (session.has_pending or self.is_save_asked or self.config.options.auto)
+        # Asked three times a request: the session's own property says the same of the first two.
+        return session is not None and bool(
+            session._state.pending or session._changes or self.is_save_asked or self.config.options.auto
+        )
 
     @property
     def loses_changes(self) -> bool:
@@ -340,14 +343,17 @@ class SessionObject(BeakerSessionObject):
     """Beaker's lazy proxy of a session, over an exchange.
 
     Args:
-        exchange: the request's.
+        environ: as :class:`Exchange`'s.
+        config: as :class:`Exchange`'s.
+        finisher: as :class:`Exchange`'s.
     """
 
     exchange: Exchange
 
-    def __init__(self, exchange: Exchange) -> None:
+    def __init__(self, environ: Mapping[str, Any], config: SessionConfig, finisher: str = MIDDLEWARE) -> None:
         # Beaker's proxy sets attributes on the session. Its middleware looks for the cookie in here.
-        self.__dict__.update(exchange=exchange, _headers=exchange.cookies)
+        state, exchange = self.__dict__, Exchange(environ, config, finisher)
+        state["exchange"], state["_headers"] = exchange, exchange.cookies
 
     def _session(self) -> SafeSession:
         return self.exchange.load()

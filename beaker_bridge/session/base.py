@@ -164,14 +164,6 @@ class SafeSession(BeakerMapping):
 
     # -- Changes -------------------------------------------------------------------------------------
 
-    def check(self, key: Any, value: Any) -> None:
-        """Refuse what is seen at a glance not to be stored, before ``request.session`` takes it.
-
-        Raises:
-            SessionValueError: the key, the value, or one of its first items.
-        """
-        self._config.codec.check(key, value)
-
     def changed(self) -> None:
         """Mark the session as changed.
 

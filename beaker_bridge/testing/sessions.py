@@ -15,7 +15,7 @@ from beaker_bridge.middleware import SessionMiddleware
 from beaker_bridge.options.reader import given, read_options
 from beaker_bridge.pyramid.isession import PyramidSession
 from beaker_bridge.request.attach import attach
-from beaker_bridge.request.exchange import ENVIRON_KEY, FACTORY, MIDDLEWARE, Exchange, SessionObject
+from beaker_bridge.request.exchange import ENVIRON_KEY, FACTORY, SessionObject
 from beaker_bridge.session.config import SessionConfig
 
 AnyRequest = TypeVar("AnyRequest")
@@ -43,17 +43,16 @@ def with_session(request: AnyRequest, data: Mapping[str, Any] | None = None, /, 
     """
     environ = request.environ  # type: ignore[attr-defined]  # whatever has one
     config = SessionConfig(read_options(given({"type": "memory"})))
-    earlier = PyramidSession(SessionObject(Exchange({}, config, MIDDLEWARE)))
+    earlier = PyramidSession(SessionObject({}, config))
     earlier.update(data or {}, **more)
     earlier.persist()
     if earlier:
         # Before others of that name: the first one wins.
         environ["HTTP_COOKIE"] = f"{config.options.key}={earlier.id}; {environ.get('HTTP_COOKIE', '')}"
-    exchange = Exchange(environ, config, MIDDLEWARE)
-    session_object = environ[ENVIRON_KEY] = SessionObject(exchange)
+    session_object = environ[ENVIRON_KEY] = SessionObject(environ, config)
     registry = getattr(request, "registry", None)
     if registry is not None:
-        exchange.notify = registry.notify
+        session_object.exchange.notify = registry.notify
     request.session = PyramidSession(session_object)  # type: ignore[attr-defined]  # as each of Pyramid's requests
     return request
 

@@ -21,7 +21,7 @@ from typing import Any
 from beaker_bridge import SessionTooLargeError
 from beaker_bridge.options.reader import given, read_options
 from beaker_bridge.pyramid.isession import PyramidSession
-from beaker_bridge.request.exchange import MIDDLEWARE, Exchange, SessionObject
+from beaker_bridge.request.exchange import SessionObject
 from beaker_bridge.session.config import SessionConfig
 from tests.benchmarks.backends import Backend
 from tests.benchmarks.content import LARGE, MIDDLE, SESSIONS, SMALL, contents_of
@@ -236,7 +236,7 @@ def memory(number: int = 1000) -> Row:
     """Return the memory of one loaded session in bytes, its data's own left out."""
     content = next(contents_of(SMALL))
     config = SessionConfig(read_options(given({"type": "memory", "secret": SECRET, "key": NAME})))
-    first = PyramidSession(SessionObject(Exchange({}, config, MIDDLEWARE)))
+    first = PyramidSession(SessionObject({}, config))
     first.update(content)
     loaded = first._object._session()
     loaded.commit()
@@ -246,7 +246,7 @@ def memory(number: int = 1000) -> Row:
     environs = iter([{"HTTP_COOKIE": cookie} for _ in range(2 * number)])
 
     def load() -> PyramidSession:
-        session = PyramidSession(SessionObject(Exchange(next(environs), config, MIDDLEWARE)))
+        session = PyramidSession(SessionObject(next(environs), config))
         assert session["count"] == 0
         return session
 

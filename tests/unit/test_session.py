@@ -26,7 +26,7 @@ from beaker_bridge.record.codec import RecordCodec
 from beaker_bridge.record.fields import ACCESSED, CREATED, EXPIRY, ID, MOVED, WRITER
 from beaker_bridge.record.serializers import PickleSerializer
 from beaker_bridge.request.attach import attach
-from beaker_bridge.request.exchange import MIDDLEWARE, Exchange, SessionObject, standalone_session
+from beaker_bridge.request.exchange import SessionObject, standalone_session
 from beaker_bridge.session.base import MAX_COOKIES, new_id
 from beaker_bridge.session.config import SessionConfig, SessionContext
 from beaker_bridge.session.cookie import CookieSession
@@ -650,9 +650,9 @@ def test_an_expiry_is_saved_where_each_session_is(clock, made):
 )
 def test_what_a_request_costs(browser, store, use, cost):
     """An uncontended write is one read and one swap, a read is one read, and an untouched session is nothing."""
-    exchange = Exchange({"HTTP_COOKIE": browser.cookie}, browser.config, MIDDLEWARE)
-    use(PyramidSession(SessionObject(exchange)))
-    exchange.commit()
+    session_object = SessionObject({"HTTP_COOKIE": browser.cookie}, browser.config)
+    use(PyramidSession(session_object))
+    session_object.exchange.commit()
 
     assert store.calls == cost
 
@@ -1132,7 +1132,7 @@ def test_other_wsgi_code_is_held_to_beakers_keys(browser, caplog):
 
 def test_a_session_is_found_by_its_id(browser):
     """A session can be opened by its id, changed and committed; an id that is unknown opens nothing."""
-    session_object = SessionObject(Exchange({}, browser.config, MIDDLEWARE))
+    session_object = SessionObject({}, browser.config)
     session = session_object.get_by_id(browser.id)
     session["a"] = 1
     session.changed()
@@ -2486,7 +2486,7 @@ def test_a_cookie_is_secure_over_https(config, scheme, secure):
 
 def test_a_discard_belongs_to_one_attempt(config):
     """A discard belongs to one attempt of pyramid_retry; a subrequest has the attempt of its parent."""
-    session_object = SessionObject(Exchange({}, config, MIDDLEWARE))
+    session_object = SessionObject({}, config)
     attach(session_object, {"retry.attempt": 1}).discard()
     found = [attach(session_object, environ).discarded for environ in ({"retry.attempt": 1}, {}, {"retry.attempt": 2})]
 
