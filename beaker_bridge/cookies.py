@@ -11,6 +11,7 @@ from itertools import zip_longest
 
 from webob.cookies import Morsel
 
+from beaker_bridge.options.rules import COOKIE_PREFIXES
 from beaker_bridge.options.table import SessionOptions
 
 #: The length of Beaker's signature: HMAC-SHA1 in hexadecimal, before the value.
@@ -133,15 +134,33 @@ class Signer:
         return found
 
 
+def own_values(header: str, name: str, signer: Signer, form: re.Pattern[str] = ANY_FORM) -> list[tuple[str, bool]]:
+    """Return the values of our cookie in a header, and whether each was signed under a retired key.
+
+    Args:
+        header: the ``Cookie`` header, of whatever content.
+        name: our cookie's name.
+        signer: verifies them.
+        form: what a value must match as a whole to count.
+    """
+    found = signer.verified(cookie_values(header, name), form)
+    # A browser lets a neighbour set "a=b, __Host-sid=…": what a comma parts may be anybody's.
+    if found or "," not in header or name.lower().startswith(COOKIE_PREFIXES):
+        return found
+    return signer.verified(joined_values(header, name), form)
+
+
 class CookieWriter:
     """Writes our cookie.
 
     Args:
         options: the option table.
+        signer: signs its values.
     """
 
-    def __init__(self, options: SessionOptions) -> None:
+    def __init__(self, options: SessionOptions, signer: Signer) -> None:
         self._options = options
+        self._signer = signer
         # The same for nearly all of an application's cookies.
         self._attributes = lru_cache(maxsize=64)(self._attributes_of)
 
@@ -158,13 +177,14 @@ class CookieWriter:
         """Return the value of a ``Set-Cookie`` header.
 
         Args:
-            value: the cookie's value, signed.
+            value: the cookie's value, which is signed.
             https: whether the request came over https, for ``secure = auto``.
             now: the time, in seconds.
             lifetime: the cookie's lifetime in seconds, instead of the option's.
             domain: the cookie's domain, instead of the option's, or :data:`HOST_ONLY`.
             path: the cookie's path, instead of the option's.
         """
+        value = self._signer.sign(value)
         max_age = self._max_age(now) if lifetime is None else lifetime
         if max_age is None:
             # In what we write, nothing needs to be quoted: digits, and base64.

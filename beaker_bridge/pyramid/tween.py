@@ -73,7 +73,7 @@ def session_tween_factory(handler: Callable[[Any], Any], registry: Any) -> Calla
             request.add_finished_callback(follow_failure)
         if exchange.finisher is not MIDDLEWARE:
             _have_completed(request, response, exchange, source)
-        if kept and exchange.session is not None and exchange.has_pending:
+        if kept and exchange.session is not None:
             return _committed(request, response, exchange)
         return response
 

@@ -125,6 +125,14 @@ class RecordCodec:
                     refused.add(kind)
                     log.warning("with data_serializer = json: %s", error)
 
+    def encode(self, record: dict[str, Any]) -> bytes:
+        """Return the raw bytes of a record.
+
+        Raises:
+            SessionValueError: the serializer refuses it.
+        """
+        return self.seal(self.serialize(record))
+
     def seal(self, plain: bytes) -> bytes:
         """Return the raw bytes of plain ones: encrypted if there is a key, in the envelope."""
         text = self._cipher.encrypt(plain) if self._cipher else binascii.b2a_base64(plain)[:-1]

@@ -126,6 +126,17 @@ def is_stub(record: Mapping[str, Any]) -> bool:
     return len(record) <= len(_STUB) and record.keys() <= _STUB
 
 
+def is_live(record: Mapping[str, Any], options: SessionOptions, now: float) -> bool:
+    """Say whether a record is a session's that has not moved, ended or expired.
+
+    Args:
+        record: what the store or the cookie holds.
+        options: the option table.
+        now: the time, in seconds.
+    """
+    return not (MOVED in record or is_expired(record, options, now) or is_stub(record))
+
+
 def in_milliseconds(now: float) -> float:
     """Return a time as records hold it, in seconds: the digits below a millisecond only cost JSON time."""
     return round(now, 3)

@@ -16,8 +16,8 @@ from beaker.session import SessionObject as BeakerSessionObject
 from beaker_bridge.exceptions import BeakerBridgeError
 from beaker_bridge.options.types import COOKIE
 from beaker_bridge.request.headers import Headers, guarded, length_of, varied
-from beaker_bridge.session.base import SafeSession
-from beaker_bridge.session.config import OPEN, OVER, SENT, SessionConfig, SessionContext
+from beaker_bridge.session.base import OPEN, OVER, SENT, SafeSession, SessionContext
+from beaker_bridge.session.config import SessionConfig
 from beaker_bridge.session.cookie import CookieSession
 from beaker_bridge.session.session import MemorySession, Session, StandaloneSession
 
@@ -139,7 +139,9 @@ class Exchange(SessionContext):
             self.is_save_asked = False
         elif self.config.options.auto:
             session.force_by_option()
-        session.commit()
+        # As its own property says, which most sessions need not be asked for.
+        if session._state.pending or session._changes:
+            session.commit()
 
     def commit_or_discard(self) -> None:
         """Commit while the answer can still be an error: a failure is raised, and the request leaves no trace.
@@ -222,7 +224,13 @@ class Exchange(SessionContext):
 
     def with_session_headers(self, headers: Headers) -> Headers:
         """Return a response's headers with those that a session needs which was touched."""
-        headers, cookies = varied(headers), self.cookies
+        for name, _ in headers:
+            if name.lower() == "vary":
+                headers = varied(headers)
+                break
+        else:
+            headers = [*headers, ("Vary", "Cookie")]
+        cookies = self.cookies
         if cookies.get("set_cookie") and cookies.get("cookie_out"):
             if cookies.get("dropped_out"):
                 # First, so that what takes both for the same cookie keeps the one that is set.

@@ -54,11 +54,6 @@ class _Directive(NamedTuple):
 
 def varied(headers: Headers) -> Headers:
     """Return headers that tell shared caches that the page depends on the cookie."""
-    for name, _ in headers:
-        if name.lower() == "vary":
-            break
-    else:
-        return [*headers, ("Vary", "Cookie")]
     varied = [value for name, value in headers if name.lower() == "vary"]
     names = {name.strip(BLANK).lower() for value in varied for name in value.split(",")}
     if names & {"cookie", "*"}:

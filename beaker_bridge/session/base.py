@@ -9,15 +9,15 @@ from __future__ import annotations
 
 import logging
 import secrets
-from collections.abc import Collection, Mapping
+from collections.abc import Callable, Collection, Mapping
 from contextlib import AbstractContextManager
+from dataclasses import dataclass, field
 from threading import get_ident
 from typing import Any
 
-from beaker_bridge.cookies import ANY_FORM, BLANK, HOST_ONLY, CookieWriter, cookie_values, joined_values
+from beaker_bridge.cookies import ANY_FORM, BLANK, HOST_ONLY, CookieWriter, cookie_values, own_values
 from beaker_bridge.events import SessionEvent
 from beaker_bridge.exceptions import BeakerBridgeError, DamagedRecordError, SessionTooLateError
-from beaker_bridge.options.rules import COOKIE_PREFIXES
 from beaker_bridge.record.fields import (
     ACCESSED,
     CREATED,
@@ -29,13 +29,14 @@ from beaker_bridge.record.fields import (
     in_milliseconds,
 )
 from beaker_bridge.session.changes import IMMUTABLE, Changes
-from beaker_bridge.session.config import OPEN, SessionContext
+from beaker_bridge.session.config import SessionConfig
 from beaker_bridge.session.mapping import BeakerMapping
 from beaker_bridge.session.merge import NO_MESSAGES
 from beaker_bridge.session.state import (
     CHANGED,
     COOKIE,
     DUE,
+    ENDED,
     FORCED,
     STALE,
     State,
@@ -54,6 +55,56 @@ MAX_COOKIES = 4
 def new_id() -> str:
     """Return 128 random bits, in the form of Beaker's ids."""
     return secrets.token_hex(16)
+
+
+#: The phases of a response: its headers can still be changed; they are sent; the request is over.
+OPEN, SENT, OVER = "open", "sent", "over"
+
+
+@dataclass(eq=False)
+class SessionContext:
+    """What a session knows of its request; here, of none: a script's session, or one that was found by its id.
+
+    Args:
+        config: the configuration.
+        phase: how far the response is: :data:`OPEN`, :data:`SENT` or :data:`OVER`.
+        discarded: whether the request leaves no trace, whatever touches its session from now on.
+        notify: notifies the application's subscribers of an event; set where Pyramid's registry is known.
+        locks: the locks that the request has, by thread and id, and how long they last; shared with the sessions that
+            it has found by their ids.
+        environ: the request's WSGI environ.
+    """
+
+    config: SessionConfig
+    phase: str = OPEN
+    discarded: bool = False
+    notify: Callable[[object], None] | None = None
+    locks: dict[tuple[int, str], Callable[[], float] | None] | None = None
+    environ: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def sent(self) -> bool:
+        """Whether the response's headers are sent: no cookie reaches the browser any more."""
+        return self.phase is not OPEN
+
+    @property
+    def over(self) -> bool:
+        """Whether the request is over: no commit of it follows."""
+        return self.phase is OVER
+
+    @property
+    def https(self) -> bool:
+        """Whether the request came over https."""
+        return self.environ.get("wsgi.url_scheme") == "https"
+
+    @property
+    def cookie_header(self) -> str | None:
+        """The request's ``Cookie`` header."""
+        return self.environ.get("HTTP_COOKIE")
+
+    def discard(self) -> None:
+        """Decide that the request leaves no trace."""
+        self.discarded = True
 
 
 class SafeSession(BeakerMapping):
@@ -170,7 +221,9 @@ class SafeSession(BeakerMapping):
         Raises:
             SessionTooLateError: the response's headers were sent, and the browser does not know the session.
         """
-        self._become(self._state.asked(CHANGED))
+        state = self._state
+        if not (state.pending & CHANGED and self._exchange.phase is OPEN):
+            self._become(state.asked(CHANGED))
 
     def force(self) -> None:
         """Mark the session to be stored even if it is new and empty, as Beaker's ``save()`` does."""
@@ -334,13 +387,14 @@ class SafeSession(BeakerMapping):
         only_wished = changed and state.pending & (FORCED | COOKIE) == FORCED
         step = todo(state, changed=changed, empty=not len(self), as_stored=bool(only_wished) and self._is_as_stored())
         if step is Step.WRITE:
-            if self._exchange.sent:
+            if self._exchange.phase is not OPEN:
                 self._refuse_late(state.asked(CHANGED))
             self._save()
         elif step is Step.TOUCH:
             self._touch()
         if not self._state.detached:
-            self._finish_retired()
+            if self._state.retired or self._state.pending & ENDED:
+                self._finish_retired()
             self._mark_clean(changed=changed)
 
     def _is_as_stored(self) -> bool:
@@ -367,12 +421,6 @@ class SafeSession(BeakerMapping):
         """Return a context in which the session is read, changed and written as one step."""
         raise NotImplementedError
 
-    def _renew(self) -> None:
-        """Renew the access time where that is due; a record that is about to be written carries it."""
-        is_due = self._state.record is None or self._state.pending & (DUE | STALE)
-        if is_due or not self._config.options.save_accessed_time:
-            self._metadata[ACCESSED] = in_milliseconds(self._now)
-
     # -- The cookie ----------------------------------------------------------------------------------
 
     @property
@@ -385,12 +433,7 @@ class SafeSession(BeakerMapping):
         options = self._config.options
         if not header or not options.use_cookies:
             return []
-        ours: list[tuple[str, bool]] = []
-        for find in (cookie_values, joined_values):
-            ours = self._config.signer.verified(find(header, options.key), self._form)
-            # A browser lets a neighbour set "a=b, __Host-sid=…": what a comma parts may be anybody's.
-            if ours or "," not in header or options.key.lower().startswith(COOKIE_PREFIXES):
-                break
+        ours = own_values(header, options.key, self._config.signer, self._form)
         self._ours = len(ours)
         return ours
 
@@ -401,17 +444,22 @@ class SafeSession(BeakerMapping):
 
     def _cookie(self, value: str, lifetime: int | None = None) -> str:
         options = self._cookie_options
-        cookies = self._config.cookies if options is None else CookieWriter(options)
+        cookies = self._config.cookies if options is None else CookieWriter(options, self._config.signer)
         if lifetime is None and not self._cookie_lifetime_is_set:
             lifetime = self._metadata.get(EXPIRY)
         return cookies.write(
-            self._config.signer.sign(value),
+            value,
             https=self._exchange.https,
             now=self._now,
             lifetime=lifetime,
-            domain=self.domain,
-            path=self.path,
+            # Without one of its own, the option's.
+            domain=self._metadata.get(DOMAIN) or None,
+            path=self._metadata.get(PATH),
         )
+
+    def _send_cookie(self, value: str) -> None:
+        """Send a value, signed, as the response's cookie."""
+        self._cookie_out(self._cookie(value))
 
     def _cookie_out(self, cookie: str) -> None:
         self.request["cookie_out"] = cookie

@@ -1,4 +1,4 @@
-"""What a session is made with: what the sessions of one configuration share, and what it knows of its request."""
+"""What the sessions of one configuration share."""
 
 from __future__ import annotations
 
@@ -6,8 +6,7 @@ import logging
 import math
 import threading
 import time
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from beaker_bridge.cookies import CookieWriter, Signer
@@ -22,8 +21,6 @@ from beaker_bridge.stores import open_store
 
 log = logging.getLogger(__name__)
 
-#: The phases of a response: its headers can still be changed; they are sent; the request is over.
-OPEN, SENT, OVER = "open", "sent", "over"
 #: A secret that is shorter than this, in bytes, is warned about.
 SECRET_SIZE = 32
 #: What is encrypted into a cookie is padded to a multiple of so many bytes.
@@ -47,7 +44,7 @@ class SessionConfig:
         self.store = None if options.type == COOKIE else open_store(options)
         self.codec = _codec(options, BareEnvelope if self.store is None else self.store.envelope)
         self.signer = Signer(_keys(options), (options.sign_algorithm, *options.previous_sign_algorithms))
-        self.cookies = CookieWriter(options)
+        self.cookies = CookieWriter(options, self.signer)
         #: Seconds after which an access time is renewed.
         self.touch_interval = options.touch_interval
         #: What a visitor's cookie makes us log.
@@ -121,49 +118,3 @@ def _cipher(options: SessionOptions) -> Cipher | None:
         for encrypt_key in (options.encrypt_key, *options.previous_encrypt_keys)
     ]
     return Cipher(pairs, crypto_type=options.crypto_type, nonce_bits=options.encrypt_nonce_bits)
-
-
-@dataclass(eq=False)
-class SessionContext:
-    """What a session knows of its request; here, of none: a script's session, or one that was found by its id.
-
-    Args:
-        config: the configuration.
-        phase: how far the response is: :data:`OPEN`, :data:`SENT` or :data:`OVER`.
-        discarded: whether the request leaves no trace, whatever touches its session from now on.
-        notify: notifies the application's subscribers of an event; set where Pyramid's registry is known.
-        locks: the locks that the request has, by thread and id, and how long they last; shared with the sessions that
-            it has found by their ids.
-        environ: the request's WSGI environ.
-    """
-
-    config: SessionConfig
-    phase: str = OPEN
-    discarded: bool = False
-    notify: Callable[[object], None] | None = None
-    locks: dict[tuple[int, str], Callable[[], float] | None] | None = None
-    environ: Mapping[str, Any] = field(default_factory=dict)
-
-    @property
-    def sent(self) -> bool:
-        """Whether the response's headers are sent: no cookie reaches the browser any more."""
-        return self.phase is not OPEN
-
-    @property
-    def over(self) -> bool:
-        """Whether the request is over: no commit of it follows."""
-        return self.phase is OVER
-
-    @property
-    def https(self) -> bool:
-        """Whether the request came over https."""
-        return self.environ.get("wsgi.url_scheme") == "https"
-
-    @property
-    def cookie_header(self) -> str | None:
-        """The request's ``Cookie`` header."""
-        return self.environ.get("HTTP_COOKIE")
-
-    def discard(self) -> None:
-        """Decide that the request leaves no trace."""
-        self.discarded = True

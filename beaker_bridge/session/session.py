@@ -27,7 +27,7 @@ from beaker_bridge.record.fields import (
     MOVED_TO,
     WRITER,
     in_milliseconds,
-    is_expired,
+    is_live,
     is_stub,
 )
 from beaker_bridge.session.base import MAX_COOKIES, SafeSession, new_id, shown
@@ -106,7 +106,7 @@ class Session(SafeSession):
             record = config.store.read(session_id)
             while record is not None:
                 content, stale_record = self._decode_for(session_id, record)
-                if MOVED in content or is_expired(content, config.options, self._now) or is_stub(content):
+                if not is_live(content, config.options, self._now):
                     if self._now < content.get(MOVED, 0):
                         sent.append(Sent(session_id, record))
                         return False
@@ -169,9 +169,15 @@ class Session(SafeSession):
         if self._now >= self._config.purge_due:
             begin_purge(self._config)
 
+    def _renew(self) -> None:
+        """Renew the access time where that is due; a record that is about to be written carries it."""
+        is_due = self._state.record is None or self._state.pending & (DUE | STALE)
+        if is_due or not self._config.options.save_accessed_time:
+            self._metadata[ACCESSED] = in_milliseconds(self._now)
+
     def _send(self) -> None:
         if self._config.options.use_cookies:
-            self._cookie_out(self._cookie(self.id))
+            self._send_cookie(self.id)
 
     def _write(self) -> bool:
         """Write the session, merged with what other requests have written meanwhile.
@@ -234,7 +240,7 @@ class Session(SafeSession):
         if self._config.options.encrypt_key:
             # Bind the ciphertext to its id, so a copied record cannot be replayed under another one.
             self._metadata[ID] = self.id
-        return self._config.codec.serialize(self._as_record())
+        return self._config.codec.serialize({**self, **self._metadata})
 
     def _swap(self, session_id: str, record: Record | None, plain: bytes) -> Swap:
         raw = self._config.codec.seal(plain)
@@ -431,7 +437,9 @@ class Session(SafeSession):
 
         def entomb() -> bool:
             nonlocal record
-            names = self._names(session_id, record)
+            # The session's own record is none.
+            is_own = retired.fate is Fate.ENTOMB and record is retired.record
+            names = [] if is_own else self._names(session_id, record)
             if record is None or len(names) >= MAX_NAMES:
                 # A logout came first: the session must not live on under its new id, which nobody knows yet.
                 self._delete(self.id, self._state.record, notify=False)
@@ -459,8 +467,8 @@ class Session(SafeSession):
     def _tombstone(self, names: list[str]) -> bytes:
         codec, now = self._config.codec, self._config.clock()
         # With the times that Beaker, where it shares the store, looks for in each record.
-        times = {CREATED: self.created, ACCESSED: now, MOVED: now + MOVED_FOR}
-        return codec.seal(codec.serialize({**times, MOVED_TO: names}))
+        times = {CREATED: self._metadata[CREATED], ACCESSED: now, MOVED: now + MOVED_FOR}
+        return codec.encode({**times, MOVED_TO: names})
 
     # -- One step ------------------------------------------------------------------------------------
 

@@ -14,7 +14,7 @@ from beaker.container import MemoryNamespaceManager
 from beaker_bridge.options.table import SessionOptions
 from beaker_bridge.record.envelope import BareEnvelope
 from beaker_bridge.stores._keyed_locks import KeyedLocks
-from beaker_bridge.stores.base import ID_FORM, LockingStore, Record, lock_timed_out
+from beaker_bridge.stores.base import ID_FORM, Record, Store, Swap, lock_timed_out
 
 # Share these among all stores of the process, as Beaker's namespaces are shared.
 _guard = threading.Lock()
@@ -25,7 +25,7 @@ _locks = KeyedLocks()
 LOOKS = 4
 
 
-class MemoryStore(LockingStore):
+class MemoryStore(Store):
     """Beaker's ``memory``. Removes expired sessions as new ones are stored.
 
     Args:
@@ -59,8 +59,20 @@ class MemoryStore(LockingStore):
             if ID_FORM.fullmatch(name) and "session" in namespace:
                 yield name
 
-    def _guard(self, session_id: str) -> threading.Lock:
-        return _guard
+    def swap(self, session_id: str, record: Record | None, new: bytes | None, expires_in: float | None = None) -> Swap:
+        # As LockingStore's, whose lock, comparison and writes are spread over methods: here they are a few lines.
+        with _guard:
+            found = self.read(session_id)
+            stored = found.raw if found else None
+            if stored == new:
+                return Swap(True, found)
+            if stored != (record.raw if record else None):
+                return Swap(False, found)
+            if new is None:
+                self._remove(session_id)
+                return Swap(True, None)
+            self._write(session_id, new, expires_in)
+            return Swap(True, Record(new))
 
     def _write(self, session_id: str, raw: bytes, expires_in: float | None) -> None:
         text = raw.decode("ascii")

@@ -271,7 +271,7 @@ def attributes(header):
 
 def written(*, https=True, now=NOW, value=VALUE, lifetime=None, domain=None, path=None, **options):
     """Return what is written under some options."""
-    writer = CookieWriter(read_options(given_options({"key": NAME, **options})))
+    writer = CookieWriter(read_options(given_options({"key": NAME, **options})), Signer([]))
     return attributes(writer.write(value, https=https, now=now, lifetime=lifetime, domain=domain, path=path))
 
 
@@ -414,7 +414,7 @@ def test_a_sessions_own_lifetime(option, lifetime, max_age):
 
 def deleted(*, https=True, domain=None, path=None, **options):
     """Return the cookie that makes the browser forget ours."""
-    writer = CookieWriter(read_options(given_options({"key": NAME, **options})))
+    writer = CookieWriter(read_options(given_options({"key": NAME, **options})), Signer([]))
     return attributes(writer.delete(https=https, domain=domain, path=path))
 
 
@@ -432,7 +432,7 @@ def test_delete():
 def test_what_is_written_is_read():
     """A signed value that we write is found and verified when the browser sends it back."""
     signer = Signer(["secret"])
-    header = CookieWriter(SessionOptions(key=NAME)).write(signer.sign(VALUE), https=False, now=NOW)
+    header = CookieWriter(SessionOptions(key=NAME), signer).write(VALUE, https=False, now=NOW)
     (value,) = cookie_values(header.partition(";")[0], NAME)
 
     assert signer.verify(value) == (VALUE, False)

@@ -27,8 +27,8 @@ from beaker_bridge.record.fields import ACCESSED, CREATED, EXPIRY, ID, MOVED, WR
 from beaker_bridge.record.serializers import PickleSerializer
 from beaker_bridge.request.attach import attach
 from beaker_bridge.request.exchange import SessionObject, standalone_session
-from beaker_bridge.session.base import MAX_COOKIES, new_id
-from beaker_bridge.session.config import SessionConfig, SessionContext
+from beaker_bridge.session.base import MAX_COOKIES, SessionContext, new_id
+from beaker_bridge.session.config import SessionConfig
 from beaker_bridge.session.cookie import CookieSession
 from beaker_bridge.session.session import GRACE, MOVED_FOR, Session
 from beaker_bridge.session.state import Fate, Retired
