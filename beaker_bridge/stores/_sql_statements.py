@@ -133,6 +133,18 @@ def class_of(error: DBAPIError) -> type[SessionStoreError]:
     return ConnectionLostError if error.connection_invalidated else SessionStoreError
 
 
+def limits_of(connection: sa.Connection, table: sa.Table) -> tuple[int, int] | None:
+    """Return the largest record of a table in MySQL or MariaDB, and the largest statement, in bytes."""
+    row = connection.execute(
+        sa.text(
+            "SELECT character_octet_length, @@max_allowed_packet FROM information_schema.columns"
+            " WHERE table_schema = coalesce(:schema, database()) AND table_name = :name AND column_name = 'data'"
+        ),
+        {"schema": table.schema, "name": table.name},
+    ).first()
+    return row and (row[0], row[1])
+
+
 def is_over_packet(connection: sa.Connection, new: bytes, old: bytes, packet: int) -> bool:
     """Say whether a statement with two records is over MySQL's and MariaDB's ``max_allowed_packet``, in bytes."""
     # Measure only near the limit: no driver writes more than two bytes for one.

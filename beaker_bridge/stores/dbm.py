@@ -29,7 +29,7 @@ from beaker_bridge.stores.file import TEMPORARY, DirectoryStore, remove_old, rep
 _KEY = "session"
 #: The block size of ``dbm.dumb``, in bytes: Beaker's own writes there expect values on its bounds.
 _BLOCK = 512
-#: The errors of a dbm module that tell of the file's content. Others tell of the machine.
+#: The numbers of a dbm module's errors about the content of a file. Others are about the machine.
 _DAMAGED = frozenset({None, 0, errno.EINVAL})
 
 
@@ -56,7 +56,7 @@ def _directories(options: SessionOptions) -> Directories:
 class _Format(ABC):
     """The files of a dbm module."""
 
-    #: What follows a database's path in the names of the files by which one sees that it exists.
+    #: The ends of the names of the files by which a database exists, after its path.
     marks: ClassVar[frozenset[str]]
 
     @abstractmethod
@@ -187,8 +187,8 @@ class _DumbFormat(_Format):
             try:
                 with open(path + ".dir", "rb", buffering=0) as directory:
                     raw = self._value(path, directory.read())
-                    # The open file keeps its inode: if the name still leads there, nobody has
-                    # replaced it, and so nobody has written over the value meanwhile.
+                    # Compare inodes: if the name still leads to the open file, no writer has replaced it, and so
+                    # none has written over the value meanwhile.
                     if os.stat(path + ".dir").st_ino == os.fstat(directory.fileno()).st_ino:
                         return raw
             except FileNotFoundError:
@@ -204,7 +204,7 @@ class _DumbFormat(_Format):
         replace(path + ".dir", f"{_KEY!r}, ({position}, {len(raw)})\n".encode("ascii"))
 
     def remove(self, path: str) -> None:
-        # The directory first: without it there is no record, whatever stands in the data.
+        # Remove the directory first: without it there is no record, whatever the data are.
         for suffix in (".dir", ".dat", ".bak"):
             with suppress(FileNotFoundError):
                 os.unlink(path + suffix)
@@ -225,14 +225,14 @@ class _DumbFormat(_Format):
         try:
             with open(path + ".dat", "rb", buffering=0) as data:
                 data.seek(position)
-                # No more than there is: a damaged size may be beyond any memory.
+                # Read no more than the file holds: a damaged size may be beyond any memory.
                 return data.read(min(size, os.fstat(data.fileno()).st_size))
         except FileNotFoundError:
             # Gone with .dir, as the caller sees; or the record has lost it.
             return b""
 
     def _free(self, path: str, size: int) -> int:
-        """Return the first block where a value fits without touching the one that stands."""
+        """Return the first block where a value fits without touching the current one."""
         # Nothing to spare where .dir is damaged: the value that it led to cannot be found again.
         with suppress(FileNotFoundError, ValueError):
             place = _place(Path(path + ".dir").read_bytes())
@@ -309,5 +309,5 @@ class _OtherDbmStore(BeakerStore):
         return self._synchronizer(f"dbmcontainer/funclock/{session_id}/{key}")
 
     def _synchronizer(self, identifier: str) -> Any:
-        # The same object as the namespace's own, which each thread may acquire again.
+        # Use the namespace's own object, which its thread may acquire again.
         return file_synchronizer(identifier, lock_dir=self._lock_dir)

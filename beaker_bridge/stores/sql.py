@@ -28,6 +28,7 @@ from beaker_bridge.stores._sql_statements import (
     is_over_packet,
     is_refused,
     is_too_large,
+    limits_of,
 )
 from beaker_bridge.stores.base import ID_FORM, Record, Swap, unreachable
 from beaker_bridge.stores.engines import application_engine, is_address, own_engine
@@ -43,10 +44,10 @@ PURGE_LASTS = 3600
 _COLUMNS = {"namespace", "accessed", "created", "data"}
 
 
-class _Database:
+class _Prepared:
     """The database as this process has prepared it."""
 
-    #: The engine; None until the database is prepared, and after an error.
+    #: The engine; None before that, and after an error.
     engine: sa.Engine | None = None
     #: The largest record that the column holds, and the largest statement, in bytes; None for no check.
     limits: tuple[int, int] | None = None
@@ -70,7 +71,7 @@ class SQLStore(ServerStore):
         self._clock: Callable[[], float] = options.clock or time.time
         self._table = table
         self._statements = Statements(table)
-        self._database = PerProcess(_Database)
+        self._database = PerProcess(_Prepared)
         self._own: PerProcess[sa.Engine] | None = None
         if is_address(engine):
             self._own = PerProcess(lambda: own_engine(options))
@@ -259,15 +260,7 @@ class SQLStore(ServerStore):
         """Do what the first use of the database needs; threads and processes may do it at once."""
         if engine.dialect.name in ("mysql", "mariadb"):
             with connected(engine) as connection:
-                row = connection.execute(
-                    sa.text(
-                        "SELECT character_octet_length, @@max_allowed_packet FROM information_schema.columns"
-                        " WHERE table_schema = coalesce(:schema, database()) AND table_name = :name"
-                        " AND column_name = 'data'"
-                    ),
-                    {"schema": self._table.schema, "name": self._table.name},
-                ).first()
-                self._database.get().limits = row and (row[0], row[1])
+                self._database.get().limits = limits_of(connection, self._table)
 
 
 def _dispose(own: PerProcess[sa.Engine]) -> None:

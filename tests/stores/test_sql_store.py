@@ -809,6 +809,9 @@ def test_what_a_forked_child_forgets(url):
         one.read(ID)
         pool = one._prepared().pool
         with as_child():
+            # A child that has not used the store has no connection to close.
+            one.close()
+
             assert (one._prepared().pool is pool) == (one is theirs)
             assert one.read(ID) is None
 
