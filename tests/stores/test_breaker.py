@@ -251,7 +251,7 @@ def test_a_late_failure_says_nothing_about_a_server_that_is_back(clock):
 
 
 def test_a_second_failure_does_not_prolong_the_pause(clock):
-    """Of calls that fail one after the other the first one begins the breaker, and it ends for all at its time."""
+    """Of calls that fail one after the other the first one begins the pause, and it ends for all at its time."""
     breaker, step = CircuitBreaker(0.3), Asked(away())
 
     def fail_later():
@@ -303,7 +303,7 @@ SERVERS = {
 
 @pytest.mark.parametrize("name", SERVERS)
 def test_a_store_whose_server_is_down(start_server, clock, name):
-    """Reads, swaps and locks fail at once in a breaker, also when the server is back; then they do their work."""
+    """Reads, swaps and locks fail at once in a pause, also when the server is back; then they do their work."""
     program, options = SERVERS[name]
     server = start_server(name.partition(",")[0], program)
     options = options(server)
@@ -336,6 +336,26 @@ def test_a_store_whose_server_is_down(start_server, clock, name):
     store.close()
     # The application's own.
     getattr(options["url"], "close", getattr(options["url"], "dispose", str))()
+
+
+@pytest.mark.parametrize(
+    ("kind", "address"),
+    [
+        ("ext:redis", "redis://127.0.0.1:{}"),
+        ("ext:memcached", "127.0.0.1:{}"),
+        ("ext:database", "postgresql+psycopg://me@127.0.0.1:{}/sessions"),
+    ],
+)
+def test_a_bypass_asks_the_server_itself(clock, kind, address):
+    """In a pause a bypass asks the server, and fails with its own error, where other calls are left alone."""
+    store = opened(type=kind, url=address.format(free_port()))
+    for _ in range(2):
+        refused(lambda: store.read(ID))
+    calls = [lambda: store.read(ID), lambda: store.bypass_breaker(ID)]
+
+    assert ["left alone" in str(refused(call)) for call in calls] == [True, False]
+
+    store.close()
 
 
 # -- One user's session, and ten others --------------------------------------------------------------
