@@ -49,8 +49,8 @@ class SessionConfig:
         self.touch_interval = options.touch_interval
         #: What a visitor's cookie makes us log.
         self.log_lines = LogLimiter()
-        #: When this process purges the store next, by the clock.
-        self.purge_due = 0.0 if options.purge_every and self.store else math.inf
+        #: The time, by the clock, in which this process does not purge the store. The clock may be set back, too.
+        self.purge_pause = (0.0, 0.0) if options.purge_every and self.store else (-math.inf, math.inf)
         #: Who gets this warns that each process has sessions of its own.
         self.may_warn_of_processes = threading.Lock()
 

@@ -31,7 +31,8 @@ def begin_purge(config: SessionConfig) -> None:
     """
     every = config.options.purge_every
     assert every is not None
-    config.purge_due = config.clock() + every
+    now = config.clock()
+    config.purge_pause = (now, now + every)
     try:
         threading.Thread(target=_purge_in_turn, args=(config, every), name=THREAD, daemon=True).start()
     except RuntimeError as error:

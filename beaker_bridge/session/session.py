@@ -166,7 +166,8 @@ class Session(SafeSession):
             return
         if not self._state.detached and (state.pending & COOKIE or (written and (fresh or renewed))):
             self._send()
-        if self._now >= self._config.purge_due:
+        begin, end = self._config.purge_pause
+        if not begin <= self._now < end:
             begin_purge(self._config)
 
     def _renew(self) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 import secrets
 from collections.abc import Callable
@@ -10,8 +11,9 @@ from typing import TYPE_CHECKING, NamedTuple
 if TYPE_CHECKING:
     from beaker_bridge.stores.base import Swap
 
-#: The words of a lease on a server that removes no entry: a random word, and the time at which it ends.
-_TIMED = re.compile(rb"[0-9a-f]{32} ([0-9]+(?:\.[0-9]+)?)")
+#: The words of a lease on a server that removes no entry: a random word, the time at which it ends, and its length, in
+#: seconds. Earlier releases wrote no length.
+_TIMED = re.compile(rb"[0-9a-f]{32} ([0-9]+(?:\.[0-9]+)?)(?: ([0-9]+(?:\.[0-9]+)?))?")
 
 #: Replaces an entry, as :meth:`Store.swap` does; it takes the bytes that were read, or None.
 SwapEntry = Callable[[str, bytes | None, bytes | None, float | None], "Swap"]
@@ -64,6 +66,7 @@ class TimedLeases(Leases):
         swap: replaces an entry.
         read: returns the bytes of an entry, or None.
         clock: returns the time, in seconds since the epoch; on two machines it may differ by less than a lease lasts.
+            Where it differs by more, a lease keeps nobody out.
         wrap: turns the words into what the server holds.
     """
 
@@ -79,28 +82,38 @@ class TimedLeases(Leases):
 
     def take(self, name: str, seconds: float) -> bytes | HeldBy:
         found, now = self._read(name), self._clock()
-        if found is not None and now < end_of(found):
+        if found is not None and is_held(found, now):
             return HeldBy(found)
-        return self._taken(name, found, self._words(now + seconds), seconds)
+        return self._taken(name, found, self._words(now + seconds, seconds), seconds)
 
-    def renew(self, name: str, words: bytes, ends: float) -> None:
+    def renew(self, name: str, words: bytes, ends: float, seconds: float) -> None:
         """Let a lease end at another time, if it is still held by these words.
 
         Args:
             name: what is locked.
             words: the words of the lease.
             ends: the time, in seconds since the epoch.
+            seconds: the length of the lease, in seconds.
         """
-        self._swap(name, words, self._words(ends), None)
+        self._swap(name, words, self._words(ends, seconds), None)
 
-    def _words(self, ends: float) -> bytes:
-        return self._wrap(_random_word() + f" {ends:.3f}".encode("ascii"))
+    def _words(self, ends: float, seconds: float) -> bytes:
+        return self._wrap(_random_word() + f" {ends:.3f} {seconds:.3f}".encode("ascii"))
 
 
-def end_of(words: bytes) -> float:
-    """Return the time at which a timed lease ends, in seconds since the epoch; 0 if it cannot be read."""
+def is_held(words: bytes, now: float, grace: float = 0) -> bool:
+    """Say whether a timed lease has not ended; one that cannot be read has.
+
+    The time left is at most the length, and as much again if the clock of its holder is ahead. What ends later was
+    written by a clock that was wrong, and would last as long as that was.
+
+    Args:
+        words: the words of the lease.
+        now: the time, in seconds since the epoch.
+        grace: the time for which one that has ended counts as held all the same, in seconds.
+    """
     found = _TIMED.search(words)
-    return float(found[1]) if found else 0
+    return found is not None and -grace < float(found[1]) - now < 2 * float(found[2] or math.inf) + grace
 
 
 def _random_word() -> bytes:

@@ -16,7 +16,7 @@ from beaker_bridge.exceptions import SettingsError
 from beaker_bridge.options.table import SessionOptions
 from beaker_bridge.record.envelope import NamespaceEnvelope
 from beaker_bridge.stores._forks import PerProcess
-from beaker_bridge.stores._lease import HeldBy, TimedLeases, end_of
+from beaker_bridge.stores._lease import HeldBy, TimedLeases, is_held
 from beaker_bridge.stores._server import ServerStore, too_large
 from beaker_bridge.stores._sql_statements import (
     PROBE,
@@ -93,10 +93,10 @@ class SQLStore(ServerStore):
         return filter(ID_FORM.fullmatch, self._names("%"))
 
     def sweep(self, before: float) -> int:
-        removed = 0
+        removed, now = 0, self._clock()
         for key in self._names("%" + _LOCK):
             found = self._read(key) if ID_FORM.fullmatch(key.removesuffix(_LOCK)) else None
-            if found is not None and end_of(found.raw) < min(before, self._clock()):
+            if found is not None and not is_held(found.raw, now, max(0, now - before)):
                 removed += self._swap(key, found.raw, None).made
         return removed
 
@@ -111,7 +111,7 @@ class SQLStore(ServerStore):
             yield True
         finally:
             # Keep the lease until the next purge is due.
-            self._leases.renew(_PURGE, lease, began + every)
+            self._leases.renew(_PURGE, lease, began + every, every)
 
     def close(self) -> None:
         if self._own:

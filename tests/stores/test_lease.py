@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from beaker_bridge.stores._lease import HeldBy, Leases, TimedLeases, end_of
+from beaker_bridge.stores._lease import HeldBy, Leases, TimedLeases, is_held
 from beaker_bridge.stores.base import Record, Swap
 from tests.requests import Clock
 
@@ -87,19 +87,49 @@ def test_a_timed_lease_is_renewed_by_its_holder(entries, clock):
     """A holder chooses another end; one that has lost its lease does not."""
     leases = TimedLeases(entries.swap, entries.read, clock, lambda words: b"<" + words + b">")
     words = leases.take("one", 30)
-    leases.renew("one", words, clock.now + 500)
+    leases.renew("one", words, clock.now + 500, 400)
     renewed = entries.content["one"]
-    leases.renew("one", words, clock.now)
+    leases.renew("one", words, clock.now, 400)
 
     assert entries.content["one"] == renewed
     assert (renewed[:1], renewed[-1:]) == (b"<", b">")
-    assert end_of(renewed) == pytest.approx(clock.now + 500, abs=0.001)
+    assert [is_held(renewed, clock.now + at) for at in (-301, -299, 499.9, 500.1)] == [False, True, True, False]
 
 
-@pytest.mark.parametrize(
-    ("words", "ends"),
-    [(b"", 0), (b"0" * 32, 0), (b"0" * 32 + b" 17", 17), (b"0" * 32 + b" 17.5", 17.5), (b"0" * 32 + b" soon", 0)],
-)
-def test_the_end_of_a_lease(words, ends):
-    """The end is a number of seconds, whole in earlier releases; a lease that cannot be read has ended."""
-    assert end_of(words) == ends
+WORD = b"0" * 32
+
+
+@pytest.mark.parametrize("words", [b"", WORD, WORD + b" soon", WORD + b" 1699999999.9 30", WORD + b" 1699999999"])
+def test_a_lease_that_ended_is_held_no_more(words):
+    """A lease ends at its time, a number of seconds; what cannot be read has ended."""
+    assert not is_held(words, 1_700_000_000)
+
+
+@pytest.mark.parametrize("words", [WORD + b" 1700000030 30", WORD + b" 1700000000.1 30", WORD + b" 1800000000"])
+def test_a_lease_is_held_until_its_end(words):
+    """Without a length, as earlier releases wrote them, every time in the future is taken for the end."""
+    assert is_held(words, 1_700_000_000)
+
+
+def test_a_lease_of_a_clock_ahead_is_bounded_by_its_own_length(entries, clock):
+    """Clocks may differ by a lease's length; what a clock that is wrong by more has written keeps nobody out."""
+    ahead = Clock()
+    wrong, leases = TimedLeases(entries.swap, entries.read, ahead), TimedLeases(entries.swap, entries.read, clock)
+    kept = []
+    for step in (29.9, 30.1, 365 * 86400):
+        ahead.now = clock.now + step
+        entries.content.clear()
+        wrong.take("one", 30)
+        # The next one may want a shorter one, or a longer one.
+        kept.append({isinstance(leases.take("one", seconds), HeldBy) for seconds in (1, 30, 3600)} == {True})
+        kept.append(isinstance(leases.take("one", 30), HeldBy))
+
+    assert kept == [True, True, False, True, False, True]
+
+
+def test_a_lease_counts_as_held_for_a_grace(clock):
+    """Who removes what nobody holds leaves alone what is not long over, on either side of the clock."""
+    words = WORD + b" 1700000000.000 30.000"
+    held = [is_held(words, 1_700_000_000 + step, 100) for step in (-161, -159, 0, 99, 101)]
+
+    assert held == [False, True, True, True, False]

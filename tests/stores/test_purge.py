@@ -413,6 +413,24 @@ def test_one_process_purges_at_a_time(purging, clock):
     assert (is_ones, is_others, is_others_now, is_ones_again) == (True, False, True, False)
 
 
+def test_a_clock_that_was_ahead_does_not_end_the_purges(purging, clock):
+    """A year ahead for one purge, of this process or of another: it is due again by the clock that is right."""
+    config, other = purging(), purging()
+    clock.now += 365 * 86400
+    write_and_wait(config)
+    clock.now = START
+    expired = [write_and_wait(purging(purge_every=None))[0] for _ in range(2)]
+    clock.now += TIMEOUT + 1
+    _, after = write_and_wait(config)
+    clock.now += EVERY + 1
+    short = write_and_wait(purging(purge_every=None))[0]
+    clock.now += TIMEOUT + 1
+    _, after_others = write_and_wait(other)
+
+    assert after.isdisjoint(expired)
+    assert short not in after_others
+
+
 def test_a_purge_that_fails_gives_its_turn_back(purging, clock):
     """An error in a purge is its own, and the next purge comes at its time."""
     store = purging().store

@@ -21,6 +21,7 @@ from sqlalchemy.pool import NullPool, StaticPool
 from beaker_bridge.exceptions import SessionConflictError, SessionStoreError, SessionTooLargeError, SettingsError
 from beaker_bridge.options.reader import given, prefixed, read_options
 from beaker_bridge.stores import _sql_statements, engines, open_store
+from beaker_bridge.stores._lease import HeldBy
 from beaker_bridge.stores.base import Record, Swap
 from tests.contract import KIB, PATIENCE, StoreContract, text, together
 from tests.forks import as_child
@@ -717,6 +718,25 @@ def test_the_lock_ends_by_itself(url):
         assert try_lock(store)
 
 
+def test_the_lock_of_a_clock_ahead(url):
+    """A holder that died with its clock an hour ahead locks the session for no longer than another one would."""
+    clock, ahead = Clock(), Clock()
+    store, killed = opened(url, clock=clock), opened(url, clock=ahead)
+    ahead.now += 3600
+    assert killed._wait_for_lease(ID, 0, 30)
+
+    assert try_lock(store)
+
+    ahead.now = clock.now + 29
+    assert killed._wait_for_lease(ID, 0, 30)
+
+    assert not try_lock(store)
+
+    clock.now += 60
+
+    assert try_lock(store)
+
+
 def test_a_lock_that_ended_is_not_taken_from_the_next_holder(url):
     """Who held a lock for too long does not release the one of who has it now."""
     clock = Clock()
@@ -751,9 +771,31 @@ def test_a_sweep_removes_the_locks_of_dead_processes(url):
 
     clock.now += 31
     with store.lock(OTHER_ID, 1):
-        assert store.sweep(clock.now - 1) == 0
+        assert store.sweep(clock.now - 2) == 0
         assert store.sweep(clock.now) == 1
         assert set(store._names("%")) == {ID, "a cache.lock", f"{OTHER_ID}.lock"}
+
+
+def test_a_purge_that_was_killed_while_its_clock_was_ahead(url):
+    """What is left of its turn keeps the next one from its own no longer than a purge may last."""
+    clock, ahead = Clock(), Clock()
+    ahead.now += 365 * 86400
+    assert not isinstance(opened(url, clock=ahead)._leases.take("0" * 32, 3600), HeldBy)
+    with opened(url, clock=clock).purge_turn(300) as is_ours:
+        pass
+
+    assert is_ours
+
+
+def test_a_sweep_removes_the_locks_of_a_clock_that_was_wrong(url):
+    """What dead processes have left with their clock ahead by a year is removed, too."""
+    clock, ahead = Clock(), Clock()
+    ahead.now += 365 * 86400
+    store = opened(url, clock=clock)
+    opened(url, clock=ahead)._wait_for_lease(ID, 0, 30)
+
+    assert store.sweep(clock.now - 3600) == 1
+    assert list(store._names("%")) == []
 
 
 # -- Ids ---------------------------------------------------------------------------------------------
