@@ -28,6 +28,10 @@ class ConnectionLostError(ServerUnavailableError):
     """
 
 
+class CircuitOpenError(ServerUnavailableError):
+    """The server was not asked, since it could not be reached a moment ago."""
+
+
 class CircuitBreaker:
     """Spares requests the wait for a server that is down.
 
@@ -37,10 +41,12 @@ class CircuitBreaker:
 
     Args:
         patience: the longest wait for the probe of another caller, in seconds.
+        on_close: is called by each caller that has found it open, once it is closed.
     """
 
-    def __init__(self, patience: float) -> None:
+    def __init__(self, patience: float, on_close: Callable[[], object] = lambda: None) -> None:
         self._patience = patience
+        self._on_close = on_close
         #: An object while the breaker is closed, a new one each time that it closes; None while it is not. A call
         #: compares it, since a failure that began before the breaker closed says nothing about the server now.
         self.closed: object | None = object()
@@ -65,6 +71,7 @@ class CircuitBreaker:
         closed = self.closed
         if closed is None:
             closed = self._close(probe)
+            self._on_close()
         try:
             return step(*arguments)
         except ServerUnavailableError as failure:
@@ -82,6 +89,7 @@ class CircuitBreaker:
         """
         if self.closed is None:
             self._probe(probe)
+            self._on_close()
 
     def _open(self, failure: ServerUnavailableError, closed: object) -> None:
         with self._guard:
@@ -120,9 +128,9 @@ class CircuitBreaker:
             self.closed = closed
         return closed
 
-    def _fast_failure(self) -> ServerUnavailableError:
+    def _fast_failure(self) -> CircuitOpenError:
         failure = self._failure
-        return ServerUnavailableError(
+        return CircuitOpenError(
             f"{failure}; it is left alone for up to {PAUSE} s after a failure",
             name=failure.name,
             original=failure.original,

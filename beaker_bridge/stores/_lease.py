@@ -41,14 +41,23 @@ class Leases:
     def __init__(self, swap: SwapEntry) -> None:
         self._swap = swap
 
-    def take(self, name: str, seconds: float) -> bytes | HeldBy:
+    def words(self, seconds: float) -> bytes:
+        """Return the words of a new lease.
+
+        Args:
+            seconds: the time after which the lease ends by itself.
+        """
+        return _random_word()
+
+    def take(self, name: str, seconds: float, words: bytes | None = None) -> bytes | HeldBy:
         """Return the words of a new lease, or whose it is.
 
         Args:
             name: what is locked.
             seconds: the time after which the lease ends by itself.
+            words: its words, for callers that release it if no answer comes.
         """
-        return self._taken(name, None, _random_word(), seconds)
+        return self._taken(name, None, words or self.words(seconds), seconds)
 
     def end(self, name: str, words: bytes) -> None:
         """End a lease, if it is still held by these words."""
@@ -80,11 +89,14 @@ class TimedLeases(Leases):
         super().__init__(swap)
         self._read, self._clock, self._wrap = read, clock, wrap
 
-    def take(self, name: str, seconds: float) -> bytes | HeldBy:
-        found, now = self._read(name), self._clock()
-        if found is not None and is_held(found, now):
+    def words(self, seconds: float) -> bytes:
+        return self._words(self._clock() + seconds, seconds)
+
+    def take(self, name: str, seconds: float, words: bytes | None = None) -> bytes | HeldBy:
+        found = self._read(name)
+        if found is not None and is_held(found, self._clock()):
             return HeldBy(found)
-        return self._taken(name, found, self._words(now + seconds, seconds), seconds)
+        return self._taken(name, found, words or self.words(seconds), seconds)
 
     def renew(self, name: str, words: bytes, ends: float, seconds: float) -> None:
         """Let a lease end at another time, if it is still held by these words.

@@ -5,11 +5,12 @@ from __future__ import annotations
 import logging
 import time
 from abc import abstractmethod
+from collections import deque
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 
 from beaker_bridge.exceptions import SessionStoreError, SessionTooLargeError
-from beaker_bridge.stores._breaker import CircuitBreaker
+from beaker_bridge.stores._breaker import CircuitBreaker, CircuitOpenError, ServerUnavailableError
 from beaker_bridge.stores._forks import PerProcess
 from beaker_bridge.stores._keyed_locks import KeyedLocks
 from beaker_bridge.stores._lease import HeldBy, Leases
@@ -36,13 +37,17 @@ class ServerStore(Store):
     def __init__(self, timeout: float) -> None:
         self._timeout = timeout
         self._threads = PerProcess(KeyedLocks)
+        #: Leases whose release failed: of each the session's id, its words and the time at which it ends by itself.
+        self._unreleased: PerProcess[deque[tuple[str, bytes, float]]] = PerProcess(deque)
         self._breakers: PerProcess[dict[str, CircuitBreaker]] = PerProcess(dict)
 
     def _breaker(self, server: str = "") -> CircuitBreaker:
         """Return the circuit breaker of a server: while one is down, the others still serve their sessions."""
         breakers = self._breakers.get()
-        # Wait half the time for the probe of another caller, to have the rest for an answer.
-        return breakers.get(server) or breakers.setdefault(server, CircuitBreaker(self._timeout / 2))
+        if server not in breakers:
+            # Wait half the time for the probe of another caller, to have the rest for an answer.
+            breakers.setdefault(server, CircuitBreaker(self._timeout / 2, self._release_again))
+        return breakers[server]
 
     @abstractmethod
     def bypass_breaker(self, session_id: str) -> None:
@@ -64,6 +69,7 @@ class ServerStore(Store):
     @contextmanager
     def lock(self, session_id: str, timeout: float) -> Iterator[Callable[[], float]]:
         deadline = time.monotonic() + timeout
+        self._release_again()
         # Queue the threads of this process here, so that one of them at a time polls the server.
         with self._threads.get().hold(session_id, deadline) as acquired:
             taken = self._wait_for_lease(session_id, deadline, max(LEASE, 5 * timeout)) if acquired else None
@@ -73,27 +79,56 @@ class ServerStore(Store):
             try:
                 yield lambda: ends - self.monotonic()
             finally:
-                self._end_lease(session_id, lease)
+                self._release(session_id, lease, ends)
 
     def _wait_for_lease(self, session_id: str, deadline: float, seconds: float) -> tuple[bytes, float] | None:
         """Return a lease and the time at which it ends; None if another holder keeps it until the deadline."""
         pause, longest = PAUSES
         while True:
-            asked = self.monotonic()
-            lease = self._leases.take(session_id, seconds)
+            words, ends = self._leases.words(seconds), self.monotonic() + seconds
+            try:
+                lease = self._leases.take(session_id, seconds, words)
+            except ServerUnavailableError as error:
+                # Only the answer may have been lost, and not the lease.
+                if not isinstance(error, CircuitOpenError):
+                    self._unreleased.get().append((session_id, words, ends))
+                raise
             if not isinstance(lease, HeldBy):
-                return lease, asked + seconds
+                return lease, ends
             if time.monotonic() >= deadline:
                 return None
             time.sleep(min(pause, max(0, deadline - time.monotonic())))
             pause = min(2 * pause, longest)
 
-    def _end_lease(self, session_id: str, lease: bytes) -> None:
+    def _release(self, session_id: str, lease: bytes, ends: float) -> None:
+        """Release a lease; if that fails, leave it to the next lock, or to the next probe that the server answers."""
+        began = time.monotonic()
+        failure = self._failed_release(session_id, lease)
+        if failure and time.monotonic() - began < self._timeout / 2:
+            # Try again unless the server hangs: a single connection may have broken.
+            failure = self._failed_release(session_id, lease)
+        if failure:
+            # Do not fail the request: its work under the lock is done.
+            self._unreleased.get().append((session_id, lease, ends))
+            log.warning("%s; the lock that it holds for a session is released later", failure)
+
+    def _release_again(self) -> None:
+        """Release the leases whose release failed, unless they have ended by themselves."""
+        unreleased = self._unreleased.get()
+        for _ in range(len(unreleased)):
+            # Another thread may be at it.
+            with suppress(IndexError):
+                session_id, lease, ends = unreleased.popleft()
+                if self.monotonic() < ends and self._failed_release(session_id, lease):
+                    unreleased.append((session_id, lease, ends))
+
+    def _failed_release(self, session_id: str, lease: bytes) -> SessionStoreError | None:
+        """Release a lease; return the error if that failed."""
         try:
             self._leases.end(session_id, lease)
         except SessionStoreError as error:
-            # Do not fail the request: its work under the lock is done.
-            log.warning("%s; a lock that it holds for a session ends by itself", error)
+            return error
+        return None
 
 
 def outcome(found: Record | None, new: bytes | None) -> Swap:

@@ -23,6 +23,8 @@ class Proxy:
         self._threads = [threading.Thread(target=self._accept)]
         #: How many bytes of the next answer are let through before the connection is closed.
         self._passing = 0
+        #: How many answers are let through before the first one that is lost.
+        self._kept = 0
         #: How many answers are still to be lost.
         self._losses = 0
         #: How many connections were made.
@@ -48,14 +50,15 @@ class Proxy:
             for one in pair:
                 one.close()
 
-    def lose_next_answer(self, passing: int = 0, *, times: int = 1) -> None:
+    def lose_next_answer(self, passing: int = 0, *, times: int = 1, after: int = 0) -> None:
         """Pass the next request on, but of the answer only the first bytes; then close the connection.
 
         Args:
             passing: how many bytes are let through.
             times: how many requests are lost so, one after the other.
+            after: how many answers come through before.
         """
-        self._passing, self._losses = passing, times
+        self._passing, self._losses, self._kept = passing, times, after
 
     def fall_silent(self) -> None:
         """Accept connections and requests from now on, and never answer."""
@@ -107,7 +110,9 @@ class Proxy:
             while answer := server.recv(65536):
                 if self._silent:
                     continue
-                if self._losses:
+                if self._losses and self._kept:
+                    self._kept -= 1
+                elif self._losses:
                     self._losses -= 1
                     client.sendall(answer[: self._passing])
                     break

@@ -753,7 +753,7 @@ def test_a_lock_ends_when_the_server_goes(start_server, clock, caplog):
         for _ in range(2):
             refused(lambda: store.read(ID))
 
-    assert "ends by itself" in caplog.text
+    assert "is released later" in caplog.text
 
     store.close()
 

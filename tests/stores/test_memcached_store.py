@@ -421,7 +421,7 @@ def test_a_lock_that_cannot_be_released_is_no_error(server, store, caplog):
     with store.lock(ID, PATIENCE):
         server.kill()
 
-    assert "a lock that it holds for a session ends by itself" in caplog.text
+    assert "the lock that it holds for a session is released later" in caplog.text
 
 
 # -- Processes ---------------------------------------------------------------------------------------
