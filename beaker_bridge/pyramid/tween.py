@@ -18,7 +18,6 @@ from beaker_bridge.pyramid.source import SessionSource
 from beaker_bridge.pyramid.subrequest import owner_of, share_sessions
 from beaker_bridge.request.attach import attach, begin_exchange
 from beaker_bridge.request.exchange import ENVIRON_KEY, FACTORY, MIDDLEWARE, Exchange, SessionObject
-from beaker_bridge.request.streaming import is_streamed
 
 #: The tween's name in ``pyramid.tweens``.
 NAME = "beaker_bridge.session_tween_factory"
@@ -71,8 +70,9 @@ def session_tween_factory(handler: Callable[[Any], Any], registry: Any) -> Calla
         if may_discard or exchange.config.options.cookie_on_exception is not True:
             # A response callback, or a tween over this one, may raise when the session is committed.
             request.add_finished_callback(follow_failure)
-        if exchange.finisher is not MIDDLEWARE:
-            _have_completed(request, response, exchange, source)
+        if exchange.finisher is not MIDDLEWARE and source is not None:
+            # Also where nobody has touched the session: a response callback may have it read by a new body.
+            Completion(exchange, source.options).follow(request)
         if kept and exchange.session is not None:
             return _committed(request, response, exchange)
         return response
@@ -91,19 +91,6 @@ def _attached(request: Any, session_object: Any, source: SessionSource | None) -
     # The session may be first touched when the response callbacks are over.
     request.add_response_callback(remember_response)
     return begin_exchange(request.environ, config, FACTORY)
-
-
-def _have_completed(request: Any, response: Any, exchange: Exchange, source: SessionSource | None) -> None:
-    """Have the response completed whose session no middleware carries, and nobody may have asked Pyramid for.
-
-    A streamed body may be the first to touch it; other WSGI code uses Beaker's own in the environ.
-    """
-    touched = exchange.session is not None
-    if source is not None and (touched or is_streamed(response.app_iter, request.environ)):
-        Completion(exchange, source.options).follow(request)
-    elif exchange.finisher is FACTORY:
-        # Most often nobody touches it any more, and nobody ends it.
-        exchange.release_environ()
 
 
 def _committed(request: Any, response: Any, exchange: Exchange) -> Any:

@@ -10,6 +10,7 @@ from itertools import product
 from wsgiref.util import FileWrapper
 
 import pytest
+from pyramid.events import NewRequest, NewResponse
 from pyramid.request import Request
 from pyramid.response import FileIter, FileResponse, Response
 from waitress.buffers import ReadOnlyFileBasedBuffer
@@ -607,6 +608,67 @@ def test_a_body_whose_type_says_that_it_is_made(installation, body, tmp_path):
     app = site(installation, tmp_path, lambda request: Response(app_iter=body(request)))
     app.post("/login", {"name": "ada"})
     page = app.get("/stream", extra_environ={"wsgi.file_wrapper": FileWrapper})
+
+    assert (page.text, page.headers["Vary"]) == ("ada", "Cookie")
+    assert app.get("/data").text == "[('put', 1), ('user', 'ada')]"
+
+
+def by_response_callback(config, answered):
+    """Replace a body in a response callback."""
+    config.add_subscriber(lambda event: event.request.add_response_callback(answered), NewRequest)
+
+
+def by_subscriber(config, answered):
+    """Replace a body in a subscriber of ``NewResponse``."""
+    config.add_subscriber(lambda event: answered(event.request, event.response), NewResponse)
+
+
+def by_finished_callback(config, answered):
+    """Replace a body in a finished callback, which comes after all else."""
+
+    def remember(event):
+        request, response = event.request, event.response
+        request.add_finished_callback(lambda _request: answered(request, response))
+
+    config.add_subscriber(remember, NewResponse)
+
+
+def replacing_tween(handler, registry):
+    """Replace a response in a tween over ours."""
+
+    def tween(request):
+        response = handler(request)
+        return registry.replaced(request, response)
+
+    return tween
+
+
+def by_tween(config, answered):
+    """Replace a response in a tween over ours."""
+
+    def replaced(request, response):
+        response = Response(response.text)
+        answered(request, response)
+        return response
+
+    config.registry.replaced = replaced
+    config.add_tween(f"{__name__}.replacing_tween", over="beaker_bridge.session_tween_factory")
+
+
+@pytest.mark.parametrize("replace", [by_response_callback, by_subscriber, by_finished_callback, by_tween])
+@pytest.mark.parametrize("installation", WITH_TWEEN, indirect=True)
+def test_a_body_that_is_replaced_at_the_end_varies(installation, replace, tmp_path):
+    """Whatever puts a streamed body in a made one's place, the body that is sent is the one that is looked at."""
+
+    def answered(request, response):
+        if request.path == "/stream":
+            response.app_iter = iter(LazyFile(request))
+
+    configure = Views(login=login, data=data, stream=lambda _request: "made")
+    configure.includes = [lambda config: replace(config, answered)]
+    app = TestApp(install(installation, store_options("memory", tmp_path), configure))
+    app.post("/login", {"name": "ada"})
+    page = app.get("/stream")
 
     assert (page.text, page.headers["Vary"]) == ("ada", "Cookie")
     assert app.get("/data").text == "[('put', 1), ('user', 'ada')]"
