@@ -54,7 +54,11 @@ class MemcachedError(Exception):
     """The server refused a command, or its answer cannot be read."""
 
 
-class TooLargeError(MemcachedError):
+class RefusedError(MemcachedError):
+    """The server answered a command by an error."""
+
+
+class TooLargeError(RefusedError):
     """The server holds no item of that size."""
 
 
@@ -271,7 +275,9 @@ def _port(text: str | None) -> int:
 def _strange(line: bytes) -> MemcachedError:
     # Show the line only if it is an error of the server: it may be the data of a session.
     word = line.partition(b" ")[0]
-    return MemcachedError(line.decode("latin-1") if b"ERROR" in word else f"an answer of {len(line)} bytes is none")
+    if b"ERROR" in word:
+        return RefusedError(line.decode("latin-1"))
+    return MemcachedError(f"an answer of {len(line)} bytes is none")
 
 
 def _expanded(content: bytes) -> bytes:

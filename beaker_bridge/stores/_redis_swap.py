@@ -8,6 +8,8 @@ from contextlib import contextmanager
 from inspect import signature
 from typing import Any
 
+from redis.exceptions import OutOfMemoryError
+
 #: Replaces a value that still is the one that was read. An empty text stands for no value, since no record is empty.
 #: Writes again what is there already: that does no harm, and sets the expiry that was asked for.
 SCRIPT = b"""
@@ -42,11 +44,20 @@ def compare_and_set(pool: Any, key: str, old: bytes, new: bytes, milliseconds: A
             if found not in (old, new):
                 _answers(connection, ("UNWATCH",))
                 return found
-            outcome = _answers(connection, ("MULTI",), write, ("EXEC",))[2]
+            try:
+                outcome = _answers(connection, ("MULTI",), write, ("EXEC",))[2]
+            except OutOfMemoryError:
+                if new:
+                    raise
+                break
             # None after a write of another client: look at that.
             if outcome is not None:
                 _raise_if_failed(outcome[0])
                 return 1
+        # Over its maxmemory Redis queues no command of a transaction. Delete without one: nobody can write meanwhile.
+        connection.disconnect()
+        _answers(connection, ("DEL", key))
+        return 1
 
 
 @contextmanager

@@ -145,6 +145,16 @@ def limits_of(connection: sa.Connection, table: sa.Table) -> tuple[int, int] | N
     return row and (row[0], row[1])
 
 
+def refused_by(error: DBAPIError) -> str | None:
+    """Return what the server refused, to be named in a message; None if it gave no answer."""
+    if error.statement is not None:
+        return None if error.connection_invalidated else error.statement.split(None, 1)[0]
+    # MySQL's and MariaDB's servers number their errors from 1000, their clients from 2000; PostgreSQL's client only
+    # quotes what the server said.
+    is_answer = "FATAL:" in str(error.orig) or any(code in range(1000, 2000) for code in _codes(error))
+    return "a connection" if is_answer else None
+
+
 def is_over_packet(connection: sa.Connection, new: bytes, old: bytes, packet: int) -> bool:
     """Say whether a statement with two records is over MySQL's and MariaDB's ``max_allowed_packet``, in bytes."""
     # Measure only near the limit: no driver writes more than two bytes for one.

@@ -145,14 +145,30 @@ def unreachable(
         error_class: the class of the error to return.
         concerned: the option and its value that name what cannot be reached.
     """
+    kept_in = f" ({concerned})" if concerned else ""
+    return _failed(kind, error, error_class, f"{kept_in} cannot be reached")
+
+
+def refused(kind: str, error: BaseException, command: str, error_class: type[E] = SessionStoreError) -> E:
+    """Return the error for a command that a store refuses: it was reached.
+
+    Args:
+        kind: the type of the store.
+        error: the error of its client.
+        command: the command.
+        error_class: the class of the error to return.
+    """
+    return _failed(kind, error, error_class, f" refuses {command}")
+
+
+def _failed(kind: str, error: BaseException, error_class: type[E], what: str) -> E:
     # Remove the names of files from the error and its traceback: a session's id, which is one, would open it.
     for step in chain(error):
         if isinstance(step, OSError):
             del step.filename, step.filename2
     clean(error)
     reason = f"{type(error).__name__}: {error}" if str(error) else type(error).__name__
-    kept_in = f" ({concerned})" if concerned else ""
-    return error_class(f"the session store {kind}{kept_in} cannot be reached: {reason}", name=kind, original=error)
+    return error_class(f"the session store {kind}{what}: {reason}", name=kind, original=error)
 
 
 def lock_timed_out(kind: str, timeout: float) -> SessionConflictError:

@@ -14,12 +14,13 @@ from beaker_bridge.stores._memcached_client import (
     AT_ONCE,
     MemcachedError,
     MemcachedServer,
+    RefusedError,
     TooLargeError,
     expiry,
     server_of,
 )
 from beaker_bridge.stores._server import ServerStore, outcome, too_large
-from beaker_bridge.stores.base import Record, Swap, unreachable
+from beaker_bridge.stores.base import Record, Swap, refused, unreachable
 
 T = TypeVar("T")
 
@@ -110,6 +111,8 @@ class MemcachedStore(ServerStore):
             return operation(key, *arguments)
         except TooLargeError as error:
             raise too_large(self.kind, len(arguments[0]), "no item of that size (memcached's option -I)") from error
+        except RefusedError as error:
+            raise refused(self.kind, error, operation.__name__) from error
         except MemcachedError as error:
             raise unreachable(self.kind, error) from error
         except OSError as error:

@@ -10,6 +10,7 @@ from typing import Any, TypeVar
 
 import redis
 from redis.exceptions import (
+    AuthenticationError,
     ClusterDownError,
     ExecAbortError,
     MovedError,
@@ -34,7 +35,7 @@ from beaker_bridge.stores._redis_address import (
 )
 from beaker_bridge.stores._redis_swap import DIGEST, SCRIPT, TRANSACTION, compare_and_set
 from beaker_bridge.stores._server import ServerStore, too_large
-from beaker_bridge.stores.base import Record, Swap, unreachable
+from beaker_bridge.stores.base import Record, Swap, refused, unreachable
 
 T = TypeVar("T")
 
@@ -85,7 +86,7 @@ class RedisStore(ServerStore):
     _option = "url"
     _check_address = staticmethod(check_address)
     _open_client = staticmethod(client_of)
-    _rights = _RIGHTS
+    _rights = f"{_RIGHTS}, and SELECT for a database other than 0"
 
     def __init__(self, options: SessionOptions) -> None:
         super().__init__(options.store_timeout)
@@ -217,23 +218,24 @@ class RedisStore(ServerStore):
         error_class = _class_of(error)
         if error_class is not SessionStoreError:
             self._drop_idle()
-        hidden = _hidden_refusal(error)
-        if hidden is not None:
-            return self._refused("CLUSTER SLOTS", hidden, error_class)
-        if isinstance(error, ResponseError) and error_class is SessionStoreError:
-            return self._refused(name, error, error_class)
-        return unreachable(self.kind, error, error_class)
+        refusal = _refusal_in(error)
+        if refusal is None:
+            return unreachable(self.kind, error, error_class)
+        if isinstance(refusal, AuthenticationError):
+            name = "AUTH"
+        elif refusal is not error:
+            name = "CLUSTER SLOTS"
+        return self._refused(name, refusal, error_class)
 
-    def _refused(self, name: str, error: ResponseError, error_class: type[SessionStoreError]) -> SessionStoreError:
+    def _refused(self, name: str, error: Exception, error_class: type[SessionStoreError]) -> SessionStoreError:
         """Return the error for a command that the server refuses; it names the missing right."""
-        reason = _QUOTED.sub("", str(error))
         # Remove the quoted command from the traceback, too.
-        error.args = (reason,)
-        message = f"the session store {self.kind} refuses {name}: {type(error).__name__}: {reason}"
+        error.args = (_QUOTED.sub("", str(error)),)
+        failure = refused(self.kind, error, name, error_class)
         if _lacks_right(error):
             keys = " and ".join(dict.fromkeys((f"{self._prefix}*", f"{self._lock_prefix}*")))
-            message += f"; a user of it needs the rights to {self._rights}, for the keys {keys}"
-        return error_class(message, name=self.kind, original=error)
+            failure.args = (f"{failure}; a user of it needs the rights to {self._rights}, for the keys {keys}",)
+        return failure
 
     def _refuse_too_large(self, arguments: tuple[Any, ...], error: Exception) -> None:
         """Raise if the connection broke because of the record's size: Redis ends it in the middle of the command."""
@@ -306,8 +308,9 @@ def _lacks_right(error: BaseException | None) -> bool:
     return type(error) in _REFUSALS and bool(_NOT_ALLOWED.search(text) or _IN_SCRIPT.search(text))
 
 
-def _hidden_refusal(error: Exception) -> ResponseError | None:
-    """Return the refusal that redis-py hides behind two errors: that of a node which it asked for the others."""
-    other = error.__cause__ if isinstance(error, RedisClusterException) else None
-    refusal = other.__context__ if isinstance(other, RedisClusterException) else None
-    return refusal if isinstance(refusal, ResponseError) else None
+def _refusal_in(error: Exception) -> Exception | None:
+    """Return the answer by which a server refused a command; redis-py hides that of a node behind one or two errors."""
+    found: Any = error.__cause__ if isinstance(error, RedisClusterException) else error
+    found = found.__context__ if isinstance(found, RedisClusterException) else found
+    is_answer = isinstance(found, (ResponseError, AuthenticationError)) and not isinstance(found, ClusterDownError)
+    return found if is_answer else None

@@ -12,7 +12,7 @@ from weakref import finalize
 import sqlalchemy as sa
 from sqlalchemy.exc import DBAPIError, IntegrityError, SQLAlchemyError
 
-from beaker_bridge.exceptions import SettingsError
+from beaker_bridge.exceptions import SessionStoreError, SettingsError
 from beaker_bridge.options.table import SessionOptions
 from beaker_bridge.record.envelope import NamespaceEnvelope
 from beaker_bridge.stores._forks import PerProcess
@@ -29,8 +29,9 @@ from beaker_bridge.stores._sql_statements import (
     is_refused,
     is_too_large,
     limits_of,
+    refused_by,
 )
-from beaker_bridge.stores.base import ID_FORM, Record, Swap, unreachable
+from beaker_bridge.stores.base import ID_FORM, Record, Swap, refused, unreachable
 from beaker_bridge.stores.engines import application_engine, is_address, own_engine
 
 T = TypeVar("T")
@@ -238,11 +239,17 @@ class SQLStore(ServerStore):
                 # Prepare the database again at the next use: the table may have been dropped.
                 self._database.get().engine = None
                 if not (is_first and error.connection_invalidated) or retries.are_over:
-                    # Show the driver's error: SQLAlchemy's text may hold the record.
-                    raise unreachable(self.kind, error.orig or error, class_of(error)) from error.orig
+                    raise self._failed(error) from error.orig
                 is_first = False
             except SQLAlchemyError as error:
                 raise unreachable(self.kind, error) from error
+
+    def _failed(self, error: DBAPIError) -> SessionStoreError:
+        # Show the driver's error: SQLAlchemy's text may hold the record.
+        error_class, original, what = class_of(error), error.orig or error, refused_by(error)
+        if what is None:
+            return unreachable(self.kind, original, error_class)
+        return refused(self.kind, original, what, error_class)
 
     def _retries(self) -> Retries:
         return Retries(self.kind, self._timeout)

@@ -201,7 +201,7 @@ def test_a_full_server_is_an_error(tmp_path, memcached_server):
             for _ in range(1000):
                 store.swap(secrets.token_hex(16), None, text(60 * KIB))
 
-        with pytest.raises(SessionStoreError, match="SERVER_ERROR out of memory"):
+        with pytest.raises(SessionStoreError, match="memcached refuses add: RefusedError: SERVER_ERROR out of memory"):
             fill()
 
         assert store.read(ID) is None

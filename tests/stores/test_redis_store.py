@@ -22,6 +22,7 @@ from beaker_bridge.exceptions import SessionConflictError, SessionStoreError, Se
 from beaker_bridge.options.reader import given, prefixed, read_options
 from beaker_bridge.stores import _breaker, _redis_swap, open_store
 from beaker_bridge.stores._server import LEASE
+from beaker_bridge.stores.base import Record
 from tests.contract import PATIENCE, StoreContract, text, together
 from tests.forks import as_child
 from tests.servers import free_port
@@ -706,6 +707,39 @@ def test_what_fails_within_a_transaction_is_an_error(granted, user, rights, sess
         store.swap(session_id, record, raw(), 1e20)
 
     assert store.read(session_id) == record
+
+
+@pytest.mark.parametrize(("user", "rights"), GRANTS[:2])
+def test_a_logout_where_memory_is_over(start_server, user, rights, session_id, raw):
+    """A Redis over its maxmemory refuses writes; sessions and locks are deleted, with scripts and without."""
+    server = start_server("redis", "Redis")
+    with server.client() as client:
+        client.execute_command("ACL", "SETUSER", user, "reset", "on", ">a-password", *rights)
+        store = opened(type="ext:redis", url=server.url, username=user, password="a-password")
+        record = store.swap(session_id, None, raw()).found
+        with store.lock(session_id, PATIENCE):
+            client.config_set("maxmemory", 1)
+        with pytest.raises(SessionStoreError, match=r"ext:redis refuses .*maxmemory"):
+            store.swap(session_id, record, raw())
+        stale = store.swap(session_id, Record(raw()), None)
+        deleted = store.swap(session_id, record, None)
+
+        assert not stale.made
+        assert deleted.made
+        assert store.swap(session_id, record, None).made
+        assert client.dbsize() == 0
+
+    store.close()
+
+
+def test_a_wrong_password_is_refused(redis_server, redis_cluster, session_id):
+    """A Redis that refuses a login is not one that cannot be reached."""
+    for kind, option, server in (("ext:redis", "url", redis_server), ("ext:rediscluster", "urls", redis_cluster)):
+        store = opened(**{"type": kind, option: server.url, "username": "stranger", "password": "wrong"})
+        with pytest.raises(SessionStoreError, match=f"the session store {kind} refuses AUTH: AuthenticationError: "):
+            store.read(session_id)
+
+        store.close()
 
 
 @pytest.mark.parametrize("passing", [0, 3])

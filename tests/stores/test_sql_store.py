@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import pickle
+import re
 import secrets
 import socket
 import sqlite3
@@ -21,6 +22,7 @@ from sqlalchemy.pool import NullPool, StaticPool
 from beaker_bridge.exceptions import SessionConflictError, SessionStoreError, SessionTooLargeError, SettingsError
 from beaker_bridge.options.reader import given, prefixed, read_options
 from beaker_bridge.stores import _sql_statements, engines, open_store
+from beaker_bridge.stores._breaker import ServerUnavailableError
 from beaker_bridge.stores._lease import HeldBy
 from beaker_bridge.stores.base import Record, Swap
 from tests.contract import KIB, PATIENCE, StoreContract, text, together
@@ -979,7 +981,7 @@ def test_the_rights_that_a_database_must_grant(database, closed, caplog):
 
     for right in rights:
         execute(server, f"REVOKE {right} FROM {user}")
-        assert "denied" in str(refused(lambda: use_all(store)))
+        assert re.search(r"ext:database refuses \w+: .* denied", str(refused(lambda: use_all(store))))
         execute(server, f"GRANT {right} TO {user}")
 
     store.close()
@@ -996,6 +998,57 @@ def test_the_rights_to_make_the_table(database, closed):
     store = opened(users_url, table_name="made")
 
     assert use_all(store)
+
+    store.close()
+
+
+def test_a_table_that_cannot_be_made(database, closed):
+    """What the first use of the database lacks is refused, too."""
+    _url, _user, users_url = closed
+    store = opened(users_url, table_name="not_made")
+
+    error = refused(lambda: store.read(ID))
+
+    # MariaDB does not even let him into a database in which he has no right.
+    assert re.search(r"ext:database refuses (CREATE|a connection): .* denied", str(error))
+
+    store.close()
+
+
+def test_a_connection_that_is_refused(database):
+    """A database that is not there is no server that cannot be reached."""
+    server, *_ = database
+    store = opened(re.sub(r"/(postgres|test)\b(?!:)", "/missing", server.url))
+    error = refused(lambda: store.read(ID))
+
+    assert str(error).startswith("the session store ext:database refuses a connection: ")
+    assert type(error) is ServerUnavailableError
+
+    store.close()
+
+
+@pytest.fixture(params=["sqlite", "postgresql", "mariadb"])
+def read_only(request, tmp_path):
+    """Return the address of a database that can only be read, with the table in it."""
+    url = f"sqlite:///{tmp_path}/a.db"
+    if request.param != "sqlite":
+        url = request.getfixturevalue(f"{request.param}_server").url
+    opened(url).read(ID)
+    # A replica's answer is the same.
+    return {
+        "sqlite": f"sqlite:///file:{tmp_path}/a.db?mode=ro&uri=true",
+        "postgresql": f"{url}?options=-c%20default_transaction_read_only%3Don",
+        "mariadb": f"{url}&init_command=SET%20SESSION%20TRANSACTION%20READ%20ONLY",
+    }[request.param]
+
+
+def test_a_database_that_is_read_only(read_only):
+    """A replica serves reads; what it refuses is told by the statement, and keeps nobody from it."""
+    store = opened(read_only)
+    errors = [str(refused(lambda: store.swap(ID, None, b"x"))) for _ in range(2)]
+
+    assert store.read(ID) is None
+    assert all(error.startswith("the session store ext:database refuses INSERT: ") for error in errors)
 
     store.close()
 
