@@ -443,6 +443,28 @@ def test_an_equal_value_is_no_change(clock, door, serializer, value, change):
     assert swaps_of(browser, lambda request: change(door(request)["key"])) == 0
 
 
+def test_a_value_that_holds_itself_is_compared_once(clock, door):
+    """An equal text in another place of a value that holds itself is no change, and the comparison ends."""
+    browser = Browser(config_of(clock=clock, data_serializer="pickle"))
+    knot = {"a": "on", "b": "on "[:2]}
+    knot["itself"] = knot
+    browser.write(key=knot)
+
+    assert swaps_of(browser, lambda request: door(request)["key"].update(a="on", b="on")) == 0
+
+
+def test_a_value_that_is_deleted_is_watched_no_more(browser):
+    """Once a deletion is stored, what was taken out before is nothing of the session's."""
+    browser.write(cart=["apples"], name="base")
+    request = browser.begin()
+    cart = request.session["cart"]
+    del request.session["cart"]
+    request.commit()
+    cart.append("pears")
+
+    assert not request.session.dirty()
+
+
 class Numbered:
     """An object that is pickled in another way each time."""
 
