@@ -12,10 +12,11 @@ from beaker.session import SessionObject as BeakerSessionObject
 from beaker_bridge.exceptions import SettingsError
 from beaker_bridge.logs import log_once
 from beaker_bridge.options.reader import given, read_options
-from beaker_bridge.record.fields import RESERVED_KEYS
+from beaker_bridge.record.fields import ID, RESERVED_KEYS, WRITER
 from beaker_bridge.request.exchange import BEAKER, ENVIRON_KEY, Exchange, SessionObject
+from beaker_bridge.session.base import SafeSession
 from beaker_bridge.session.config import SessionConfig
-from beaker_bridge.session.merge import merge
+from beaker_bridge.session.merge import merge, same
 
 log = logging.getLogger(__name__)
 
@@ -112,6 +113,24 @@ def _take_over(exchange: Exchange, theirs: Any) -> None:
         {key: value for key, value in content.items() if key not in RESERVED_KEYS}
         for content in (getattr(theirs, "accessed_dict", {}), theirs)
     )
-    merged = merge(before, now, dict(ours), whole_keys=exchange.config.options.whole_keys)
+    changed = _changed_in_place(theirs, before, now, ours)
+    merged = merge({**before, **changed}, now, dict(ours), whole_keys=exchange.config.options.whole_keys)
     ours.clear()
     ours.update(merged.record)
+    if changed:
+        ours.changed()
+
+
+def _changed_in_place(theirs: Any, before: dict[str, Any], now: dict[str, Any], ours: SafeSession) -> dict[str, Any]:
+    """Return, as stored, the values that other middleware has changed in place; both of Beaker's copies hold that.
+
+    Where Beaker has read another record, the difference may be another request's change: none counts.
+    """
+    read, stored = ((record.get(WRITER), record.get(ID)) for record in (theirs, ours._metadata))
+    if read != stored or read == (None, None):
+        return {}
+    return {
+        key: value
+        for key, value in dict(ours).items()
+        if key in before and now.get(key) is before[key] and not same(value, before[key])
+    }

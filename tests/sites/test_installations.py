@@ -925,6 +925,36 @@ def test_a_session_that_other_middleware_has_loaded(tmp_path, caplog):
     assert sum("loaded by other middleware" in record.message for record in caplog.records) == 1
 
 
+@pytest.mark.parametrize("serializer", ["json", "pickle"])
+@pytest.mark.parametrize("store", ["memory", "cookie"])
+def test_what_other_middleware_has_changed_in_place(tmp_path, store, serializer):
+    """What it has changed within a value of Beaker's own session is saved; what it has read reverts nobody's write."""
+    import beaker.middleware
+
+    def fill(request):
+        request.session.update(cart=["apples"], count=[])
+
+    def other_middleware(environ, start_response):
+        session = environ["beaker.session"]
+        if environ["PATH_INFO"] == "/change":
+            session["cart"].append("pears")
+        elif environ["PATH_INFO"] == "/read":
+            assert session["cart"]
+            app.get("/change")
+        return inner(environ, start_response)
+
+    inner = install("settings", {}, _views(fill=fill, read=data, change=data))
+    options = {**store_options(store, tmp_path), "data_serializer": serializer}
+    app = TestApp(beaker.middleware.SessionMiddleware(other_middleware, **options))
+    app.get("/fill")
+    app.get("/change")
+    changed = app.get("/data").text
+    app.get("/read")
+
+    assert changed == "[('cart', ['apples', 'pears']), ('count', [])]"
+    assert app.get("/data").text == "[('cart', ['apples', 'pears', 'pears']), ('count', [])]"
+
+
 @pytest.mark.parametrize("store", ["memory", "file"])
 def test_a_session_that_beakers_filter_cannot_read(tmp_path, caplog, store):
     """Beaker's filter reads pickles where its options name no serializer: whoever shows the environ ends no session."""
