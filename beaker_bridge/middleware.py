@@ -16,7 +16,7 @@ from beaker_bridge.request.exchange import ENVIRON_KEY, Exchange, SessionObject,
 from beaker_bridge.request.headers import Headers
 from beaker_bridge.request.streaming import StreamedBody, is_streamed
 from beaker_bridge.session.config import SessionConfig
-from beaker_bridge.session.session import StandaloneSession
+from beaker_bridge.session.stored import StandaloneSession
 
 WSGIApplication = Callable[[MutableMapping[str, Any], Callable[..., Any]], Iterable[bytes]]
 

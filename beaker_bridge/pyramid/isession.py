@@ -21,7 +21,7 @@ from beaker_bridge.session.attributes import BEAKERS, PRIVATE, Forwarded
 from beaker_bridge.session.base import SafeSession
 from beaker_bridge.session.changes import IMMUTABLE
 from beaker_bridge.session.merge import FLASH
-from beaker_bridge.session.session import StandaloneSession
+from beaker_bridge.session.stored import StandaloneSession
 
 if TYPE_CHECKING:
     from typing_extensions import Self

@@ -19,7 +19,7 @@ from beaker_bridge.request.headers import Headers, guarded, length_of, varied
 from beaker_bridge.session.base import OPEN, OVER, SENT, SafeSession, SessionContext
 from beaker_bridge.session.config import SessionConfig
 from beaker_bridge.session.cookie import CookieSession
-from beaker_bridge.session.session import MemorySession, Session, StandaloneSession
+from beaker_bridge.session.stored import MemorySession, StandaloneSession, StoredSession
 
 log = logging.getLogger(__name__)
 
@@ -94,7 +94,7 @@ class Exchange(SessionContext):
             cookies = self.cookies
             # Read now, not before: the header that brings the cookie may be put there until then.
             cookies.update(cookie_out=None, cookie=self.environ.get("HTTP_COOKIE"))
-            session_class = _CLASSES.get(self.config.options.type, Session)
+            session_class = _CLASSES.get(self.config.options.type, StoredSession)
             session = self.session = session_class(cookies, exchange=self)
         return session
 

@@ -33,7 +33,7 @@ from beaker_bridge.record.fields import (
 from beaker_bridge.session.base import MAX_COOKIES, SafeSession, new_id, shown
 from beaker_bridge.session.merge import merge
 from beaker_bridge.session.purge import begin_purge
-from beaker_bridge.session.state import CHANGED, COOKIE, DUE, ENDED, FORCED, STALE, Fate, Retired, Sent, State
+from beaker_bridge.session.state import COOKIE, DUE, ENDED, STALE, Fate, Retired, Sent, State
 from beaker_bridge.stores.base import ID_FORM, Record, Store, Swap
 
 log = logging.getLogger(__name__)
@@ -90,13 +90,6 @@ class Session(SafeSession):
                 return
         moved = any(other.tombstone for other in sent)
         self._begin_new(State(new_id(), sent=tuple(sent), detached=moved, is_new=True))
-
-    def load(self) -> None:
-        if self._state.record is None:
-            # It is new, or about to leave its id.
-            self.revert()
-        else:
-            self._restart(self._store.read(self.id))
 
     def _open(self, session_id: str, sent: list[Sent], *, stale: bool) -> bool:
         """Begin the session of an id; False where it opens nothing, and what stands there is added to ``sent``."""
@@ -471,54 +464,7 @@ class Session(SafeSession):
         times = {CREATED: self._metadata[CREATED], ACCESSED: now, MOVED: now + MOVED_FOR}
         return codec.encode({**times, MOVED_TO: names})
 
-    # -- One step ------------------------------------------------------------------------------------
-
-    @contextmanager
-    def exclusive(self) -> Iterator[None]:
-        """Read, change and write the session as one step, under the store's lock; also after the response.
-
-        The block sees the session as it stands in the store, without what this request has changed
-        before; what it changes is committed at its end, and stands whatever becomes of the request.
-        ``invalidate()`` and ``regenerate_id()`` are left to the request's own commit; when the request is over,
-        they raise. Threads that share the session wait for each other, as requests do.
-        Values that were taken out of the session before the block are not the session's any more.
-        A new session is its request's alone: there the block is run as it is.
-
-        On Redis, memcached and SQL the lock ends by itself, 30 seconds after it was had, or five times
-        ``store_timeout`` where that is more: a block has that long, less twice ``store_timeout``.
-
-        Raises:
-            SessionConflictError: others held the lock for ``store_timeout`` seconds, or the block took so long that
-                they may have it now; it is not saved.
-            SessionStoreError: the store cannot be reached.
-        """
-        exchange, state = self._exchange, self._state
-        is_final = (exchange.discarded or state.detached) and not exchange.over
-        if not state.exists or self._locked_by == threading.get_ident() or is_final:
-            yield
-            return
-        moved_from = state.moved_from
-        session_id = moved_from.id if moved_from else state.id
-        with self._lock(session_id) as lease:
-            if state.detached:
-                with self._holding(lease):
-                    yield
-                return
-            record = self._store.read(session_id)
-            moved_to = self._step_back()
-            pending = self._base(), self._as_record(), self._state.pending | (CHANGED if self.has_changed() else 0)
-            try:
-                with self._holding(lease):
-                    self._restart(record)
-                    yield
-                    moved_to = self._step_back() or moved_to
-                    # WSGI code, and a session found by its id, is changed without a word.
-                    changed = self.has_changed() or not self._is_as_stored()
-                    if self._state.record is not None and not self._state.detached and changed:
-                        self._renew()
-                        self._write()
-            finally:
-                self._resume(*pending, self._step_back() or moved_to)
+    # -- The lock ------------------------------------------------------------------------------------
 
     @contextmanager
     def _holding(self, lease: Callable[[], float] | None) -> Iterator[None]:
@@ -555,65 +501,4 @@ class Session(SafeSession):
                 f"session {shown(self.id)} is not saved: its exclusive() block took longer than the lock in the store"
                 f" {self._store.kind} lasts, less {needed:g} seconds for the commit",
                 name=self._store.kind,
-            )
-
-    def _step_back(self) -> str | None:
-        """Return to the id from before a new one that is not committed; return the new one."""
-        before = self._state
-        self._state = before.stepped_back()
-        return None if self._state is before else before.id
-
-    def _restart(self, record: Record | None) -> None:
-        """Start anew from what stands in the store."""
-        content = self._content(self.id, record)
-        if content is None:
-            self._detach()
-            self.clear()
-            return
-        self._plain = self._changes = None
-        self._take(content)
-        self._state = self._state.restarted(record)
-
-    def _resume(self, base: dict[str, Any], ours: dict[str, Any], pending: int, moved_to: str | None) -> None:
-        """Put what the request had changed before the block over what the block has committed."""
-        if self._state.record is None or self._state.detached:
-            # The block has invalidated it, or it ended elsewhere.
-            return
-        self._merge(base, ours, self._base())
-        self._changes = None
-        self._state = self._state.resumed(pending)
-        if moved_to is not None:
-            self._state, self._plain = self._state.rotated(moved_to), None
-
-
-class StandaloneSession(Session):
-    """A session that belongs to no request: its own ``commit()`` finds out what was changed."""
-
-    def commit(self) -> None:
-        # To save what stands in the store already writes nothing.
-        self._become(self._state.asked(CHANGED | FORCED if self._state.exists else CHANGED))
-        super().commit()
-
-    def save(self, accessed_only: bool = False) -> None:
-        """Commit, also a new session that is empty.
-
-        Raises:
-            BeakerBridgeError: the store, the serializer or a limit refuses it.
-        """
-        self.force()
-        self.commit()
-
-
-class MemorySession(Session):
-    """A session in the memory of one process: where there are several, the first one that begins warns."""
-
-    def _begin_new(self, state: State) -> None:
-        super()._begin_new(state)
-        several = self._exchange.environ.get("wsgi.multiprocess") and not self._config.options.namespace_class
-        # Of all threads one gets it, and keeps it.
-        if several and self._config.may_warn_of_processes.acquire(blocking=False):
-            log.warning(
-                "type = memory gives each process sessions of its own, and wsgi.multiprocess says that there are"
-                " several: a session is lost whenever another one answers;"
-                " type = file, dbm, cookie, ext:redis, ext:memcached or ext:database keeps it for all of them"
             )
