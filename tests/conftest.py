@@ -55,9 +55,12 @@ def _skipping(item) -> Iterator[None]:
 def pytest_runtest_setup(item):
     """Skip a test whose fixtures need what is not there; none is the second one to have something logged once."""
     from beaker_bridge.logs import forget, log_once
+    from beaker_bridge.options import masking
     from beaker_bridge.session import config
 
     forget()
+    # Another test's password may be a word of this one's message.
+    masking._passwords.clear()
     # Nearly each test has Beaker's own cookie name: this counts as logged, at a level that is never shown.
     for label, is_set in product(("key", "session.key", "beaker.session.key"), (False, True)):
         log_once(config.log, logging.NOTSET, config.default_key_warning(label, is_set=is_set))
