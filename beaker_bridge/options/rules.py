@@ -25,9 +25,10 @@ from beaker_bridge.options.types import (
     SQLA,
 )
 
-#: Cookie name prefixes, in lower case: browsers accept the first over https only, the second also from one host only.
-SECURE_PREFIX, HOST_PREFIX = "__secure-", "__host-"
-COOKIE_PREFIXES = (SECURE_PREFIX, HOST_PREFIX)
+#: Cookie name prefixes, in lower case (RFC 6265bis, 4.1.3): browsers accept all of them over https only, the second
+#: from one host only, and those with "http" only where JavaScript neither sets nor reads the cookie.
+SECURE_PREFIX, HOST_PREFIX, HTTP_PREFIX, HOST_HTTP_PREFIX = "__secure-", "__host-", "__http-", "__host-http-"
+COOKIE_PREFIXES = (SECURE_PREFIX, HOST_PREFIX, HTTP_PREFIX)
 #: The address or directory that a store type requires: one option of each group.
 NEEDED = {
     FILE: (("data_dir", "file_dir"), ("data_dir", "lock_dir")),
@@ -140,6 +141,8 @@ def _cookie_faults(options: SessionOptions) -> Iterator[Fault]:
     key = options.key.lower()
     if key.startswith(COOKIE_PREFIXES) and options.secure is not True:
         yield Fault("secure", f"true for a cookie named {options.key}", ("key",))
+    if key.startswith((HTTP_PREFIX, HOST_HTTP_PREFIX)) and not options.httponly:
+        yield Fault("httponly", f"true for a cookie named {options.key}", ("key",))
     if key.startswith(HOST_PREFIX) and options.cookie_domain:
         yield Fault("cookie_domain", f"absent for a cookie named {options.key}", ("key",))
     if key.startswith(HOST_PREFIX) and options.cookie_path != "/":

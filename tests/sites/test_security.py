@@ -833,7 +833,7 @@ def test_a_deleted_cookie_is_closed_too(kind, tmp_path):
     assert {"Path=/", "secure", "HttpOnly", "SameSite=Lax", "Max-Age=0"} <= set(attributes)
 
 
-@pytest.mark.parametrize("name", ["__Host-sid", "__Secure-sid", "__host-sid", "__SECURE-sid"])
+@pytest.mark.parametrize("name", ["__Host-sid", "__Secure-sid", "__host-sid", "__SECURE-sid", "__Http-sid"])
 def test_a_prefixed_cookie_keeps_its_rules(name, tmp_path):
     """A cookie with a prefix is sent as browsers take it, and holds the session."""
     site = Site({"type": "file", "data_dir": str(tmp_path), "key": name, "secret": SECRET, "secure": True})
@@ -843,7 +843,7 @@ def test_a_prefixed_cookie_keeps_its_rules(name, tmp_path):
     second = site.app.get("/page", headers={"Cookie": value}, extra_environ={"wsgi.url_scheme": "https"})
 
     assert value.startswith(f"{name}=")
-    assert {"Path=/", "secure"} <= set(attributes)
+    assert {"Path=/", "secure", "HttpOnly"} <= set(attributes)
     assert not any(attribute.lower().startswith("domain") for attribute in attributes)
     assert second.json["count"] == 2
 
@@ -853,6 +853,7 @@ REFUSED = [
     *product(["__Host-sid", "__Secure-sid", "__host-sid", "__sECURE-sid"], [{}, {"secure": False}], ["secure"]),
     *product(["__Host-sid", "__HOST-sid"], [{"secure": True, "cookie_domain": "example.org"}], ["cookie_domain"]),
     *product(["__Host-sid", "__host-sid"], [{"secure": True, "cookie_path": "/app"}], ["cookie_path"]),
+    *product(["__Http-sid", "__host-HTTP-sid"], [{"secure": True, "httponly": False}], ["httponly"]),
 ]
 
 

@@ -702,7 +702,7 @@ def test_ours_comes_before_what_a_comma_parts(site):
         assert site.visit(header, "/tell").json["id"] == session_id
 
 
-@pytest.mark.parametrize("name", ["__Host-sid", "__Secure-sid", "__host-sid"])
+@pytest.mark.parametrize("name", ["__Host-sid", "__Secure-sid", "__host-sid", "__Http-sid"])
 @pytest.mark.parametrize("store", ["file", "cookie"])
 def test_no_comma_is_looked_at_where_the_name_is_protected(tmp_path, store, name):
     """A browser lets a neighbour set ``a=b, __Host-sid=…``: where the name has a prefix, that opens nothing."""

@@ -1256,6 +1256,9 @@ def test_a_missing_address_or_directory(values, told, empty, got):
         {"partitioned": "false"},
         {"key": "__Host-sid", "secure": True},
         {"key": "__Secure-sid", "secure": True, "cookie_domain": "e.org", "cookie_path": "/a"},
+        {"key": "__Http-sid", "secure": True, "cookie_domain": "e.org", "cookie_path": "/a"},
+        {"key": "__Host-Http-sid", "secure": True},
+        {"key": "__Host-sid", "secure": True, "httponly": False},
         {"previous_secrets": ["a"], "secret": "b"},
         {"encrypt_key": "e", "validate_key": "v", "crypto_type": "cryptography"},
     ],
@@ -1308,6 +1311,19 @@ def test_what_is_allowed(values):
         ({"key": "__Secure-sid"}, "secure must be true for a cookie named __Secure-sid, got 'auto'"),
         ({"key": "__Host-sid", "secure": "false"}, "secure must be true for a cookie named __Host-sid, got False"),
         ({"key": "__host-sid"}, "secure must be true for a cookie named __host-sid, got 'auto'"),
+        ({"key": "__Http-sid"}, "secure must be true for a cookie named __Http-sid, got 'auto'"),
+        (
+            {"key": "__http-sid", "secure": True, "httponly": "false"},
+            "httponly must be true for a cookie named __http-sid, got False",
+        ),
+        (
+            {"key": "__Host-Http-sid", "secure": True, "httponly": False},
+            "httponly must be true for a cookie named __Host-Http-sid, got False",
+        ),
+        (
+            {"key": "__Host-Http-sid", "secure": True, "cookie_path": "/a"},
+            "cookie_path must be / for a cookie named __Host-Http-sid, got '/a'",
+        ),
         (
             {"key": "__Host-sid", "secure": True, "cookie_domain": "e.org"},
             "cookie_domain must be absent for a cookie named __Host-sid, got 'e.org'",
