@@ -252,15 +252,18 @@ def test_one_record_that_cannot_be_opened_ends_no_purge(what, module, tmp_path, 
     IN_THE_WAY[what](mark_of(config, "2" * 32))
     clock.now += TIMEOUT + 1
 
-    child = os.fork()
+    def purge_twice():
+        Path("numbers").write_text(f"{purge(config)} {purge(config)}")
+        Path("told").write_text("".join(f"{record.message}\n" for record in caplog.records))
+
+    child = os.fork() if "root's" in what else None
     if child == 0:
         try:
             become_nobody()
-            Path("numbers").write_text(f"{purge(config)} {purge(config)}")
-            Path("told").write_text("".join(f"{record.message}\n" for record in caplog.records))
+            purge_twice()
         finally:
             os._exit(0)
-    os.waitpid(child, 0)
+    os.waitpid(child, 0) if child else purge_twice()
     told = Path("told").read_text().splitlines()
 
     assert Path("numbers").read_text() == "5 0"
