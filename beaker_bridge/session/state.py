@@ -1,35 +1,35 @@
 """What a request knows and has decided about its session, as one immutable value. No IO, no clock, no Beaker.
 
-Whatever happens replaces a :class:`State` by another. What a commit does with it is in this table, and what the steps
-meet in the store in the next. Both are the documentation's, too (``docs/state.rst``).
+Each event replaces a :class:`State` by another. The first table says what a commit does with it, the second what its
+steps do with what they find in the store. ``docs/commit.rst`` has copies, which ``python -m tests.commit_tables`` makes.
 
-============================================================  =======
+============================================================  =========
 a commit finds                                                and does
-============================================================  =======
+============================================================  =========
 a session that is detached                                    nothing
 changes, in a session that has data, or has or had a record   a write
-a wish to store it (``save()``), also of a new empty session  a write
-only ``auto``'s wish, and the session as it is stored         a touch, if one is due
+a request to store it (``save()``), even if new and empty     a write
+only what ``auto`` asks for, and the session as it is stored  a touch, if one is due
 a record whose time, form or cookie is to be renewed          a touch
-nothing of these                                              nothing
-============================================================  =======
+none of these                                                 nothing
+============================================================  =========
 
-=======  =====================================  ===========================================================
-step     the store holds                        then
-=======  =====================================  ===========================================================
-write    what was read                          it is written; the retired ids follow
-write    nothing, a tombstone, damage           the session ended: detach, nothing is saved
-write    what we tried to write, answer lost    that is our base now; write again
-write    another's change                       merge, write again
-touch    what was read                          the time is written
-touch    anything else                          nothing: another request has written it and its time, or ended it
-delete   a tombstone                            delete what it names, recursively; then the tombstone
-delete   anything else                          delete that
-entomb   what was read                          the old id leads nowhere
-entomb   another's change                       merge it under the new id, entomb again
-entomb   a tombstone, of another rotation       add our id to its names, before any cookie is sent
-entomb   nothing                                a logout came first: delete the new id, detach
-=======  =====================================  ===========================================================
+======  =====================================  ============================================================
+step    the store holds                        then
+======  =====================================  ============================================================
+write   what was read                          it is written; the retired ids follow
+write   no record, a tombstone, damage         the session ended: detach, nothing is saved
+write   what we tried to write, answer lost    that is our base now; write again
+write   another request's change               merge, write again
+touch   what was read                          the time is written
+touch   anything else                          nothing: another request wrote it and its time, or ended it
+delete  a tombstone                            delete what it names, recursively; then the tombstone
+delete  anything else                          delete that
+entomb  what was read                          the old id leads nowhere
+entomb  another request's change               merge it under the new id, entomb again
+entomb  a tombstone, of another rotation       add our id to its names, before any cookie is sent
+entomb  no record                              a logout came first: delete the new id, detach
+======  =====================================  ============================================================
 """
 
 from __future__ import annotations
@@ -39,15 +39,15 @@ from typing import Any, NamedTuple
 
 #: What is pending, as bits: the application has changed the session.
 CHANGED = 1
-#: It is to be stored even if it is new and empty.
+#: The session is to be stored even if it is new and empty.
 FORCED = 2
-#: Its access time is to be renewed.
+#: The access time is to be renewed.
 DUE = 4
-#: Its record, or its cookie, has the form of an earlier configuration.
+#: The record, or the cookie, has the form of an earlier configuration.
 STALE = 8
-#: The browser has to be told of it.
+#: The response has to carry the cookie.
 COOKIE = 16
-#: A session has ended, and its cookie opens nothing any more.
+#: A session has ended, and its cookie no longer opens one.
 ENDED = 32
 
 
@@ -60,17 +60,17 @@ class Step(Enum):
 
 
 class Fate(Enum):
-    """What becomes of an id that a request leaves, once the session itself is written."""
+    """What a commit does with a retired id, once the session itself is written."""
 
     DELETE = "delete"
-    #: A tombstone takes the record's place, and names the new id.
+    #: Replace the record by a tombstone that names the new id.
     ENTOMB = "entomb"
-    #: A tombstone that was found there gets the new id added to its names.
+    #: Add the new id to the names of the tombstone that was found there.
     JOIN = "join"
 
 
 class Retired(NamedTuple):
-    """An id that a request leaves: what is known to stand under it, and what becomes of it."""
+    """An id that a request leaves: the record under it, as far as it is known, and what the commit does with it."""
 
     id: str
     record: Any
@@ -78,7 +78,7 @@ class Retired(NamedTuple):
 
 
 class Sent(NamedTuple):
-    """An id that the browser sent, and not the session's: a tombstone, or None where the record cannot be read."""
+    """An id that the browser sent beside the session's: its tombstone, or None if the record cannot be read."""
 
     id: str
     tombstone: Any
@@ -89,14 +89,14 @@ class State(NamedTuple):
 
     Args:
         id: the session's id.
-        record: what stands in the store, or in the browser, under that id, as far as this request knows.
-        pending: bits: what the next commit has to look at.
+        record: what the store, or the browser, holds under that id, as far as this request knows.
+        pending: what the next commit has to do, as bits.
         retired: the ids that this request leaves.
         sent: the other ids that the browser sent, which an end of the session ends, too.
-        detached: whether it moved or ended elsewhere, or its store is down: nothing is saved any more.
-        is_new: whether this request has begun it.
-        is_invalidated: whether it takes the place of one that this request has ended.
-        is_deleted: whether that was by ``delete()``, after which an empty session is not stored.
+        detached: whether it moved or ended elsewhere, or its store is down: it is saved no more.
+        is_new: whether this request began it.
+        is_invalidated: whether it replaces one that this request ended.
+        is_deleted: whether that one was ended by ``delete()``, after which an empty session is not stored.
     """
 
     id: str
@@ -111,7 +111,7 @@ class State(NamedTuple):
 
     @property
     def moved_from(self) -> Retired | None:
-        """The id under which the session still stands, where it has left that, and is not committed."""
+        """The id that the session is about to leave: its record is still there until the commit."""
         if self.record is None:
             for retired in self.retired:
                 if retired.fate is Fate.ENTOMB:
@@ -120,7 +120,7 @@ class State(NamedTuple):
 
     @property
     def exists(self) -> bool:
-        """Whether the session has a record, be it under the id that it is about to leave."""
+        """Whether the session has a record, under its id or under the one that it is about to leave."""
         return self.record is not None or self.moved_from is not None
 
     @property
@@ -136,15 +136,18 @@ class State(NamedTuple):
         return self if self.pending & bits == bits else self._pending(self.pending | bits)
 
     def unasked(self, bits: int) -> State:
-        """Return the state in which something is not to be done any more."""
+        """Return the state in which something is no longer to be done."""
         return self._pending(self.pending & ~bits)
 
     def _pending(self, bits: int) -> State:
-        # Each write asks, is written and is clean: _replace() would take three times as long.
+        # Avoid _replace(): each write comes here three times, and it takes three times as long.
         return State(self.id, self.record, bits, *self[3:])
 
     def rotated(self, new_id: str) -> State:
-        """Return the state of a session that moves to a new id; one that had moved before gets one of its own."""
+        """Return the state of a session that moves to a new id.
+
+        One that another request had moved gets an id of its own, which joins the tombstones that were found.
+        """
         retired = self.retired
         if self.record is not None:
             retired = (*retired, Retired(self.id, self.record, Fate.ENTOMB))
@@ -185,11 +188,11 @@ class State(NamedTuple):
     # -- What a commit, or another request, did ------------------------------------------------------
 
     def written(self, record: Any) -> State:
-        """Return the state in which a record stands in the store."""
+        """Return the state in which the store holds a record under the id."""
         return State(self.id, record, *self[2:])
 
     def finished(self, retired: Retired) -> State:
-        """Return the state in which a retired id is dealt with."""
+        """Return the state in which a retired id is finished."""
         return self._replace(retired=tuple(other for other in self.retired if other is not retired))
 
     def clean(self) -> State:
@@ -209,7 +212,7 @@ class State(NamedTuple):
         return self.asked(pending & (CHANGED | FORCED))
 
     def stepped_back(self) -> State:
-        """Return the state under the id from before a new one that is not committed; itself where there is none."""
+        """Return the state with the previous id, if the new one is not committed yet; else this state."""
         moved_from = self.moved_from
         if moved_from is None:
             return self
@@ -221,9 +224,9 @@ def todo(state: State, *, changed: bool, empty: bool, as_stored: bool) -> Step:
 
     Args:
         state: the session's state.
-        changed: whether the application has changed it, as far as it said or can be seen.
-        empty: whether the application has put nothing into it.
-        as_stored: whether to write it would change nothing in the store.
+        changed: whether the application changed it: it said so, or a value was changed in place.
+        empty: whether the session holds no key of the application.
+        as_stored: whether the store holds exactly that already.
     """
     if state.detached:
         return Step.NOTHING
@@ -234,7 +237,7 @@ def todo(state: State, *, changed: bool, empty: bool, as_stored: bool) -> Step:
 
 
 def needs_cookie(state: State, *, holds_record: bool) -> bool:
-    """Say whether committing a session would have to tell the browser.
+    """Say whether a commit of the session would need a cookie in the response.
 
     Args:
         state: the session's state.
@@ -246,5 +249,5 @@ def needs_cookie(state: State, *, holds_record: bool) -> bool:
         return True
     if holds_record:
         return bool(state.pending & (CHANGED | FORCED | ENDED))
-    # The browser has the id of what has a record under it; an ended one's cookie opens nothing anyhow.
+    # A browser that sent the id has it; the cookie of a session that ended opens nothing in any case.
     return state.record is None and bool(state.pending & (CHANGED | FORCED))

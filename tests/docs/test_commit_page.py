@@ -1,0 +1,50 @@
+"""docs/commit.rst, and the glossary that it refers to."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import pytest
+from docutils import nodes
+from docutils.core import publish_doctree
+
+from beaker_bridge.session import state
+from tests.commit_tables import PAGE, tables
+
+ROOT = Path(__file__).parents[2]
+GLOSSARY = ROOT / "docs" / "glossary.rst"
+ENTRIES = re.findall(r"^(\S.*)\n  (\S.*)\n", GLOSSARY.read_text(encoding="utf-8"), re.MULTILINE)
+TERMS = [term.lower() for terms, _ in ENTRIES for term in terms.split(", ")]
+
+
+def test_the_tables_are_the_docstrings():
+    """The page's two tables are those of session/state.py: ``python -m tests.commit_tables`` copies them."""
+    copied = tables(PAGE.read_text(encoding="utf-8"))
+
+    assert copied == tables(state.__doc__)
+    assert len(copied) == 2
+
+
+@pytest.mark.parametrize("page", [PAGE, GLOSSARY], ids=lambda page: page.name)
+def test_the_page_is_sound(page):
+    """The page is reStructuredText without a fault, and the README names it."""
+    tree = publish_doctree(page.read_text(encoding="utf-8"), settings_overrides={"report_level": 5})
+
+    assert [node.astext() for node in tree.findall(nodes.system_message)] == []
+    assert f"docs/{page.name}" in (ROOT / "README.rst").read_text(encoding="utf-8")
+
+
+def test_each_term_has_one_sentence():
+    """The glossary is in the order of the alphabet, and each entry is one sentence."""
+    assert TERMS[0] == "adopt"
+    assert [terms for terms, _ in ENTRIES] == sorted((terms for terms, _ in ENTRIES), key=str.lower)
+    assert [text for _, text in ENTRIES if not re.fullmatch(r"[A-Z].*[^.]\.", text) or ". " in text] == []
+
+
+@pytest.mark.parametrize("term", TERMS)
+def test_each_term_is_in_the_sources(term):
+    """The sources use each term of the glossary."""
+    sources = "".join(path.read_text(encoding="utf-8") for path in (ROOT / "beaker_bridge").rglob("*.py"))
+
+    assert re.search(rf"(?<![a-z]){term}".replace(" ", "[ _]"), sources, re.IGNORECASE)
