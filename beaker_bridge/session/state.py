@@ -1,7 +1,7 @@
 """What a request knows and has decided about its session, as one immutable value. No IO, no clock, no Beaker.
 
-Each event replaces a :class:`State` by another. The first table says what a commit does with it, the second what its
-steps do with what they find in the store. ``docs/commit.rst`` has copies, which ``python -m tests.commit_tables`` makes.
+Each event replaces a :class:`State` by another. The first table says what a commit does with it, the second what
+its steps do with what the store holds. ``python -m tests.commit_tables`` copies both into ``docs/commit.rst``.
 
 ============================================================  =========
 a commit finds                                                and does
