@@ -8,8 +8,9 @@ common is run once: the outcomes are those of all schedules, each counted.
 from __future__ import annotations
 
 import json
+from collections import Counter
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from copy import deepcopy
 from functools import cache
 from itertools import combinations_with_replacement, count
@@ -17,10 +18,12 @@ from typing import Any, NamedTuple
 
 import pytest
 
+from beaker_bridge.exceptions import SessionTooLateError
 from beaker_bridge.record.envelope import BareEnvelope
 from beaker_bridge.record.fields import MOVED, RESERVED_KEYS
 from beaker_bridge.session import base as session_base
 from beaker_bridge.session import session
+from beaker_bridge.session.base import OVER
 from beaker_bridge.stores.base import Record, Store, Swap
 from tests.requests import NAME, START, Request, config_of
 
@@ -104,17 +107,37 @@ def count_exclusively(mapping: Any, number: int) -> None:
         mapping["count"] = mapping.get("count", 0) + 1
 
 
+def count_late(mapping: Any, number: int) -> None:
+    # A job whose request is over: a change is refused, a block is not. A session that has ended stays so.
+    mapping.persist()
+    mapping._exchange.phase = OVER
+    with pytest.raises(SessionTooLateError):
+        mapping["late"] = number
+    with suppress(SessionTooLateError):
+        count_exclusively(mapping, number)
+
+
+def regenerate_twice(mapping: Any, number: int) -> None:
+    regenerate(mapping, number)
+    mapping.persist()
+    regenerate(mapping, number)
+
+
+#: What the model does in the place of a kind that does the same in another way.
+MODELS = {count_late: count_exclusively}
 KINDS = (read, write, write_another, change_nested, flash, pop, clear, invalidate, regenerate, expire)
-ALL_KINDS = (*KINDS, count_exclusively)
+ALL_KINDS = (*KINDS, count_exclusively, count_late)
 # Which of them is named first makes no difference: all orders of their operations are explored.
 PAIRS = tuple(combinations_with_replacement(ALL_KINDS, 2))
 TRIPLES = tuple(combinations_with_replacement(ALL_KINDS, 3))
 QUADRUPLES = tuple(combinations_with_replacement(KINDS, 4))
+#: Rotations one after the other, and what overlaps them.
+ROTATIONS = tuple(combinations_with_replacement((write, invalidate, regenerate, regenerate_twice), 3))
 #: What changes the same values in different ways.
 MERGED_KINDS = (flash, flash_once, pop, append, change_nested, delete_nested, replace_nested, clear)
 MERGES = tuple(combinations_with_replacement(MERGED_KINDS, 3))
 #: What ends a session, or moves it.
-ENDS = frozenset({invalidate, regenerate, expire})
+ENDS = frozenset({invalidate, regenerate, regenerate_twice, expire})
 
 
 def second_of(kind: Any, usual: int) -> int:
@@ -280,7 +303,8 @@ def _advance(kind: Any, number: int, second: int, answers: tuple[Any, ...]) -> T
         request = Request(_config, f"{NAME}={OLD}")
         request.loaded._writer = f"{number:08x}"
         kind(request.session, number)
-        request.commit()
+        if not request.exchange.over:
+            request.commit()
     except Suspended:
         return Turn(answers, store.next)
     # Nobody may answer before the store has: it would be another outcome in another order.
@@ -361,6 +385,10 @@ class Model(NamedTuple):
                 # But a login that overlaps another one keeps what it began with, under an id of its own.
                 for snapshot in self.snapshots:
                     yield self._change(kind, number, OLD, (snapshot, second_of(kind, self.second)))
+        elif kind in (pop, clear) and end is not None:
+            # It removes the messages that there were when it began, and none that was flashed since.
+            for snapshot in self.snapshots:
+                yield self._change(kind, number, OLD, end, seen=snapshot)
 
     def _run(self, kind: Any, number: int, cookie: str | None) -> Model:
         now = second_of(kind, self.second)
@@ -386,11 +414,17 @@ class Model(NamedTuple):
             waiting += found.to if isinstance(found, Moved) else ()
         return self._replace(records={name: record for name, record in self.records.items() if name not in ended})
 
-    def _change(self, kind: Any, number: int, cookie: str | None, found: Any) -> Model:
+    def _change(self, kind: Any, number: int, cookie: str | None, found: Any, *, seen: Any = None) -> Model:
         now = second_of(kind, self.second)
+        if kind is count_late and not found:
+            # Nothing of a new session could be saved any more.
+            return self
         before, accessed = found or ({}, now)
         session = ModelSession(deepcopy(before))
-        kind(session, number)
+        MODELS.get(kind, kind)(session, number)
+        if seen is not None:
+            unseen = Counter(before.get("_f_", ())) - Counter(seen.get("_f_", ()))
+            session.update({"_f_": list(unseen.elements())} if unseen else {})
         if not (found or session):
             return self
         records = dict(self.records)
@@ -515,7 +549,7 @@ def test_nothing_is_lost_that_only_one_side_changed(second):
             assert kept["b"] in _numbers(kinds, write_another)
             changed = {str(number): number for number in _numbers(kinds, change_nested) if number != "base"}
             assert kept["n"] == {"y": "base", **changed}
-            assert kept.get("count", 0) == kinds.count(count_exclusively)
+            assert kept.get("count", 0) == kinds.count(count_exclusively) + kinds.count(count_late)
             if pop not in kinds:
                 assert kept["_f_"] == ["old"] + ["new"] * kinds.count(flash)
             else:
@@ -529,8 +563,8 @@ def _numbers(kinds: tuple[Any, ...], wanted: Any) -> list[Any]:
 
 def test_nobody_is_logged_out_by_a_login(second):
     """Whichever response comes last, the browser's cookie opens a session in which somebody is logged in."""
-    for kinds in (*PAIRS, *TRIPLES):
-        if regenerate in kinds and not {invalidate, expire} & {*kinds}:
+    for kinds in (*PAIRS, *TRIPLES, *ROTATIONS):
+        if {regenerate, regenerate_twice} & {*kinds} and not {invalidate, expire} & {*kinds}:
             for state, outcomes in explored(kinds, second).finals:
                 cookies = [outcome.cookie for outcome in outcomes if outcome.sends]
 
@@ -540,7 +574,7 @@ def test_nobody_is_logged_out_by_a_login(second):
 
 def test_a_cookie_that_is_sent_opens_a_session(second):
     """No cookie is sent for a session that was not stored, or that its own request had to take back."""
-    for kinds in (*PAIRS, *TRIPLES):
+    for kinds in (*PAIRS, *TRIPLES, *ROTATIONS):
         for state, outcomes in explored(kinds, second).finals:
             cookies = {outcome.cookie for outcome in outcomes if outcome.cookie is not None}
 
@@ -558,7 +592,7 @@ def test_nobody_else_is_sent_a_cookie(second):
 
 def test_no_session_comes_back(second):
     """After a logout nothing opens what the session held, and nobody is logged in, whatever login had moved it."""
-    for kinds in (*PAIRS, *TRIPLES):
+    for kinds in (*PAIRS, *TRIPLES, *ROTATIONS):
         if invalidate in kinds:
             for state, _outcomes in explored(kinds, second).finals:
                 assert OLD not in sessions(state)
