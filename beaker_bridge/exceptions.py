@@ -91,7 +91,9 @@ class SessionAttributeError(BeakerBridgeError, AttributeError):
 
 
 class SessionTooLateError(BeakerBridgeError):
-    """The session was changed when the response's headers had left, and the change needs a cookie among them."""
+    """The session was changed when the response's headers were sent, and the change needs a cookie; or when its
+    request is over, and nothing commits it: ``exclusive()`` works at any time.
+    """
 
 
 class DamagedRecordError(BeakerBridgeError):

@@ -59,7 +59,8 @@ class Completion:
         elif (exchange.finisher is not MIDDLEWARE or exchange.tween is None) and not exchange.is_followed:
             exchange.is_followed = True
             if hasattr(request, "add_finished_callback"):
-                request.add_response_callback(remember_response)
+                if not exchange.is_remembered:
+                    request.add_response_callback(remember_response)
                 request.add_finished_callback(self._complete)
             elif hasattr(request, "add_response_callback"):
                 request.add_response_callback(self._add_cookie)
@@ -102,7 +103,6 @@ class Completion:
         if exchange.finisher is MIDDLEWARE:
             return
         if response is not None:
-            exchange.commit_or_discard()
             self._finish(response, request.environ)
         elif exchange.finisher is BEAKER:
             exchange.is_answered = True

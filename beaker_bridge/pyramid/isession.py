@@ -8,6 +8,7 @@ from contextlib import AbstractContextManager
 from typing import TYPE_CHECKING, Any
 
 from pyramid.interfaces import ISession
+from pyramid.threadlocal import manager
 from zope.interface import implementer
 
 from beaker_bridge.options.table import SessionOptions
@@ -366,7 +367,8 @@ class RequestSession(PyramidSession):
             source.compare(exchange.config.options)
         # Where our middleware and our tween do it all, which is most often, there is nothing to complete.
         if not (exchange.finisher is MIDDLEWARE and exchange.tween is registry is not None):
-            Completion(exchange, source.options).follow(owner_of(request, session_object))
+            owner = owner_of(request, session_object) if len(manager.stack) > 1 else request
+            Completion(exchange, source.options).follow(owner)
         self._object, self._exchange, self._constant_csrf_token = session_object, exchange, source.csrf_token
 
 

@@ -41,15 +41,8 @@ class SessionSource:
         #: Whether the options were compared with those of a filter.
         self.compared = False
         self._lock = threading.Lock()
-        self._in_memory: SessionConfig | None = None
-
-    def known_config(self, registry: Any) -> SessionConfig | None:
-        """Return the configuration of a request that has no session yet, or None where nobody has configured any.
-
-        Args:
-            registry: the request's registry, or None.
-        """
-        return recorded_config(registry, self.config) or self._in_memory
+        #: The configuration where there is none, once it was needed.
+        self.in_memory: SessionConfig | None = None
 
     def begin(self, environ: MutableMapping[str, Any], registry: Any) -> SessionObject:
         """Put a session of ours into an environ that has none.
@@ -57,7 +50,8 @@ class SessionSource:
         Raises:
             SettingsError: nothing has configured sessions for several processes.
         """
-        return begin_exchange(environ, self.known_config(registry) or self._in_memory_config(environ), FACTORY)
+        config = recorded_config(registry, self.config) or self.in_memory or self._in_memory_config(environ)
+        return begin_exchange(environ, config, FACTORY)
 
     def _in_memory_config(self, environ: Mapping[str, Any]) -> SessionConfig:
         """Return the configuration where there is none: sessions in memory, with an error in the log.
@@ -70,12 +64,12 @@ class SessionSource:
                 f"{_NOT_CONFIGURED}, and wsgi.multiprocess says that there are several processes: {_REMEDY}"
             )
         with self._lock:
-            if self._in_memory is None:
+            if self.in_memory is None:
                 log.error(
                     "%s: sessions are kept in the memory of this process, and end with it; %s", _NOT_CONFIGURED, _REMEDY
                 )
-                self._in_memory = SessionConfig(read_options({}))
-            return self._in_memory
+                self.in_memory = SessionConfig(read_options({}))
+            return self.in_memory
 
     def compare(self, used: SessionOptions) -> None:
         """Warn once where settings are given to no effect, since a filter configures the session."""

@@ -14,6 +14,7 @@ from beaker_bridge.exceptions import BeakerBridgeError, SettingsError
 from beaker_bridge.options.reader import prefixed, read_options
 from beaker_bridge.pyramid.completion import Completion, discard_if_failing, is_kept, remember_response
 from beaker_bridge.pyramid.factory import source_of
+from beaker_bridge.pyramid.recorded_filter import recorded_config
 from beaker_bridge.pyramid.source import SessionSource
 from beaker_bridge.pyramid.subrequest import owner_of, share_sessions
 from beaker_bridge.request.attach import attach, begin_exchange
@@ -70,7 +71,7 @@ def session_tween_factory(handler: Callable[[Any], Any], registry: Any) -> Calla
         if may_discard or exchange.config.options.cookie_on_exception is not True:
             # A response callback, or a tween over this one, may raise when the session is committed.
             request.add_finished_callback(follow_failure)
-        if exchange.finisher is not MIDDLEWARE and source is not None:
+        if exchange.finisher is not MIDDLEWARE and source is not None and not exchange.is_followed:
             # Also where nobody has touched the session: a response callback may have it read by a new body.
             Completion(exchange, source.options).follow(request)
         if kept and exchange.session is not None:
@@ -85,12 +86,14 @@ def _attached(request: Any, session_object: Any, source: SessionSource | None) -
     if session_object is not None:
         attach(session_object, request.environ)
         return session_object  # type: ignore[no-any-return]  # it is one of ours by now
-    config = None if source is None else source.known_config(request.registry)
+    config = None if source is None else recorded_config(request.registry, source.config) or source.in_memory
     if config is None:
         return None
     # The session may be first touched when the response callbacks are over.
     request.add_response_callback(remember_response)
-    return begin_exchange(request.environ, config, FACTORY)
+    begun = begin_exchange(request.environ, config, FACTORY)
+    begun.exchange.is_remembered = True
+    return begun
 
 
 def _committed(request: Any, response: Any, exchange: Exchange) -> Any:

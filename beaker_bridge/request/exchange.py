@@ -54,9 +54,10 @@ class Exchange(SessionContext):
     attempt = 0
     #: The registry whose tween decides whether the session is kept, and commits it.
     tween: Any = None
-    #: Whether the response is completed by the session factory.
+    #: Whether a finished callback completes the response, and whether a response callback remembers it.
     is_followed = False
-    #: The response, where the session factory completes it.
+    is_remembered = False
+    #: The response, as far as it is remembered.
     response: Any = None
     #: Whether Pyramid has answered: what Beaker's middleware asks for from then on, it asks for last.
     is_answered = False

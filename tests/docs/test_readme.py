@@ -5,6 +5,7 @@ import importlib
 import re
 import sys
 import textwrap
+import threading
 from pathlib import Path
 
 import pytest
@@ -79,6 +80,23 @@ def test_how_changes_merge(caplog):
 
     assert browser.read() == {"began": True, "position": [3, 4], "log": [1, 2]}
     assert caplog.messages[-1] == "two requests changed session['position'], and one change was given up"
+
+
+def test_a_job():
+    """The job of the example reports its progress when its request is over, and each request sees it."""
+    may_go_on, names = threading.Event(), {}
+    exec(BLOCKS["job"], names)
+    names["write_a_quarter"] = may_go_on.wait
+    views = Views(export=names["export"], progress=lambda request: request.session["progress"])
+    browser = TestApp(install("filter", {"type": "memory", "key": "sid"}, views))
+    before = set(threading.enumerate())
+    browser.get("/export")
+    (job,) = set(threading.enumerate()) - before
+    begun = browser.get("/progress").text
+    may_go_on.set()
+    job.join()
+
+    assert (begun, browser.get("/progress").text) == ("0", "100")
 
 
 def test_the_options():

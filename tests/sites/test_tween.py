@@ -273,6 +273,29 @@ def test_together_with_all_of_them(order, tmp_path):
     assert seen == [None, None]
 
 
+@pytest.mark.parametrize("installation", INSTALLATIONS)
+def test_a_retried_attempt_runs_its_exclusive_block_again(installation, tmp_path):
+    """A block stands, whatever becomes of its attempt, and the next attempt runs it again."""
+    from pyramid_retry import RetryableException
+
+    attempts = []
+
+    def work(request):
+        with request.session.exclusive():
+            request.session["votes"] = request.session.get("votes", 0) + 1
+        request.session["lost"] = len(attempts)
+        attempts.append(request.session["votes"])
+        if len(attempts) < 3:
+            raise RetryableException
+
+    app = TestApp(install(installation, store_options("memory", tmp_path), _views("pyramid_retry", work=work)))
+    app.get("/count")
+    app.get("/work")
+
+    assert attempts == [1, 2, 3]
+    assert app.get("/data").text == "[('count', 1), ('lost', 2), ('votes', 3)]"
+
+
 # -- Without a session -------------------------------------------------------------------------------
 
 
