@@ -50,7 +50,7 @@ class SessionSource:
         Raises:
             SettingsError: nothing has configured sessions for several processes.
         """
-        config = recorded_config(registry, self.config) or self.in_memory or self._in_memory_config(environ)
+        config = recorded_config(registry, self.config) or self._in_memory_config(environ)
         return begin_exchange(environ, config, FACTORY)
 
     def _in_memory_config(self, environ: Mapping[str, Any]) -> SessionConfig:

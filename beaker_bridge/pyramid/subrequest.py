@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 from pyramid.threadlocal import manager
@@ -11,7 +12,7 @@ from beaker_bridge.request.exchange import ENVIRON_KEY
 
 def is_under_way(request: Any) -> bool:
     """Say whether this thread works on a request."""
-    return any(entry.get("request") is request for entry in manager.stack)
+    return any(entry["request"] is request for entry in manager.stack)
 
 
 def owner_of(request: Any, session_object: Any) -> Any:
@@ -22,14 +23,18 @@ def owner_of(request: Any, session_object: Any) -> Any:
         session_object: the environ's session.
     """
     registry = getattr(request, "registry", None)
-    for entry in manager.stack:
-        outer = entry.get("request")
-        if outer is request:
-            break
-        environ = getattr(outer, "environ", None)
-        if environ and entry.get("registry") is registry and environ.get(ENVIRON_KEY) is session_object:
-            return outer
-    return request
+    owners = (
+        entry["request"]
+        for entry in manager.stack
+        if entry["request"] is request
+        or (entry["registry"] is registry and _environ_of(entry["request"]).get(ENVIRON_KEY) is session_object)
+    )
+    return next(owners, request)
+
+
+def _environ_of(request: Any) -> Mapping[str, Any]:
+    # A test's stack may hold no request, or one of its own making.
+    return getattr(request, "environ", None) or {}
 
 
 def share_sessions(router: Any) -> None:

@@ -179,12 +179,12 @@ class Exchange(SessionContext):
         Raises:
             BeakerBridgeError: the store, the serializer or a limit refuses it; nothing is saved any more.
         """
-        try:
-            self.commit_or_discard()
-        except BeakerBridgeError:
-            if self.phase is OPEN:
-                raise
-            log.exception("a session that was changed when the response's headers had left is not saved")
+        session = self.session
+        if session is not None:
+            if self.config.options.auto:
+                session.force_by_option()
+            is_asked, self.is_save_asked = self.is_save_asked, False
+            session.save(accessed_only=not is_asked)
         self.notice_end()
 
     def discard(self) -> None:

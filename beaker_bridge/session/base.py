@@ -97,11 +97,6 @@ class SessionContext:
         """Whether the request came over https."""
         return self.environ.get("wsgi.url_scheme") == "https"
 
-    @property
-    def cookie_header(self) -> str | None:
-        """The request's ``Cookie`` header."""
-        return self.environ.get("HTTP_COOKIE")
-
     def discard(self) -> None:
         """Decide that the request leaves no trace."""
         self.discarded = True

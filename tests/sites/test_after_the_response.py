@@ -54,7 +54,7 @@ def _made(request):
 
 
 def _streamed(request):
-    return Response(app_iter=iter([b"a", b"b"]), content_length=2)
+    return Response(app_iter=(chunk for chunk in [b"a", b"b"]), content_length=2)
 
 
 def _generated(request):

@@ -172,6 +172,36 @@ def test_a_subrequest_in_another_thread_has_a_session_of_its_own(installation, t
     assert app.get("/data").text == "[('outer', 1)]"
 
 
+@pytest.mark.parametrize("touched", [False, True])
+def test_a_subrequest_where_nobody_has_configured_a_session(touched):
+    """Sessions in memory, for want of options, are shared as soon as the parent has one."""
+
+    def outer(request):
+        if touched:
+            request.session["outer"] = 1
+        return request.invoke_subrequest(Request.blank("/inner"), use_tweens=True).text
+
+    app = TestApp(install("settings", {}, Views(data=data, inner=_inner, outer=outer)))
+
+    assert app.get("/outer").text == "inner"
+    assert app.get("/data").text == ("[('inner', 1), ('outer', 1)]" if touched else "[]")
+
+
+@pytest.mark.parametrize("use_tweens", [False, True])
+def test_a_subrequest_of_another_application_has_a_session_of_its_own(installation, tmp_path, use_tweens):
+    """An application shares nothing with another one's requests, though both include the package."""
+    other = install("settings", store_options("memory", tmp_path), Views(inner=_inner))
+
+    def outer(request):
+        request.session["outer"] = 1
+        return other.invoke_subrequest(Request.blank("/inner"), use_tweens=use_tweens).text
+
+    app = _site(installation, tmp_path, outer)
+
+    assert app.get("/outer").text == "inner"
+    assert app.get("/data").text == "[('outer', 1)]"
+
+
 def test_an_application_that_is_called_from_a_view_has_a_session_of_its_own(installation, tmp_path):
     """A WSGI call is no subrequest: to the same application, or to another one."""
 
