@@ -13,7 +13,6 @@ import pyramid.router
 from beaker_bridge.options.table import SessionOptions
 from beaker_bridge.options.types import Policy
 from beaker_bridge.pyramid.policy import keeps_session
-from beaker_bridge.pyramid.subrequest import is_under_way
 from beaker_bridge.request.exchange import BEAKER, ENVIRON_KEY, MIDDLEWARE, Exchange
 from beaker_bridge.request.streaming import StreamedBody, is_streamed
 
@@ -53,10 +52,7 @@ class Completion:
     def follow(self, request: Any) -> None:
         """Have the request completed, once, where our middleware and our tween do not do it all."""
         exchange = self._exchange
-        if exchange.response is not None and not is_under_way(request):
-            # A thread touches it first when the request is over.
-            exchange.end()
-        elif (exchange.finisher is not MIDDLEWARE or exchange.tween is None) and not exchange.is_followed:
+        if (exchange.finisher is not MIDDLEWARE or exchange.tween is None) and not exchange.is_followed:
             exchange.is_followed = True
             if hasattr(request, "add_finished_callback"):
                 if not exchange.is_remembered:

@@ -10,11 +10,6 @@ from pyramid.threadlocal import manager
 from beaker_bridge.request.exchange import ENVIRON_KEY
 
 
-def is_under_way(request: Any) -> bool:
-    """Say whether this thread works on a request."""
-    return any(entry["request"] is request for entry in manager.stack)
-
-
 def owner_of(request: Any, session_object: Any) -> Any:
     """Return the request that owns a session: the outermost one of this thread and application that has it.
 
