@@ -1,1 +1,1 @@
-"""The session itself: loaded, changed, merged, committed. Nothing here knows of WSGI or Pyramid."""
+"""The session itself: loaded, changed, merged, committed. No module here imports WSGI code or Pyramid."""

@@ -1,4 +1,4 @@
-"""The attributes of Beaker's sessions: which can be read or set for one session, and what to use instead."""
+"""The attributes of Beaker's sessions: those that one session can have, and what to use instead of the others."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from beaker_bridge.exceptions import SessionAttributeError
 
 
 class ReadOnly(property):
-    """An attribute that can be read; to set it raises, since that would do nothing.
+    """An attribute that can be read; setting it raises, since it would have no effect.
 
     Args:
         read: returns its value in a session.
@@ -50,7 +50,7 @@ def _option(name: str) -> ReadOnly:
 
 
 def _of_cookie(name: str) -> property:
-    """Return an attribute of the cookie: one that is set counts for the cookie of this response."""
+    """Return an attribute of the cookie; a value that is set counts for the cookie of this response."""
 
     def read(session: Any) -> Any:
         return session.cookie_option(name)
@@ -62,7 +62,7 @@ def _of_cookie(name: str) -> property:
 
 
 class BeakerAttributes:
-    """What Beaker's ``Session`` and ``CookieSession`` have beside the mapping, where ours differs from that."""
+    """Attributes and methods of Beaker's ``Session`` and ``CookieSession`` that ours treats in another way."""
 
     __slots__ = ()
 
@@ -104,7 +104,7 @@ class BeakerAttributes:
 
 #: The names of these attributes.
 BEAKERS = tuple(name for name, attribute in vars(BeakerAttributes).items() if isinstance(attribute, property))
-#: What ``request.session`` has under a private name, since applications use it in Beaker's.
+#: Private names that ``request.session`` forwards, since applications use them with Beaker.
 PRIVATE = frozenset(name for name in BEAKERS if name.startswith("_")) | {
     "_get_domain",
     "_get_path",

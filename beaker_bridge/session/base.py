@@ -1,8 +1,8 @@
 """What a stored session and a cookie session share: state, changes, the commit, the time, the cookie.
 
-A session is loaded when it is first touched, and committed once or more: :meth:`SafeSession.commit`
-writes what changed since the last commit and says, in Beaker's way, which cookie the response needs
-(``request['cookie_out']``, ``request['set_cookie']``).
+A session is loaded when it is first touched, and committed once or more: :meth:`SafeSession.commit` writes what changed
+since the last commit, and sets the cookie that the response needs where Beaker expects it (``request['cookie_out']``,
+``request['set_cookie']``).
 """
 
 from __future__ import annotations
@@ -48,7 +48,7 @@ from beaker_bridge.stores.base import Record
 
 log = logging.getLogger(__name__)
 
-#: How many cookies of ours are tried: a browser sends one for each domain and path that ever set one.
+#: The number of our cookies that are tried: a browser sends one for each domain and path under which one was set.
 MAX_COOKIES = 4
 
 
@@ -57,21 +57,21 @@ def new_id() -> str:
     return secrets.token_hex(16)
 
 
-#: The phases of a response: its headers can still be changed; they are sent; the request is over.
+#: The phases of a response: its headers can still be changed; they were sent; the request is over.
 OPEN, SENT, OVER = "open", "sent", "over"
 
 
 @dataclass(eq=False)
 class SessionContext:
-    """What a session knows of its request; here, of none: a script's session, or one that was found by its id.
+    """What a session knows of its request. This class itself is for one without: a script's, or one found by its id.
 
     Args:
         config: the configuration.
         phase: how far the response is: :data:`OPEN`, :data:`SENT` or :data:`OVER`.
         discarded: whether the request leaves no trace, whatever touches its session from now on.
         notify: notifies the application's subscribers of an event; set where Pyramid's registry is known.
-        locks: the locks that the request has, by thread and id, and how long they last; shared with the sessions that
-            it has found by their ids.
+        locks: the locks that the request holds, by thread and id, and how long they last; shared with the sessions that
+            it found by their ids.
         environ: the request's WSGI environ.
     """
 
@@ -84,12 +84,12 @@ class SessionContext:
 
     @property
     def sent(self) -> bool:
-        """Whether the response's headers are sent: no cookie reaches the browser any more."""
+        """Whether the response's headers were sent: cookies can no longer be set."""
         return self.phase is not OPEN
 
     @property
     def over(self) -> bool:
-        """Whether the request is over: no commit of it follows."""
+        """Whether the request is over: it commits no more."""
         return self.phase is OVER
 
     @property
@@ -107,26 +107,26 @@ class SafeSession(BeakerMapping):
 
     Args:
         request: Beaker's dict of the ``Cookie`` header, into which the cookie for the response goes.
-        exchange: the request, and what was decided about its session.
+        exchange: the request.
         session_id: the id of a stored session, instead of a cookie's.
-        beaker_options: what Beaker's ``SessionObject`` hands over; ignored, the configuration has it parsed.
+        beaker_options: what Beaker's ``SessionObject`` passes; ignored, since the configuration holds it parsed.
     """
 
     #: Whether the browser is the store.
     _holds_record = False
-    #: The form that a value of our cookie has.
+    #: The form of our cookie's value.
     _form = ANY_FORM
-    #: How many cookies of ours the browser has sent: one for each domain and path that ever set one.
+    #: The number of our cookies that the browser sent.
     _ours = 0
     #: The plain bytes of the last commit: a second one with the same writes nothing.
     _plain: bytes | None = None
-    #: The mutable values that the application was handed, as they were.
+    #: The mutable values that the application was handed, with their states.
     _changes: Changes | None = None
-    #: What is stored: these very values, as long as no others are put in their place.
+    #: The stored values themselves, to see which ones were replaced since.
     _stored: Mapping[str, Any] = {}
-    #: The messages that were added since the last commit unless their queue held an equal one, by its key.
+    #: By the key of their queue, the messages flashed with ``allow_duplicate=False`` since the last commit.
     _flashed_once: Mapping[str, Collection[Any]] = NO_MESSAGES
-    #: The thread that holds the session's lock: what it changes is committed at once.
+    #: The thread that is in an ``exclusive()`` block of this session, or None.
     _locked_by: int | None = None
 
     #: The time of the access before this one, in seconds; None in a new session.
@@ -135,7 +135,7 @@ class SafeSession(BeakerMapping):
     def __init__(
         self, request: dict[str, Any], exchange: SessionContext, session_id: str | None = None, **beaker_options: Any
     ) -> None:
-        # Beaker's constructor parses, verifies, loads and locks, in ways that we do not share.
+        # Skip Beaker's constructor, which parses, verifies, loads and locks in ways of its own.
         self.request = request
         request["set_cookie"] = False
         self._exchange = exchange
@@ -149,7 +149,7 @@ class SafeSession(BeakerMapping):
         """Take a state that the application has asked for.
 
         Raises:
-            SessionTooLateError: the request is over; or the headers were sent, and the browser would have to be told.
+            SessionTooLateError: the request is over; or the headers were sent, and the state needs a cookie.
         """
         if self._exchange.phase is not OPEN:
             self._refuse_late(state)
@@ -159,37 +159,37 @@ class SafeSession(BeakerMapping):
         exchange = self._exchange
         if exchange.over and not (self._locked_by == get_ident() and state.retired == self._state.retired):
             raise SessionTooLateError(
-                "the session is changed when its request is over, and nothing would save that:"
+                "the session was changed after its request was over, and no commit would save that:"
                 " change it in a block of `with session.exclusive():`"
             )
-        told = self._config.options.use_cookies and needs_cookie(state, holds_record=self._holds_record)
-        if told and not exchange.discarded:
+        is_cookie_due = self._config.options.use_cookies and needs_cookie(state, holds_record=self._holds_record)
+        if is_cookie_due and not exchange.discarded:
             if self._state.is_invalidated:
-                # A logout holds, though nothing new can begin.
+                # Commit a logout all the same: only the new session needs the cookie.
                 self._finish_retired()
             error = SessionTooLateError(
-                "the session is changed when the response's headers have left, and the browser would have to be"
-                " told by a cookie: change it before the body is streamed"
+                "the session was changed after the response's headers were sent, and the change needs a cookie:"
+                " change it before the body is streamed"
             )
             log.error("session %s: %s", shown(self.id), error)
             raise error
 
     @property
     def has_pending(self) -> bool:
-        """Whether something has happened since the last commit that the next one has to look at."""
+        """Whether the next commit has anything to look at."""
         return bool(self._state.pending or self._changes)
 
     @property
     def is_detached(self) -> bool:
-        """Whether nothing of the session is saved any more: it moved or ended elsewhere, or its store is down."""
+        """Whether the session is saved no more: it moved or ended elsewhere, or its store is down."""
         return self._state.detached
 
     def invalidate(self) -> None:
-        """Drop the session when it is committed, and begin a new, empty one."""
+        """Delete the session at the next commit, and begin a new, empty one."""
         self._begin_after(self._state.invalidated(new_id()))
 
     def delete(self) -> None:
-        """Drop the session as :meth:`invalidate` does; the new one is not stored as long as it is empty."""
+        """Delete the session as :meth:`invalidate` does; the new one is not stored as long as it is empty."""
         self._begin_after(self._state.deleted(new_id()))
 
     def _begin_after(self, state: State) -> None:
@@ -198,9 +198,7 @@ class SafeSession(BeakerMapping):
         self._begin_new(state)
 
     def regenerate_id(self) -> None:
-        """Move the session to a new id when it is committed, as after a login.
-
-        The old id opens nothing from then on.
+        """Move the session to a new id at the next commit, as after a login; the old id no longer opens it.
 
         Raises:
             SessionTooLateError: the response's headers were sent.
@@ -214,7 +212,7 @@ class SafeSession(BeakerMapping):
         """Mark the session as changed.
 
         Raises:
-            SessionTooLateError: the response's headers were sent, and the browser does not know the session.
+            SessionTooLateError: the request is over; or the headers were sent, and the session is new.
         """
         state = self._state
         if not (state.pending & CHANGED and self._exchange.phase is OPEN):
@@ -222,14 +220,14 @@ class SafeSession(BeakerMapping):
 
     def force(self) -> None:
         """Mark the session to be stored even if it is new and empty, as Beaker's ``save()`` does."""
-        # After ``delete()`` that is no wish of the application's: Beaker's proxy marks itself as saved then.
+        # Ignore it after ``delete()``, where Beaker's proxy calls it by itself.
         if len(self) or not self._state.is_deleted:
             self._become(self._state.asked(CHANGED | FORCED))
 
     def force_by_option(self) -> None:
-        """Mark the session to be stored unless it is as the store has it, as ``auto`` asks for.
+        """Mark the session to be stored unless the store holds exactly that, as the option ``auto`` asks for.
 
-        When the headers were sent, a new session that is empty stays unsaved: no browser would know its id.
+        A new, empty session is not stored after the headers were sent: no browser would know its id.
         """
         if len(self) or self._state.exists or not self._exchange.sent:
             self._state = self._state.asked(CHANGED | FORCED)
@@ -242,22 +240,22 @@ class SafeSession(BeakerMapping):
         self._state = self._state.reverted()
 
     def load(self) -> None:
-        """Take the session as it is stored now, as Beaker's ``load()`` does: what was changed before is forgotten."""
+        """Read the session again, as Beaker's ``load()`` does: uncommitted changes are dropped."""
         self.revert()
 
     def track(self, key: str, value: Any) -> None:
-        """Remember the state of a mutable value that the application is handed, to see whether it changes it."""
+        """Take the state of a mutable value that the application is handed, to see at the commit whether it changed."""
         changes = self._changes
         if changes is None:
             if not self._config.options.detect_changes:
                 return
             changes = self._changes = Changes(self._config.codec.serializer)
-        tracked = changes.handed_out.get(key)
-        if tracked is None or tracked[0] is not value:
+        known = changes.tracked.get(key)
+        if known is None or known[0] is not value:
             changes.track(key, value, is_dirty=bool(self._state.pending & CHANGED))
 
     def _track_stored(self, key: str, value: Any) -> None:
-        # What other WSGI code has put there waits for ``save()``, as in Beaker's sessions.
+        # Leave values that other WSGI code assigned to its ``save()``, as Beaker does.
         if type(value) not in IMMUTABLE and self._stored.get(key) is value:
             self.track(key, value)
 
@@ -275,7 +273,7 @@ class SafeSession(BeakerMapping):
         return bool(self._state.pending & CHANGED) or (self._changes is not None and self._changes.any(self))
 
     def _mark_clean(self, *, changed: bool) -> None:
-        """Take what is now committed as the state from which further changes count."""
+        """Start to look for changes from what is now committed."""
         self._state = self._state.clean()
         self._flashed_once = NO_MESSAGES
         if changed:
@@ -286,7 +284,7 @@ class SafeSession(BeakerMapping):
     # -- The record ----------------------------------------------------------------------------------
 
     def _base(self) -> dict[str, Any]:
-        """Return what stands under this session's id, decoded anew: nobody has changed anything in it."""
+        """Return the record as it was read, decoded anew, so without any change of the application."""
         record = self._state.record
         return self._decoded(record) if record else {}
 
@@ -298,7 +296,7 @@ class SafeSession(BeakerMapping):
 
     def _take(self, record: dict[str, Any]) -> None:
         """Make a record the content of this session."""
-        # Most records have these three of the reserved keys, and no other.
+        # Most records have these three of the reserved keys, and no others.
         metadata = self._metadata = {
             CREATED: record.pop(CREATED, self._now),
             ACCESSED: record.pop(ACCESSED, self._now),
@@ -333,18 +331,18 @@ class SafeSession(BeakerMapping):
         """Begin a request on a session that is new."""
         self._state = state
         self.last_accessed = None
-        # The browser keeps a cookie for each domain and path: the next one replaces this one.
+        # Keep the cookie's domain and path: under others the browser would keep the old cookie beside it.
         cookie = {key: self._metadata[key] for key in (DOMAIN, PATH) if key in self._metadata}
-        # In whole seconds, as ISession has it; a float, as Beaker has it.
+        # Whole seconds for ISession, as a float for Beaker.
         self._take({CREATED: float(int(self._now)), ACCESSED: in_milliseconds(self._now), **cookie})
 
     # -- The commit ----------------------------------------------------------------------------------
 
     def save(self, accessed_only: bool = False) -> None:
-        """Commit, as Beaker's middleware asks for before the headers leave; what fails later is logged.
+        """Commit, as Beaker's middleware does before the headers are sent; a later failure is logged.
 
         Args:
-            accessed_only: nobody asked to save; commit what was changed all the same.
+            accessed_only: whether WSGI code has not called ``save()``; changes are committed in any case.
 
         Raises:
             BeakerBridgeError: the store, the serializer or a limit refuses it; nothing is saved any more.
@@ -357,7 +355,7 @@ class SafeSession(BeakerMapping):
             self._exchange.discard()
             if not (self._exchange.sent and isinstance(error, BeakerBridgeError)):
                 raise
-            log.exception("a session that was changed when the response's headers had left is not saved")
+            log.exception("a session that was changed after the response's headers were sent is not saved")
 
     def commit(self) -> None:
         """Write what changed since the last commit; idempotent.
@@ -370,7 +368,7 @@ class SafeSession(BeakerMapping):
         try:
             self._commit()
         except BaseException:
-            # No cookie for what is not committed; a second try sends it.
+            # Send no cookie for an uncommitted session; a second try sends it.
             if self.request["set_cookie"]:
                 self._state = self._state.asked(COOKIE)
             self.request["set_cookie"] = False
@@ -379,8 +377,8 @@ class SafeSession(BeakerMapping):
     def _commit(self) -> None:
         state = self._state
         changed = self.has_changed()
-        only_wished = changed and state.pending & (FORCED | COOKIE) == FORCED
-        step = todo(state, changed=changed, empty=not len(self), as_stored=bool(only_wished) and self._is_as_stored())
+        only_forced = changed and state.pending & (FORCED | COOKIE) == FORCED
+        step = todo(state, changed=changed, empty=not len(self), as_stored=bool(only_forced) and self._is_as_stored())
         if step is Step.WRITE:
             if self._exchange.phase is not OPEN:
                 self._refuse_late(state.asked(CHANGED))
@@ -393,7 +391,7 @@ class SafeSession(BeakerMapping):
             self._mark_clean(changed=changed)
 
     def _is_as_stored(self) -> bool:
-        """Say whether to save, where that is only asked for (``auto``), would change nothing."""
+        """Say whether the store holds exactly this session already."""
         if self._state.record is None:
             return False
         stored = self._base()
@@ -409,7 +407,7 @@ class SafeSession(BeakerMapping):
         raise NotImplementedError
 
     def _finish_retired(self) -> None:
-        """Deal with the ids that this request leaves, after the session itself is written."""
+        """Delete or entomb the retired ids, after the session itself is written."""
         raise NotImplementedError
 
     def exclusive(self) -> AbstractContextManager[None]:
@@ -423,7 +421,7 @@ class SafeSession(BeakerMapping):
         return EXPIRY in self._metadata or self._config.options.cookie_expires is not True
 
     def _our_cookies(self) -> list[tuple[str, bool]]:
-        """Return the values of our cookie that are ours, and whether each was signed in a retired way."""
+        """Return the values of our cookie that verify, and whether each was signed under a retired key."""
         header = self.request.get("cookie")
         options = self._config.options
         if not header or not options.use_cookies:
@@ -434,7 +432,7 @@ class SafeSession(BeakerMapping):
 
     @property
     def _another_lost(self) -> bool:
-        """Whether another of our cookies came; without a signature nobody knows whose it is."""
+        """Whether the browser sent another cookie that we have signed; an unsigned one may be anybody's."""
         return self._ours > 1 and self._config.signer.signs
 
     def _cookie(self, value: str, lifetime: int | None = None) -> str:
@@ -447,7 +445,7 @@ class SafeSession(BeakerMapping):
             https=self._exchange.https,
             now=self._now,
             lifetime=lifetime,
-            # Without one of its own, the option's.
+            # None: the option's.
             domain=self._metadata.get(DOMAIN) or None,
             path=self._metadata.get(PATH),
         )
@@ -462,9 +460,9 @@ class SafeSession(BeakerMapping):
         self.request["set_cookie"] = True
 
     def _host_only_deletion(self) -> str | None:
-        """Return what deletes the host's own cookie, where it is ours and the session's is a domain's.
+        """Return a ``Set-Cookie`` that deletes our host-only cookie, if there is one beside the domain's.
 
-        A cookie of another path or of a parent domain may be another application's, and stays.
+        A cookie of another path or of a parent domain may be another application's: leave it.
         """
         was_ours = self._state.is_invalidated and self._ours and self._config.signer.signs
         if not ((self._another_lost or was_ours) and self.domain):
@@ -472,7 +470,7 @@ class SafeSession(BeakerMapping):
         return self._config.cookies.delete(https=self._exchange.https, domain=HOST_ONLY, path=self.path)
 
     def _forget_cookie(self) -> None:
-        """Make the browser forget an id that no longer opens anything, or never hear of it."""
+        """Delete the browser's cookie, if it sent one; else send none."""
         self.request["set_cookie"] = False
         if self._ours or self._sent_cookies():
             self._cookie_out(
@@ -480,18 +478,18 @@ class SafeSession(BeakerMapping):
             )
 
     def _sent_cookies(self) -> list[str]:
-        """Return the values of the cookies of our name, whoever has set them; an empty one is none."""
+        """Return the values of the cookies of our name, whoever set them, without empty ones."""
         options = self._config.options
         header = self.request.get("cookie")
         if not header or not options.use_cookies:
             return []
-        # Also an empty one whose line a server has joined with the next by a comma.
+        # Skip also an empty one that a server has joined with the next ``Cookie`` line by a comma.
         return [value for value in cookie_values(header, options.key) if value.partition(",")[0].strip(BLANK)]
 
     # -- Reports -------------------------------------------------------------------------------------
 
     def _report_damage(self, error: DamagedRecordError, session: str) -> None:
-        """Log a record or cookie that cannot be read and opens nothing; or raise, where the options say so."""
+        """Log a damaged record or cookie; or raise, if ``invalidate_corrupt`` is off."""
         if not self._config.options.invalidate_corrupt:
             raise error
         log.warning("session %s: %s; it opens nothing", session, error)
@@ -503,5 +501,5 @@ class SafeSession(BeakerMapping):
 
 
 def shown(session_id: str) -> str:
-    """Return as much of an id as a log may hold."""
+    """Return the part of an id that a log may hold."""
     return f"{session_id[:6]}…"

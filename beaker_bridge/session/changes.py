@@ -1,4 +1,4 @@
-"""Changes in place: what the application changes inside a value that it was handed, without saying so.
+"""Changes in place: those that the application makes inside a value that it was handed, without ``changed()``.
 
 The state of a value is its pickle, whatever serializer the session has: one call, into C, and no copy to compare it
 with. It is taken when the value is handed out, and again when the request commits.
@@ -17,14 +17,14 @@ from uuid import UUID
 
 from beaker_bridge.record.serializers import Serializer
 
-#: What nobody can change in place: to hand it out costs nothing.
+#: Types that cannot be changed in place: their values are not tracked.
 IMMUTABLE = frozenset({str, int, float, bool, type(None), bytes, datetime, date, time, timedelta, Decimal, UUID})
 #: The largest pickle, in bytes, that is compared by its content where its bytes differ.
 MAX_COMPARED = 16 * 1024
 
 
 class _Serialized(bytes):
-    """The state of a value that cannot be pickled: what the session's serializer writes of it."""
+    """The state of a value that cannot be pickled: its bytes by the session's serializer."""
 
 
 class Changes:
@@ -34,12 +34,12 @@ class Changes:
         serializer: the session's, for what cannot be pickled.
     """
 
-    __slots__ = ("_serializer", "handed_out")
+    __slots__ = ("_serializer", "tracked")
 
     def __init__(self, serializer: Serializer) -> None:
         self._serializer = serializer
-        #: By their keys in the session. Without a state, a value counts from the next commit on.
-        self.handed_out: dict[str, tuple[Any, bytes | None]] = {}
+        #: The values and their states, by their keys in the session. A state of None: none is compared before a commit.
+        self.tracked: dict[str, tuple[Any, bytes | None]] = {}
 
     def track(self, key: str, value: Any, *, is_dirty: bool) -> None:
         """Take the state of a value that is handed out.
@@ -47,30 +47,30 @@ class Changes:
         Args:
             key: its key in the session.
             value: the value.
-            is_dirty: whether the session is written in any case, so that its state does not matter before that.
+            is_dirty: whether the session is written in any case: no state is taken before that.
         """
-        self.handed_out[key] = value, None if is_dirty else self._state(key, value)
+        self.tracked[key] = value, None if is_dirty else self._state(key, value)
 
     def any(self, session: dict[str, Any]) -> bool:
-        """Say whether a value that was handed out, and is still in the session, has changed.
+        """Say whether a tracked value that is still in the session has changed.
 
-        Another one in its place is no change in place: who put it there says so, or has to ``save()``.
+        A value that was replaced is not compared: an assignment marks the session as changed, or waits for ``save()``.
         """
         return any(
             state is not None and dict.get(session, key) is value and self._differs(key, value, state)
-            # Of a copy: an object's own code, which pickles it, may read the session.
-            for key, (value, state) in [*self.handed_out.items()]
+            # Iterate over a copy: the code by which an object pickles itself may read the session.
+            for key, (value, state) in [*self.tracked.items()]
         )
 
     def mark_clean(self, session: dict[str, Any]) -> None:
-        """Take what the session holds now, when it is written, as the state from which further changes count."""
-        handed_out, self.handed_out = self.handed_out, {}
-        for key in handed_out:
+        """Take the states anew after a write: further changes count from here."""
+        tracked, self.tracked = self.tracked, {}
+        for key in tracked:
             if key in session:
                 self.track(key, dict.__getitem__(session, key), is_dirty=False)
 
     def _state(self, key: str, value: Any) -> bytes | None:
-        """Return the state of a value; None where nothing can tell it, and nothing can store the value either."""
+        """Return the state of a value; None if it can neither be pickled nor serialized, and so not be stored."""
         try:
             return pickle.dumps(value)
         except Exception:  # noqa: BLE001 -- an object's own code may raise anything
@@ -86,20 +86,20 @@ class Changes:
             with suppress(Exception):
                 was = pickle.loads(before)  # noqa: S301  # nosec B301 -- this request has pickled it
                 return _differ(was, value, set())
-        # What is written differently each time cannot tell whether it has changed.
+        # A value that pickles differently each time cannot be compared.
         return self._state(key, value) == now
 
 
 def _differ(before: Any, now: Any, compared: set[tuple[int, int]]) -> bool:
-    """Say whether two values differ, and not only in their pickles.
+    """Say whether two values differ, and not only their pickles.
 
-    Equal values pickle differently where one object stands in several places of one of them, and only there; sets, by
-    the order in which they were filled; and some objects, each time.
+    Equal values have different pickles if one object is in several places of one of them only, if a set was filled in
+    another order, and if an object pickles differently each time.
 
     Args:
         before: the value as it was.
         now: the value as it is.
-        compared: the ids of the pairs that were compared, or are being compared: a value may hold itself.
+        compared: the ids of the pairs that were or are being compared, since a value may hold itself.
     """
     kind = type(now)
     if type(before) is not kind:

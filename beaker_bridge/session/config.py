@@ -1,4 +1,4 @@
-"""What the sessions of one configuration share."""
+"""The objects that the sessions of one configuration share."""
 
 from __future__ import annotations
 
@@ -21,9 +21,9 @@ from beaker_bridge.stores import open_store
 
 log = logging.getLogger(__name__)
 
-#: A secret that is shorter than this, in bytes, is warned about.
+#: A secret of fewer bytes is warned about.
 SECRET_SIZE = 32
-#: What is encrypted into a cookie is padded to a multiple of so many bytes.
+#: Plain bytes that are encrypted into a cookie are padded to a multiple of this.
 STEP = 128
 
 
@@ -47,19 +47,20 @@ class SessionConfig:
         self.cookies = CookieWriter(options, self.signer)
         #: Seconds after which an access time is renewed.
         self.touch_interval = options.touch_interval
-        #: What a visitor's cookie makes us log.
+        #: Limits the log lines that a visitor's cookie can cause.
         self.log_lines = LogLimiter()
-        #: The time, by the clock, in which this process does not purge the store. The clock may be set back, too.
+        #: The interval of the clock in which this process does not purge the store; an interval, since a clock may be
+        #: set back.
         self.purge_pause = (0.0, 0.0) if options.purge_every and self.store else (-math.inf, math.inf)
-        #: Who gets this warns that each process has sessions of its own.
+        #: Taken by the thread that warns of sessions in the memory of several processes, and never released.
         self.may_warn_of_processes = threading.Lock()
 
 
 def default_key_warning(label: str, *, is_set: bool) -> str:
-    """Return what is logged where the cookie has Beaker's own name and path, as on other sites of the host.
+    """Return the warning for a cookie that has Beaker's default name and path, as other sites of the host may have.
 
     Args:
-        label: how the option that names the cookie is written.
+        label: the option that names the cookie, as the user writes it.
         is_set: whether it is set, as Beaker's own middleware always does.
     """
     what = "Beaker's default" if is_set else "not set"
@@ -70,7 +71,7 @@ def default_key_warning(label: str, *, is_set: bool) -> str:
 
 
 def _warn_of_short_secrets(options: SessionOptions) -> None:
-    # A cookie session is signed with the validate_key.
+    # Leave out the secret for cookie sessions, which the validate_key signs.
     names = ("validate_key", "encrypt_key") if options.type == COOKIE else ("secret", "validate_key", "encrypt_key")
     for name in names:
         secret = getattr(options, name)
@@ -87,10 +88,10 @@ def _keys(options: SessionOptions) -> list[str]:
 
 
 def _codec(options: SessionOptions, envelope: Any) -> RecordCodec:
-    # A pickle in a cookie would be code from the browser of whoever learns the key.
+    # Read no pickles from cookies: a leaked key would let a browser run code here.
     legacy = None if options.type == COOKIE else options.legacy_serializer
     keys = _keys(options) or [""]
-    # Its user sees how long a cookie is. Compressed, that would tell him where what he sent repeats what is hidden.
+    # Pad instead of compressing: the length of a compressed cookie shows where its user's input repeats a hidden value.
     step = STEP if options.type == COOKIE and options.encrypt_key else 0
     return RecordCodec(
         _serializer(options.data_serializer, keys, step),

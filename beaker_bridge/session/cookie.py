@@ -1,4 +1,4 @@
-"""Beaker's ``CookieSession``, made safe."""
+"""The cookie session: its record is in the browser's cookie."""
 
 from __future__ import annotations
 
@@ -17,28 +17,28 @@ from beaker_bridge.stores.base import Record
 
 log = logging.getLogger(__name__)
 
-#: The form of a cookie of one host and all of its paths.
+#: The form (domain, path, partition) of a host-only cookie with the path ``/``.
 _DEFAULT_FORM = "/"
 
 
-#: What a cookie holds: its record, that record's content, and whether to write it anew, under the current keys.
+#: A cookie that was decoded: its record, that record's content, and whether it is stale.
 _Opened = tuple[Record, dict[str, Any], bool]
 
 
 def _time_of(opened: _Opened) -> float:
-    """Return the time of the last access, where the record has it."""
+    """Return the time of the last access, else of the creation, of a cookie."""
     _, content, _ = opened
     time: float = content[ACCESSED] if ACCESSED in content else content.get(CREATED, 0)
     return time
 
 
 class CookieSession(SafeSession):
-    """A session that is all in its cookie: nothing to merge it with, and no way to revoke it."""
+    """A session that is all in its cookie: it can be neither merged nor revoked."""
 
     _holds_record = True
-    #: The latest time in the cookies that came: what is written is later, or the browser's other cookie would win.
+    #: The latest time in the cookies that came. A later one is written, or the browser's other cookie would win.
     _latest = 0.0
-    #: The form under which the newest of them was set.
+    #: The form of the newest of them.
     _came_as = _DEFAULT_FORM
 
     def _load(self, session_id: str | None = None) -> None:
@@ -52,7 +52,7 @@ class CookieSession(SafeSession):
             except DamagedRecordError as error:
                 self._report_damage(error, "in a cookie")
         if len(opened) > 1:
-            # The newest one first; of two that are as old, what the browser has set last, which it sends last.
+            # Sort the newest first; of two of one time, the one that the browser sends last, since it was set last.
             opened.reverse()
             opened.sort(key=_time_of, reverse=True)
         if not (opened and self._begin_newest(opened)):
@@ -62,7 +62,7 @@ class CookieSession(SafeSession):
         error = DamagedRecordError("the cookie is not signed with a key of ours")
         if not self._config.options.invalidate_corrupt:
             raise error
-        # Anybody can send one at each request.
+        # Limit the log: anybody can send one with each request.
         if self._config.log_lines.is_due("a forged cookie", QUIET, self._now):
             self._report_damage(error, "in a cookie")
 
@@ -72,13 +72,13 @@ class CookieSession(SafeSession):
         return record, content, stale or stale_record
 
     def _begin_newest(self, opened: list[_Opened]) -> bool:
-        """Begin the newest session whose time is not over; False where there is none."""
+        """Begin the newest session that has not expired; False if there is none."""
         newest = opened[0][1]
         self._latest = _time_of(opened[0])
         self._came_as = newest.get(FORM, _DEFAULT_FORM)
         for record, content, stale in opened:
             if MOVED in content:
-                # A logout; what is older stays closed.
+                # Stop at a logout: older cookies stay closed.
                 return False
             if not is_expired(content, self._config.options, self._now):
                 self._begin(State(str(content.get(ID) or new_id()), record), content, stale=stale)
@@ -86,7 +86,7 @@ class CookieSession(SafeSession):
         return False
 
     def _has_expired(self, opened: list[_Opened]) -> bool:
-        """Say whether a session has expired whose cookie the browser would send again; it is notified of once."""
+        """Say whether the newest cookie is of an expired session, and notify of it: its cookie is then deleted."""
         if not opened:
             return False
         newest = opened[0][1]
@@ -97,7 +97,7 @@ class CookieSession(SafeSession):
         return True
 
     def _is_as_stored(self) -> bool:
-        # The id is in the cookie alone: one that is new is a change.
+        # Compare with the id, which is in the cookie alone: a new one is a change.
         self._metadata[ID] = self.id
         return super()._is_as_stored()
 
@@ -110,7 +110,7 @@ class CookieSession(SafeSession):
         self._metadata[ACCESSED] = self._later()
 
     def _later(self) -> float:
-        """Return the time, or what is later than each cookie that came: another process's clock may be ahead."""
+        """Return the time, but later than each cookie that came: another process's clock may be ahead."""
         now = in_milliseconds(self._now)
         return now if now > self._latest else in_milliseconds(self._latest + 0.001)
 
@@ -152,7 +152,7 @@ class CookieSession(SafeSession):
             if retired.fate is Fate.DELETE:
                 self._notify(SessionInvalidated, retired.id, self._decoded(retired.record))
             self._state = self._state.finished(retired)
-        # The browser would send the cookie of an expired session again, and that would be notified of again.
+        # Delete an expired session's cookie, too: sent again, it would be notified of again.
         if self._state.pending & ENDED and self._state.record is None:
             if self._state.is_invalidated and self._cannot_delete():
                 self._close()
@@ -160,7 +160,7 @@ class CookieSession(SafeSession):
                 self._forget_cookie()
 
     def _form_at(self, domain: str | None) -> str:
-        """Return what a browser tells a cookie of a domain by, beside its name."""
+        """Return what identifies a cookie in a browser beside its name: domain, path and partition."""
         partition = "; Partitioned" if self._config.options.partitioned else ""
         return f"{(domain or HOST_ONLY).lstrip('.').lower()}{self.path}{partition}"
 
@@ -171,12 +171,12 @@ class CookieSession(SafeSession):
             record[FORM] = form
 
     def _cannot_delete(self) -> bool:
-        """Say whether the browser may have a cookie of ours that no deletion of ours names."""
+        """Say whether the browser may have a cookie of ours that we cannot delete, as we do not know its form."""
         deletable = self._form_at(self.domain), self._form_at(HOST_ONLY)
         return self._ours > 1 or (self._ours == 1 and self._came_as not in deletable)
 
     def _close(self) -> None:
-        """Log out of whatever cookies the browser has: by an empty one that is newer than they are."""
+        """Log out of all cookies that the browser may have, by an empty one that is newer than they are."""
         now = self._later()
         record = {CREATED: now, ACCESSED: now, ID: self.id, MOVED: now}
         self._note_form(record)

@@ -1,4 +1,4 @@
-"""A session as Beaker's: a dict that also knows Beaker's own keys, and the attributes of its cookie."""
+"""The interface of Beaker's sessions: a dict that also knows Beaker's own keys, and the attributes of its cookie."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ _ABSENT = object()
 
 
 def _flag(name: str) -> property:
-    """Return an attribute that is a flag of the state; applications set it, too, as in Beaker's sessions."""
+    """Return an attribute that is a flag of the state; it can be set, as in Beaker's sessions."""
 
     def set_flag(session: Any, value: object) -> None:
         session._state = session._state._replace(**{name: bool(value)})
@@ -60,13 +60,13 @@ def _flag(name: str) -> property:
 
 
 class BeakerMapping(BeakerAttributes, BeakerSession):
-    """The part of a session that has Beaker's interface; what it changes of the session's state is :meth:`_become`."""
+    """The part of a session that has Beaker's interface; it changes the state by :meth:`_become` alone."""
 
     _config: SessionConfig
     _state: State
     #: The reserved keys of the record, and their values.
     _metadata: dict[str, Any] = {}  # noqa: RUF012 -- never changed: each session takes its own
-    #: What the application has changed of the cookie, for this response.
+    #: The options of this response's cookie, if the application changed any of them.
     _cookie_options: SessionOptions | None = None
     _cookie_lifetime_is_set = False
 
@@ -107,7 +107,7 @@ class BeakerMapping(BeakerAttributes, BeakerSession):
         return self
 
     def __missing__(self, key: str) -> Any:
-        # Other WSGI code may read Beaker's own keys, as in Beaker's sessions.
+        # Let other WSGI code read Beaker's own keys, as in Beaker's sessions.
         if key in RESERVED_KEYS:
             return self._metadata[key]
         raise KeyError(key)
@@ -116,7 +116,7 @@ class BeakerMapping(BeakerAttributes, BeakerSession):
         if key not in RESERVED_KEYS:
             dict.__setitem__(self, key, value)
         elif key in (CREATED, ACCESSED) and is_time(value):
-            # As other WSGI code sets them in Beaker's sessions.
+            # Let other WSGI code set the times, as in Beaker's sessions.
             self._metadata[key] = value
         else:
             self.set_own(key, value)
@@ -134,7 +134,7 @@ class BeakerMapping(BeakerAttributes, BeakerSession):
             self.set_own(key, None)
             return value
         popped: Any = dict.pop(self, key) if default is _ABSENT else dict.pop(self, key, default)
-        # It may be changed, and put back.
+        # Track it: it may be changed, and put back.
         self._track_stored(key, popped)
         return popped
 
@@ -160,15 +160,15 @@ class BeakerMapping(BeakerAttributes, BeakerSession):
         return self
 
     def clear(self) -> None:
-        """Remove what the application put there."""
+        """Remove the application's keys."""
         dict.clear(self)
 
     def __bool__(self) -> bool:
-        # As Beaker's, which holds its own keys: ``if session.get_by_id(id)`` asks whether there is one.
+        # Be true even when empty, as Beaker's is: ``if session.get_by_id(id)`` asks whether there is one.
         return True
 
     def set_own(self, key: str, value: Any) -> None:
-        """Set the cookie's domain or path under Beaker's key; its other keys are ignored, with a warning.
+        """Set a reserved key: the cookie's domain or path; Beaker's other keys are ignored, with a warning.
 
         Args:
             key: one of :data:`RESERVED_KEYS`.
@@ -246,7 +246,7 @@ class BeakerMapping(BeakerAttributes, BeakerSession):
         if value and name == "domain" and not COOKIE_DOMAIN.fullmatch(value):
             raise ValueError(f"a cookie's domain must be {DOMAIN_RULE}, got {value!r}")
         if value and value != hosts and self.key.lower().startswith(HOST_PREFIX):
-            # No browser would take it.
+            # Refuse what browsers drop.
             raise ValueError(f"the {name} of a cookie named {self.key} must be {hosts or 'absent'}, got {value!r}")
         return value
 
@@ -261,7 +261,7 @@ class BeakerMapping(BeakerAttributes, BeakerSession):
         return getattr(self._cookie_options or self._config.options, name)
 
     def set_cookie_option(self, name: str, value: Any) -> None:
-        """Change an option for this response's cookie, which is sent if there is a session.
+        """Change an option for this response's cookie, which is then sent if there is a session.
 
         Args:
             name: one of the options that say how a cookie is written.
@@ -309,9 +309,9 @@ class BeakerMapping(BeakerAttributes, BeakerSession):
     # -- State ---------------------------------------------------------------------------------------
 
     def _become(self, state: State) -> None:
-        """Take a state that the application has asked for."""
+        """Take a state that the application asked for."""
         raise NotImplementedError
 
     def _track_stored(self, key: str, value: Any) -> None:
-        """Remember the state of a value that other WSGI code is handed, if it is stored, and can be changed."""
+        """Track a value that other WSGI code is handed, if it is stored and can be changed."""
         raise NotImplementedError

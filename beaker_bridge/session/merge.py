@@ -22,15 +22,15 @@ from translationstring import TranslationString
 from beaker_bridge.record.fields import ACCESSED, RESERVED_KEYS
 from beaker_bridge.record.json_types import written
 
-#: The key of a queue of flash messages begins with this, as Pyramid has it.
+#: The beginning of the key of a queue of flash messages, as Pyramid writes it.
 FLASH = "_f_"
-#: Dicts are merged so deep within a top-level value; what is deeper is taken whole.
+#: Dicts are merged up to this depth within a top-level value; deeper ones are taken whole.
 MAX_DEPTH = 100
-#: The items of sets, keys and messages are looked into so deep. Deeper ones are compared as they are pickled, which
-#: takes no room on the stack of whoever merges.
+#: The items of sets, keys and messages are compared up to this depth. Deeper ones are compared by their pickles, which
+#: takes no Python frames.
 ESSENCE_DEPTH = 12
 
-#: No queue has messages that are not to be doubled.
+#: Empty: no message was flashed with ``allow_duplicate=False``.
 NO_MESSAGES: Mapping[str, Collection[Any]] = MappingProxyType({})
 
 _ABSENT: Any = object()
@@ -47,7 +47,7 @@ class Merged(NamedTuple):
 
 
 class _ConflictError(Exception):
-    """Both sides changed the same, and only one of the changes can stay."""
+    """Both sides changed the same part, and only one of the changes can stay."""
 
 
 def merge(
@@ -85,14 +85,14 @@ def merge(
     """
     record: dict[str, Any] = {}
     conflicts = set()
-    # Theirs first: the keys are in the store's order, our new ones follow.
+    # Keep the order of the store's keys, and append our new ones.
     for key in dict.fromkeys([*theirs, *ours]):
         sides = tuple(side.get(key, _ABSENT) for side in (base, ours, theirs))
         try:
             value = _merge_key(key, *sides, whole=key in whole_keys, flashed_once=flashed_once.get(key, ()))
         except _ConflictError:
             conflicts.add(key)
-            # What one side deleted stays deleted: a logout by ``del session["user"]`` leaves no fragment.
+            # Deletion wins: a logout by ``del session["user"]`` leaves no fragment.
             value = _ABSENT if theirs.get(key, _ABSENT) is _ABSENT else ours.get(key, _ABSENT)
         if value is not _ABSENT:
             record[key] = value
@@ -103,7 +103,7 @@ def _merge_key(key: Any, base: Any, ours: Any, theirs: Any, *, whole: bool, flas
     """Return the value of a top-level key, or that it is absent."""
     if key == ACCESSED and isinstance(ours, (int, float)) and isinstance(theirs, (int, float)):
         return max(ours, theirs)
-    # Before anything is merged: an unchanged side yields the other one's own object, in its order.
+    # Compare first: an unchanged side yields the other one's own object, in its order.
     if same(base, ours):
         return theirs
     if same(base, theirs):
@@ -123,15 +123,15 @@ def _merge_key(key: Any, base: Any, ours: Any, theirs: Any, *, whole: bool, flas
 def _merge_members(base: Any, ours: Any, theirs: Any) -> Any:
     """Return a value that both sides changed: dicts are merged member by member.
 
-    Without recursion: no value is too deep for it, whatever called it.
+    Iterate instead of recursing, so that no value is too deep.
     """
     merged: dict[str, Any] = {}
     steps = [(merged, "value", (base, ours, theirs), 0)]
     seen = set()
-    # It grows; members that belong to one dict are beside each other, in their order.
+    # Append to the list while it is iterated over; members of one dict stay together, in their order.
     for target, key, sides, depth in steps:
         ids = tuple(map(id, sides))
-        # Pickled values may share a dict, or hold themselves.
+        # Merge shared dicts once: pickled values may share one, or hold themselves.
         if depth <= MAX_DEPTH and ids not in seen and _are(dict, *sides):
             seen.add(ids)
             members: dict[Any, Any] = {}
@@ -160,9 +160,9 @@ def _merge_leaf(base: Any, ours: Any, theirs: Any) -> Any:
 
 
 def _are(kind: type, base: Any, ours: Any, theirs: Any) -> bool:
-    """Say whether values of a kind are merged; an absent base counts as empty.
+    """Say whether the three are of a type that is merged; an absent base counts as empty.
 
-    JSON stores a derived class as the one that it derives from: ours may be such a one, what was read cannot.
+    Ours may be of a derived class, which JSON stores as its base class; what was read cannot.
     """
     return isinstance(ours, kind) and type(theirs) is kind and (base is _ABSENT or type(base) is kind)
 
@@ -205,12 +205,12 @@ def _merge_sets(base: set[Any], ours: set[Any], theirs: set[Any]) -> set[Any]:
 
 def _merge_queues(base: list[Any], ours: list[Any], theirs: list[Any], flashed_once: Collection[Any]) -> list[Any]:
     in_base, in_ours, in_theirs = (Counter(map(_essence, side)) for side in (base, ours, theirs))
-    # Of what base held, theirs may have removed some as well; of that, nothing is removed again.
+    # Remove only what theirs has not removed already.
     removed = (in_base & in_theirs) - in_ours
     kept = in_theirs - removed
     added = in_ours - in_base
     added.subtract({essence for essence in map(_essence, flashed_once) if essence in kept})
-    # Of equal messages the first ones were shown, and the last ones are new.
+    # Of equal messages remove the first ones, which were shown, and add the last ones, which are new.
     return _without(theirs, removed) + _last(ours, added)
 
 
@@ -235,10 +235,10 @@ def _take(counter: Counter[Hashable], essence: Hashable) -> bool:
 def same(one: Any, other: Any) -> bool:
     """Say whether two values are of one type and are stored as the same.
 
-    Without recursion, and without the hash of a list's item or a dict's value, which an attacker may choose.
+    Do not recurse, and do not hash a list's items or a dict's values: an attacker may choose equal hashes.
     """
     pairs = [(one, other)]
-    # Keeps what it has compared, so that no other value gets one of the ids.
+    # Keep the compared values alive, so that no other value gets one of their ids.
     seen: dict[tuple[int, int], tuple[Any, Any]] = {}
     while pairs:
         one, other = pair = pairs.pop()
@@ -259,7 +259,7 @@ def same(one: Any, other: Any) -> bool:
 
 
 def _parts(one: Any, other: Any) -> Iterable[tuple[Any, Any]] | None:
-    """Return what is to be the same for two values of one type to be; None where they differ."""
+    """Return the pairs that must be the same for two values of one type to be the same; None if they differ."""
     if isinstance(one, dict):
         one, other = _by_key(one), _by_key(other)
         return ((value, other[key]) for key, value in one.items()) if one.keys() == other.keys() else None
@@ -279,9 +279,9 @@ def _fields(text: TranslationString) -> tuple[Any, ...]:
 
 
 def _essence(value: Any, depth: int = ESSENCE_DEPTH) -> Hashable:
-    """Return what two values have in common if they are the same.
+    """Return something hashable that is equal for two values if, and only if, they are the same.
 
-    A text's hash differs in each process, a number's does not: nobody can choose values whose essences collide.
+    Numbers become texts, whose hashes differ in each process: nobody can choose values whose hashes collide.
     """
     kind = type(value)
     if kind in _SCALARS:
@@ -291,7 +291,7 @@ def _essence(value: Any, depth: int = ESSENCE_DEPTH) -> Hashable:
 
 
 def _items(value: Any) -> tuple[type[tuple[Any, ...] | frozenset[Any]] | None, Iterable[Any]]:
-    """Return the items of a value, and what collects those in their order or without one; None where it has none."""
+    """Return the items of a value, and the type to collect them in, ordered or not; None if it has no items."""
     if isinstance(value, dict):
         return frozenset, value.items()
     if isinstance(value, (set, frozenset)):
@@ -302,13 +302,13 @@ def _items(value: Any) -> tuple[type[tuple[Any, ...] | frozenset[Any]] | None, I
 
 
 def _state(value: Any) -> Hashable:
-    """Return the state of an object: its class may not say when two of them are equal."""
+    """Return the state of an object, since its class may not define equality."""
     if type(value) is float:
         return repr(value)
     with suppress(Exception):
-        # A date or a Decimal as JSON has it: with its offset, zone and fold, its digits.
+        # Use the JSON form of a date or a Decimal: it has the offset, zone and fold, or the digits.
         return repr(written(value))
-    # An object's own code may raise anything.
+    # Suppress all: an object's own code may raise anything.
     with suppress(Exception):
         return pickle.dumps(value)
     return id(value)

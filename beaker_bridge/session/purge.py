@@ -1,4 +1,4 @@
-"""The purge: removes from a store what is over, for stores that do not forget it themselves."""
+"""The purge: removes expired sessions from stores that do not remove them by themselves."""
 
 from __future__ import annotations
 
@@ -15,16 +15,16 @@ from beaker_bridge.stores.base import Record, Store
 
 log = logging.getLogger(__name__)
 
-#: Seconds after which what a writer has left of a record is no writer's any more.
+#: Seconds after which an unfinished record counts as left by a killed writer.
 ABANDONED_AFTER = 3600
 #: The name of the thread that purges.
 THREAD = "beaker_bridge purge"
 
 
 def begin_purge(config: SessionConfig) -> None:
-    """Purge in a thread of its own, where no other process does, or has within ``purge_every`` seconds.
+    """Purge in a thread, unless another process is purging or did so within ``purge_every`` seconds.
 
-    The thread ends with its purge: none is there when a server forks, or is lost by that.
+    The thread ends with its purge, so a server that forks loses none.
 
     Args:
         config: the configuration whose store is purged.
@@ -46,21 +46,21 @@ def _purge_in_turn(config: SessionConfig, every: int) -> None:
         with store.purge_turn(every) as is_due:
             if is_due:
                 log.info("%d expired sessions were purged from the store %s", purge(config), store.kind)
-    except Exception:  # a thread has nobody else who would see it
+    except Exception:  # no caller would see it
         log.exception("the purge of the store %s failed; it is tried again in %d seconds", store.kind, every)
 
 
 def purge(config: SessionConfig) -> int:
-    """Delete the records of sessions that are over, and what killed writers have left.
+    """Delete the records of expired sessions, and unfinished records of killed writers.
 
-    A record that a request renews meanwhile stays, as does one that cannot be read: another
-    configuration may have written it, or another user of the machine. Sessions without a timeout are never over.
+    Keep a record that a request renews meanwhile, and one that cannot be read: another configuration, or another user
+    of the machine, may have written it. Sessions without a timeout never expire.
 
     Args:
         config: the configuration whose store is purged.
 
     Returns:
-        How many records and files were deleted.
+        The number of records and files that were deleted.
 
     Raises:
         SessionStoreError: the store cannot be reached.
@@ -70,7 +70,7 @@ def purge(config: SessionConfig) -> int:
         # Cookie sessions are in browsers.
         return 0
     deleted = sum(_purge_record(config, store, session_id) for session_id in store.ids())
-    # Files have the machine's time, whatever the config's clock says.
+    # Use the machine's time, which files have, instead of the config's clock.
     return deleted + store.sweep(time.time() - ABANDONED_AFTER)
 
 
@@ -81,7 +81,7 @@ def _purge_record(config: SessionConfig, store: Store, session_id: str) -> bool:
     except ServerUnavailableError:
         raise
     except SessionStoreError as error:
-        # One record must not end every purge.
+        # Go on: one record must not end every purge.
         log_once(log, logging.WARNING, f"the purge leaves out what it cannot open: {error}")
         return False
 

@@ -1,4 +1,4 @@
-"""Beaker's ``Session``, made safe: load, merge on save, true deletion, rotation, touch."""
+"""The stored session: load, write and merge, touch, logout, rotation. ``docs/commit.rst`` walks through it."""
 
 from __future__ import annotations
 
@@ -38,18 +38,18 @@ from beaker_bridge.stores.base import ID_FORM, Record, Store, Swap
 
 log = logging.getLogger(__name__)
 
-#: Seconds for which a tombstone stays, for requests that were under way. Two machines' clocks may be that far apart.
+#: Seconds for which a tombstone stays, for requests that are under way. It also covers clocks that differ.
 MOVED_FOR = 300
-#: How many ids a tombstone names; one more rotation of the same record ends like a session that was logged out.
+#: The most ids that a tombstone names. One more rotation of the same record ends its session, as a logout would.
 MAX_NAMES = 32
-#: Seconds that a server keeps a record beyond the session's timeout, as Beaker has it.
+#: Seconds for which a server keeps a record beyond the session's timeout, as with Beaker.
 GRACE = 120
-#: A swap that was lost this often queues on the store's lock.
+#: After so many lost swaps a writer queues on the store's lock.
 FREE_TRIES = 3
 
 
 class Session(SafeSession):
-    """A session whose record is in a store, found by the id in the cookie.
+    """A session whose record is in a store, under the id that the cookie holds.
 
     Args:
         request: as :class:`SafeSession`'s.
@@ -58,15 +58,15 @@ class Session(SafeSession):
         beaker_options: as :class:`SafeSession`'s.
     """
 
-    #: The writer that the record names; chosen when it is written.
+    #: The random word that marks what this object writes; chosen at the first write.
     _writer = ""
-    #: The bytes that were to be written when the store's answer did not come: they may stand there.
+    #: The bytes of writes whose answer was lost: the store may hold them.
     _in_doubt: frozenset[bytes] = frozenset()
-    #: Returns how long the lock still lasts, where it ends by itself.
+    #: In an ``exclusive()`` block whose lock is a lease: returns the seconds for which it still lasts.
     _lease: Callable[[], float] | None = None
-    # Before its form is checked, what a browser sent is no id: no path, no key, no SQL.
+    # Check the form of what a browser sent before it becomes a part of a path, a key or a statement.
     _form = ID_FORM
-    #: The ids that the browser has sent, where there are several.
+    #: The ids that the browser sent, if there are several.
     _sent_ids: tuple[str, ...] = ()
 
     @property
@@ -92,7 +92,7 @@ class Session(SafeSession):
         self._begin_new(State(new_id(), sent=tuple(sent), detached=moved, is_new=True))
 
     def _open(self, session_id: str, sent: list[Sent], *, stale: bool) -> bool:
-        """Begin the session of an id; False where it opens nothing, and what stands there is added to ``sent``."""
+        """Begin the session of an id; False if there is none, and what was found is added to ``sent``."""
         config = self._config
         assert config.store is not None
         try:
@@ -118,21 +118,21 @@ class Session(SafeSession):
         return False
 
     def _decode_for(self, session_id: str, record: Record) -> tuple[dict[str, Any], bool]:
-        """Decode the record of an id, as the codec does; one that was copied from another id is damaged."""
+        """Decode the record of an id; one that was copied from another id is damaged."""
         decoded = self._config.codec.decode(record.raw)
         if decoded[0].get(ID, session_id) != session_id:
             raise DamagedRecordError("it is another session's record", value=len(record.raw))
         return decoded
 
     def _begin_without_store(self, sent: list[Sent], error: SessionStoreError) -> None:
-        """Serve an empty session where the store cannot be reached, if the options say so; or raise."""
+        """Serve an empty session although the store cannot be reached, if ``store_error`` says so; else raise."""
         if self._config.options.store_error != "empty":
             raise error
         log.warning("session %s: %s; an empty session is served", shown(sent[-1].id), error)
         self._begin_new(State(new_id(), sent=tuple(sent), detached=True, is_new=True))
 
     def _expire(self, session_id: str, record: Record, content: dict[str, Any]) -> Record | None:
-        """Delete a record whose time is over, unless another request has renewed it: return that."""
+        """Delete an expired record, unless another request has renewed it: return that one."""
         try:
             swap = self._store.swap(session_id, record, None)
         except SessionStoreError as error:
@@ -177,7 +177,7 @@ class Session(SafeSession):
         """Write the session, merged with what other requests have written meanwhile.
 
         Returns:
-            False where that is done already, or where the record is gone: a session never comes back.
+            False if it is written already, or if the record is gone: a session never comes back.
         """
         plain = self._serialized()
         if plain == self._plain:
@@ -200,7 +200,7 @@ class Session(SafeSession):
             if found is None or theirs is None:
                 self._detach()
                 return True
-            # What an earlier try of ours has written is our base; nobody else changed it.
+            # Skip the merge with what an earlier try of ours wrote: it is the new base.
             if found.raw not in self._in_doubt:
                 conflicts |= self._merge(self._base(), self._as_record(), theirs)
                 plain, merged = self._serialized(), True
@@ -217,7 +217,7 @@ class Session(SafeSession):
         return not self._state.detached
 
     def _merge(self, base: dict[str, Any], ours: dict[str, Any], theirs: dict[str, Any]) -> frozenset[str]:
-        """Take what both sides made of the session; return the keys in which a change was given up."""
+        """Merge, and take the outcome as the content; return the keys in which a change was given up."""
         whole_keys = self._config.options.whole_keys
         merged = merge(base, ours, theirs, whole_keys=whole_keys, flashed_once=self._flashed_once)
         self._take(merged.record)
@@ -228,7 +228,7 @@ class Session(SafeSession):
 
     def _serialized(self) -> bytes:
         if not self._writer:
-            # Not of ``random``, which applications seed: two writers must not have one word.
+            # Avoid ``random``, which applications seed: two writers must not draw the same word.
             self._writer = os.urandom(4).hex()
         self._metadata[WRITER] = self._writer
         if self._config.options.encrypt_key:
@@ -246,7 +246,7 @@ class Session(SafeSession):
 
     @property
     def _expires_in(self) -> float | None:
-        """Seconds after which the server may forget the record."""
+        """Seconds after which the server may remove the record."""
         options = self._config.options
         timeout = self._metadata.get(EXPIRY, options.timeout)
         if not options.absolute_timeout:
@@ -255,15 +255,15 @@ class Session(SafeSession):
         return (min(left, timeout) if timeout else left) + GRACE
 
     def _retry(self, session_id: str, attempt: Callable[[], bool], *, lost: int = 0) -> None:
-        """Repeat an attempt until it is done: a few times freely, then with the store's lock.
+        """Repeat an attempt until it succeeds: a few times freely, then under the store's lock.
 
         Args:
             session_id: the id whose swaps may be lost.
-            attempt: makes one try, and returns whether that was the last.
-            lost: how many tries were lost before.
+            attempt: makes one try, and returns whether it is done.
+            lost: the number of tries that were lost before.
 
         Raises:
-            SessionConflictError: it was not done within ``store_timeout``.
+            SessionConflictError: no try succeeded within ``store_timeout``.
         """
         for _ in range(lost, FREE_TRIES):
             if attempt():
@@ -279,10 +279,10 @@ class Session(SafeSession):
         )
 
     def _content(self, session_id: str, found: Record | None) -> dict[str, Any] | None:
-        """Return what another request has left of the session; None where it ended or moved it.
+        """Return what another request has made of the session's record; None if it ended or moved the session.
 
         Raises:
-            DamagedRecordError: it cannot be read, and ``invalidate_corrupt`` is off: a change of ours would be lost.
+            DamagedRecordError: it cannot be read, and ``invalidate_corrupt`` is off.
         """
         try:
             return self._readable_content(session_id, found)
@@ -297,7 +297,7 @@ class Session(SafeSession):
         return None if content is None or MOVED in content or is_stub(content) else content
 
     def _detach(self) -> None:
-        """Take note that the session ended elsewhere: what this request changed is not saved."""
+        """Detach: the session ended elsewhere, and this request's changes are not saved."""
         self._state = self._state.ended()
         self.request["set_cookie"] = False
         log.info("session %s has ended meanwhile, this request's changes are not saved", shown(self.id))
@@ -316,16 +316,16 @@ class Session(SafeSession):
         except BeakerBridgeError as error:
             log.warning("session %s: its access time is not saved: %s", shown(self.id), error)
             return
-        # Lost to another request: that one has written the session, and its time, or has ended it.
+        # Ignore a lost swap: the other request has written the session with its time, or has ended it.
         if swap.made:
             self._state = self._state.written(swap.found)
             if self._cookie_has_lifetime or self._another_lost or self._state.pending & COOKIE:
                 self._send()
 
     def _touched(self, record: dict[str, Any]) -> bytes | None:
-        """Return the plain bytes of a record whose access time is renewed; None where it need not be written.
+        """Return the plain bytes of a record whose access time is renewed; None if it need not be written.
 
-        What only the legacy serializer takes stays in its form: a session that is only read does not end for that.
+        Fall back to the legacy serializer for what only that takes: a session must not end because it is only read.
         """
         codec = self._config.codec
         try:
@@ -339,7 +339,7 @@ class Session(SafeSession):
             log.warning("session %s: %s; it stays as legacy_serializer has it", shown(self.id), refusal)
             return plain
 
-    # -- The ids that are left -----------------------------------------------------------------------
+    # -- The retired ids -----------------------------------------------------------------------------
 
     def _finish_retired(self) -> None:
         if any(retired.fate is Fate.DELETE and retired.record is not None for retired in self._state.retired):
@@ -354,16 +354,16 @@ class Session(SafeSession):
             self._forget_cookie()
 
     def _delete_sent_tombstones(self) -> None:
-        """Delete the tombstones whose ids the browser still sends, since they would hide a new login."""
+        """Delete the tombstones under the ids that the browser sends: they would hide a new login."""
         for session_id in self._sent_ids:
             record = self._store.read(session_id)
             if record is not None and self._is_tombstone(session_id, record):
                 self._delete(session_id, record)
 
     def _delete(self, session_id: str, record: Record | None, *, notify: bool = True) -> None:
-        """Delete what stands under an id, whatever others have made of it meanwhile, and notify of it.
+        """Delete the record under an id, whatever others have made of it meanwhile, and notify of it.
 
-        A tombstone goes after all that it names: a logout whose store fails midway can be repeated.
+        Delete a tombstone after all that it names, so that a logout whose store fails midway can be repeated.
         """
         followed = {session_id}
         path = [(session_id, record)]
@@ -402,7 +402,7 @@ class Session(SafeSession):
         return removed, record
 
     def _notify_end(self, session_id: str, record: Record | None) -> None:
-        # What cannot be read is deleted as well, and no event tells of it.
+        # A damaged record was deleted as well; there is no event, since its data are unknown.
         with suppress(DamagedRecordError):
             content = self._readable_content(session_id, record)
             if content is not None:
@@ -414,28 +414,28 @@ class Session(SafeSession):
         return False
 
     def _names(self, session_id: str, record: Record | None) -> list[str]:
-        """Return the ids that a tombstone names; none where the record is no tombstone."""
+        """Return the ids that a tombstone names; an empty list if the record is no tombstone."""
         names: Any = []
         with suppress(DamagedRecordError):
             names = self._decode_for(session_id, record)[0].get(MOVED_TO) if record is not None else []
-        # A store can hold anything: what has no id's form is none.
+        # Take only what has the form of an id: a store can hold anything.
         known = names if isinstance(names, list) else []
         return [name for name in known if isinstance(name, str) and ID_FORM.fullmatch(name)][:MAX_NAMES]
 
     def _entomb(self, retired: Retired) -> None:
-        """Put a tombstone where the session was, which names the new id; or add that to the tombstone that is there.
+        """Replace the old record by a tombstone that names the new id; or add that id to the tombstone that is there.
 
-        The data stand under the new id already: a crash between leaves the old session, not none.
+        The new record is written already, so a crash in between leaves the old session, not none.
         """
         session_id, record = retired.id, retired.record
 
         def entomb() -> bool:
             nonlocal record
-            # The session's own record is none.
+            # The record that was read is no tombstone: save the decoding.
             is_own = retired.fate is Fate.ENTOMB and record is retired.record
             names = [] if is_own else self._names(session_id, record)
             if record is None or len(names) >= MAX_NAMES:
-                # A logout came first: the session must not live on under its new id, which nobody knows yet.
+                # A logout came first: delete the new id, which nobody knows yet.
                 self._delete(self.id, self._state.record, notify=False)
                 self._detach()
                 return True
@@ -460,7 +460,7 @@ class Session(SafeSession):
 
     def _tombstone(self, names: list[str]) -> bytes:
         codec, now = self._config.codec, self._config.clock()
-        # With the times that Beaker, where it shares the store, looks for in each record.
+        # Add the times that Beaker expects in each record, since it may share the store.
         times = {CREATED: self._metadata[CREATED], ACCESSED: now, MOVED: now + MOVED_FOR}
         return codec.encode({**times, MOVED_TO: names})
 
@@ -468,7 +468,7 @@ class Session(SafeSession):
 
     @contextmanager
     def _holding(self, lease: Callable[[], float] | None) -> Iterator[None]:
-        """Let this thread change the session at any time, as long as it holds the store's lock."""
+        """Mark this thread as the holder of the lock, which may change the session at any time."""
         self._locked_by, self._lease = threading.get_ident(), lease
         try:
             yield
@@ -477,7 +477,7 @@ class Session(SafeSession):
 
     @contextmanager
     def _lock(self, session_id: str) -> Iterator[Callable[[], float] | None]:
-        """Hold the store's lock, and yield what it yields; once, where this request has it by another object."""
+        """Hold the store's lock and yield its lease; reuse the one that this thread holds by another object."""
         exchange = self._exchange
         if exchange.locks is None:
             exchange.locks = {}
@@ -493,7 +493,7 @@ class Session(SafeSession):
                 del locks[key]
 
     def _refuse_ended_lease(self) -> None:
-        """Refuse to commit a block when somebody else may have the lock before that is done."""
+        """Refuse to commit a block if the lease may end before that is done."""
         needed = 2 * self._config.options.store_timeout
         assert self._lease is not None
         if self._lease() < needed:

@@ -1,4 +1,4 @@
-"""A stored session as a request has it: with ``exclusive()``; one that belongs to no request; one in memory."""
+"""The classes of stored sessions: a request's, with ``exclusive()``; a script's; one in memory."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ class StoredSession(Session):
 
     def load(self) -> None:
         if self._state.record is None:
-            # It is new, or about to leave its id.
+            # It is new, or moves to another id: its id has no record yet.
             self.revert()
         else:
             self._restart(self._store.read(self.id))
@@ -29,15 +29,15 @@ class StoredSession(Session):
     def exclusive(self) -> Iterator[None]:
         """Read, change and write the session as one step, under the store's lock; also after the response.
 
-        The block sees the session as it stands in the store, without what this request has changed
-        before; what it changes is committed at its end, and stands whatever becomes of the request.
+        The block sees the session as the store holds it, without what this request has changed before. What it changes
+        is committed at its end, and stays even if the request is discarded.
         ``invalidate()`` and ``regenerate_id()`` are left to the request's own commit; when the request is over,
         they raise. Threads that share the session wait for each other, as requests do.
-        Values that were taken out of the session before the block are not the session's any more.
-        A new session is its request's alone: there the block is run as it is.
+        Values that were read before the block no longer belong to the session.
+        A new session has no record to lock: its block is run as it is.
 
-        On Redis, memcached and SQL the lock ends by itself, 30 seconds after it was had, or five times
-        ``store_timeout`` where that is more: a block has that long, less twice ``store_timeout``.
+        On Redis, memcached and SQL the lock is a lease: it ends by itself after 30 seconds, or five times
+        ``store_timeout`` if that is more. A block has that long, less twice ``store_timeout``.
 
         Raises:
             SessionConflictError: others held the lock for ``store_timeout`` seconds, or the block took so long that
@@ -64,7 +64,7 @@ class StoredSession(Session):
                     self._restart(record)
                     yield
                     moved_to = self._step_back() or moved_to
-                    # WSGI code, and a session found by its id, is changed without a word.
+                    # Compare as well: other WSGI code, and ``get_by_id()``, change a session without ``changed()``.
                     changed = self.has_changed() or not self._is_as_stored()
                     if self._state.record is not None and not self._state.detached and changed:
                         self._renew()
@@ -79,7 +79,7 @@ class StoredSession(Session):
         return None if self._state is before else before.id
 
     def _restart(self, record: Record | None) -> None:
-        """Start anew from what stands in the store."""
+        """Start again from the record in the store."""
         content = self._content(self.id, record)
         if content is None:
             self._detach()
@@ -90,9 +90,9 @@ class StoredSession(Session):
         self._state = self._state.restarted(record)
 
     def _resume(self, base: dict[str, Any], ours: dict[str, Any], pending: int, moved_to: str | None) -> None:
-        """Put what the request had changed before the block over what the block has committed."""
+        """Merge what the request had changed before the block into what the block committed."""
         if self._state.record is None or self._state.detached:
-            # The block has invalidated it, or it ended elsewhere.
+            # The block invalidated it, or it ended elsewhere.
             return
         self._merge(base, ours, self._base())
         self._changes = None
@@ -102,10 +102,10 @@ class StoredSession(Session):
 
 
 class StandaloneSession(StoredSession):
-    """A session that belongs to no request: its own ``commit()`` finds out what was changed."""
+    """A session that belongs to no request: ``commit()`` writes it unless the store holds exactly that."""
 
     def commit(self) -> None:
-        # To save what stands in the store already writes nothing.
+        # Ask for a write in any case: one that would change nothing is left out.
         self._become(self._state.asked(CHANGED | FORCED if self._state.exists else CHANGED))
         super().commit()
 
@@ -120,12 +120,12 @@ class StandaloneSession(StoredSession):
 
 
 class MemorySession(StoredSession):
-    """A session in the memory of one process: where there are several, the first one that begins warns."""
+    """A session in the memory of one process; the first new one logs a warning if there are several processes."""
 
     def _begin_new(self, state: State) -> None:
         super()._begin_new(state)
         several = self._exchange.environ.get("wsgi.multiprocess") and not self._config.options.namespace_class
-        # Of all threads one gets it, and keeps it.
+        # Warn once: the first thread takes this lock, and never releases it.
         if several and self._config.may_warn_of_processes.acquire(blocking=False):
             log.warning(
                 "type = memory gives each process sessions of its own, and wsgi.multiprocess says that there are"
