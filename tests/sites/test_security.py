@@ -44,6 +44,7 @@ from beaker_bridge import SessionMiddleware, SessionStoreError, SettingsError
 from beaker_bridge.cookies import MAX_COOKIE_SIZE
 from beaker_bridge.options.reader import read_options
 from beaker_bridge.record.serializers import MAX_PLAIN_SIZE
+from beaker_bridge.record.tagging import MAX_DEPTH
 from beaker_bridge.session.base import MAX_COOKIES, SessionContext, new_id
 from beaker_bridge.session.config import SECRET_SIZE, STEP
 from beaker_bridge.session.session import MOVED_FOR, Session
@@ -1185,8 +1186,9 @@ def test_the_document_tells_the_true_limits():
 
     for sentence in (
         f"{MAX_PLAIN_SIZE // 1024**2} MiB (``serializers.MAX_PLAIN_SIZE``)",
+        f"{MAX_DEPTH} levels (``tagging.MAX_DEPTH``)",
         f"{MAX_COOKIE_SIZE} bytes (``cookies.MAX_COOKIE_SIZE``)",
-        f"{MAX_COOKIES} cookies (``session_base.MAX_COOKIES``)",
+        f"{MAX_COOKIES} cookies (``session.base.MAX_COOKIES``)",
         f"``store_timeout``, {read_options({}).store_timeout:g} seconds",
         f"For {MOVED_FOR} seconds the old id opens an empty session",
     ):
