@@ -549,7 +549,7 @@ def test_persist_in_the_body_logs(caplog):
 
     _responses(SessionMiddleware(persisting, {"session.type": "memory"}))
 
-    assert "a session that was changed when the response's headers had left is not saved" in caplog.text
+    assert "a session that was changed after the response's headers were sent is not saved" in caplog.text
 
 
 # -- As Beaker's middleware --------------------------------------------------------------------------
