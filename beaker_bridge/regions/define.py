@@ -12,7 +12,7 @@ from beaker.exceptions import InvalidCacheBackendError
 
 from beaker_bridge.exceptions import SettingsError
 from beaker_bridge.logs import forget
-from beaker_bridge.options.masking import clean, learn_passwords, masked
+from beaker_bridge.options.masking import learn_passwords, masked
 from beaker_bridge.options.table import REGION_TABLE, RegionOptions
 from beaker_bridge.regions.backends import empty_memory
 from beaker_bridge.regions.namespace import FailureReporter, RegionNamespace
@@ -69,8 +69,10 @@ class Region:
             MissingCacheParameter: as with Beaker, an option that the type needs was not given.
             SettingsError: an option is wrong, or a client is not installed.
         """
-        # Beaker calls this while it handles an error of its own, which quotes all options.
-        clean()
+        # Beaker calls this while it handles an error of its own, which quotes the name and then all options.
+        not_found = sys.exc_info()[1]
+        if isinstance(not_found, KeyError) and str(*not_found.args[:1]).startswith(f"{name}{{"):
+            not_found.args = (name,)
         if self.fault is not None:
             raise self.fault.error_class(f"cache region {self.name}: {self.fault.message}")
         try:

@@ -11,7 +11,7 @@ import beaker.cache
 import pyramid_beaker
 import pytest
 import sqlalchemy as sa
-from beaker.cache import cache_region
+from beaker.cache import Cache, cache_region
 from beaker.container import MemoryNamespaceManager
 from pyramid.config import Configurator
 from pyramid.response import Response
@@ -465,6 +465,33 @@ def test_an_entry_point_of_beakers_still_works():
 
     with pytest.raises(KeyError):
         beaker.cache.clsmap["ext:nosuch"]
+
+
+def test_beakers_own_error_quotes_no_options():
+    """Beaker opens a cache while it handles a KeyError that quotes all options: that shows their address to nobody."""
+    regions(regions="one", type="ext:redis", url="redis://localhost?private=1")
+    with pytest.raises(SettingsError) as raised:
+        cache_region("one")(hello)(None)
+    not_found = raised.value.__context__.__context__
+
+    assert isinstance(not_found, KeyError)
+    assert "private" not in str(not_found)
+    assert "hello" in str(not_found)
+
+
+def test_an_error_of_the_applications_stays_as_it_is():
+    """Who opens a cache while handling another KeyError finds that unchanged."""
+    found = regions(regions="one")
+
+    def look_up():
+        try:
+            return {}["key"]
+        except KeyError:
+            Cache("name", **found["one"])
+            raise
+
+    with pytest.raises(KeyError, match=r"^'key'$"):
+        look_up()
 
 
 # -- Pyramid -----------------------------------------------------------------------------------------
