@@ -1,4 +1,4 @@
-"""Our cookie: found in the header, verified, and written. Nobody else's value is ever parsed."""
+"""Our cookie: found in the header, verified, and written. No other cookie's value is ever parsed."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from beaker_bridge.options.table import SessionOptions
 
 #: The length of Beaker's signature: HMAC-SHA1 in hexadecimal, before the value.
 SIGNATURE_LENGTH = 40
-#: What a browser must hold of a cookie: name, value and attributes (RFC 6265, 6.1), in bytes.
+#: The size of a cookie that each browser must store: name, value and attributes (RFC 6265, 6.1), in bytes.
 MAX_COOKIE_SIZE = 4096
 #: Beaker's 'never': the last second that 32 bits hold.
 NEVER = 0x7FFFFFFF
@@ -30,9 +30,9 @@ HOST_ONLY = ""
 #: The white space of a header (RFC 6265). Python's own has more, such as the no-break space.
 BLANK = " \t"
 _QUOTED = r'"(?:[^"\\]|\\.?)*(?:"|\Z)'
-#: What stands between commas, save those in quotes. An open quote goes up to the end.
+#: The text between two commas outside quotes. An open quote goes up to the end.
 _BETWEEN_COMMAS = re.compile(rf'(?:[^",]|{_QUOTED})+', re.DOTALL)
-#: How another pair begins; a comma before ``=`` at the end of base64 begins none.
+#: The beginning of another pair; a comma before ``=`` at the end of base64 begins none.
 _NAME = r"[!#$%&'*+.:^_`|~0-9A-Za-z-]+"
 _ANOTHER_PAIR = re.compile(rf"[{BLANK}]+{_NAME}=|{_NAME}=[^=]")
 
@@ -47,8 +47,8 @@ def cookie_values(header: str, name: str) -> list[str]:
         header: the ``Cookie`` header, of whatever content.
         name: our cookie's name.
     """
-    # Only pairs that start with our name are looked at: another application's JSON or illegal name
-    # cannot hide ours, as it does from a parser of the whole header (python/cpython 86111).
+    # Look only at pairs that start with our name: another application's JSON or illegal name cannot hide ours, as it
+    # does from a parser of the whole header (python/cpython 86111).
     values = []
     for pair in header.split(";"):
         key, equals, value = pair.partition("=")
@@ -68,7 +68,7 @@ def joined_values(header: str, name: str) -> list[str]:
     """
     values = []
     for line in header.split(";"):
-        # Commas in quotes, as in JSON, are part of another application's value.
+        # Skip commas in quotes, as in JSON: they are part of another application's value.
         pairs = _BETWEEN_COMMAS.findall(line)
         for pair, after in zip_longest(pairs, pairs[1:]):
             if after is None or _ANOTHER_PAIR.match(after):
@@ -78,7 +78,7 @@ def joined_values(header: str, name: str) -> list[str]:
 
 def _signature(key: hmac.HMAC, value: str) -> str:
     """Return the signature of a value under a key, in hexadecimal."""
-    # Copied, the key is not hashed anew for each value.
+    # Copy the HMAC, which saves hashing the key for each value.
     copy = key.copy()
     copy.update(value.encode("utf-8"))
     return copy.hexdigest()
@@ -100,7 +100,7 @@ class Signer:
 
     @property
     def signs(self) -> bool:
-        """Whether there is a secret, so that a value can be told from anybody else's."""
+        """Whether there is a secret, so that our values can be distinguished from others."""
         return bool(self._keys)
 
     def sign(self, value: str) -> str:
@@ -123,8 +123,8 @@ class Signer:
             return [(value, False) for value in values if form.fullmatch(value)]
         found = []
         for signed in filter(str.isascii, values):
-            # What one hash has signed is no other one's signature and value, wherever it is cut: each key
-            # verifies all that stands behind its own signature.
+            # Cut the value by each key's own signature length: however it is cut, what one hash has signed does not
+            # verify under another.
             for key in keys:
                 length = 2 * key.digest_size
                 value = signed[length:]
@@ -144,7 +144,7 @@ def own_values(header: str, name: str, signer: Signer, form: re.Pattern[str] = A
         form: what a value must match as a whole to count.
     """
     found = signer.verified(cookie_values(header, name), form)
-    # A browser lets a neighbour set "a=b, __Host-sid=…": what a comma parts may be anybody's.
+    # Split no line at commas for a prefixed name: a browser lets a neighbour set "a=b, __Host-sid=…".
     if found or "," not in header or name.lower().startswith(COOKIE_PREFIXES):
         return found
     return signer.verified(joined_values(header, name), form)
@@ -161,7 +161,7 @@ class CookieWriter:
     def __init__(self, options: SessionOptions, signer: Signer) -> None:
         self._options = options
         self._signer = signer
-        # The same for nearly all of an application's cookies.
+        # Cache them: nearly all of an application's cookies have the same.
         self._attributes = lru_cache(maxsize=64)(self._attributes_of)
 
     def write(
@@ -187,7 +187,7 @@ class CookieWriter:
         value = self._signer.sign(value)
         max_age = self._max_age(now) if lifetime is None else lifetime
         if max_age is None:
-            # In what we write, nothing needs to be quoted: digits, and base64.
+            # Quote nothing: our values are hexadecimal digits or base64.
             return f"{self._options.key}={value}{self._attributes(https, domain, path)}"
         morsel = self._morsel(value, https, domain, path)
         _limit(morsel, min(max_age, MAX_LIFETIME), now)
@@ -227,17 +227,17 @@ class CookieWriter:
         if expires is True:
             return None
         if expires is False:
-            # As Beaker has it, and still a long time when that second has passed.
+            # Use Beaker's date, or 400 days when that is near or over.
             return max(int(NEVER - now), LONGEST)
         if isinstance(expires, datetime):
-            # A datetime without a zone is UTC, as Beaker writes it.
+            # Take a datetime without a zone as UTC, as Beaker does.
             aware = expires if expires.tzinfo else expires.replace(tzinfo=timezone.utc)
             return max(0, int(aware.timestamp() - now))
         return int(expires)
 
 
 def _limit(morsel: Morsel, max_age: int, now: float) -> None:
-    """Limit a cookie's life to some seconds from now; told as a time, too, for browsers of old."""
-    # Not by webob.cookies.make_cookie: it takes the time from the clock, by a function that Python deprecates.
+    """Limit a cookie's life to some seconds from now; ``expires`` is for old browsers."""
+    # Avoid webob.cookies.make_cookie, which reads the clock itself, by a function that Python deprecates.
     morsel.max_age = max_age
     morsel.expires = datetime.fromtimestamp(now + max_age, timezone.utc)

@@ -1,4 +1,4 @@
-"""What an application can subscribe to with ``config.add_subscriber``.
+"""The events that an application can subscribe to with ``config.add_subscriber``.
 
 Each event carries the session's id (keep it out of logs: it opens the session) and the data it held.
 """
@@ -23,7 +23,7 @@ class SessionEvent:
 
 
 class SessionExpired(SessionEvent):
-    """A request brought the id of a session whose time was over; the record is deleted."""
+    """A request brought the id of an expired session; the record is deleted."""
 
 
 class SessionInvalidated(SessionEvent):
@@ -31,7 +31,7 @@ class SessionInvalidated(SessionEvent):
 
 
 class SessionMerged(SessionEvent):
-    """A commit found another request's changes in the store and merged; ``data`` is the outcome.
+    """A commit found another request's changes in the store and merged them; ``data`` is the outcome.
 
     Args:
         session_id: as :class:`SessionEvent`'s.

@@ -1,4 +1,4 @@
-"""What can go wrong, as one family of exceptions that carry data."""
+"""The exceptions of this package: one family, whose members carry data."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ class BeakerBridgeError(BeakerException):
 
     Args:
         message: the sentence for the log or the page.
-        name: the option or session key that is concerned, if there is one.
+        name: the option or session key that is wrong, if there is one.
         value: the offending value (never a secret).
         original: the exception that was the cause, if there was one.
     """
@@ -34,7 +34,7 @@ class BeakerBridgeError(BeakerException):
 class SettingsError(BeakerBridgeError, ValueError):
     """One or more options are wrong: the application must not start.
 
-    ``errors`` holds each fault as an error of its own, so that all of them are told at once.
+    ``errors`` holds each fault as an error of its own, so that all of them are reported at once.
     """
 
     def __init__(
@@ -50,7 +50,7 @@ class SettingsError(BeakerBridgeError, ValueError):
 
     @classmethod
     def of(cls, errors: Sequence[SettingsError]) -> SettingsError:
-        """Return the one error that tells all of ``errors``, which must not be empty."""
+        """Return one error that reports all of ``errors``, which must not be empty."""
         if len(errors) == 1:
             return errors[0]
         lines = "\n".join(f"  {error}" for error in errors)
@@ -86,13 +86,14 @@ class SessionConflictError(BeakerBridgeError):
 class SessionAttributeError(BeakerBridgeError, AttributeError):
     """An attribute of Beaker's sessions, ``name``, that cannot be set for one session, or that ours do not have."""
 
-    # Python's own attribute of that name is not copied with the error.
+    # Override AttributeError's own ``name``, which a copy of the error would lack.
     name: str | None = None
 
 
 class SessionTooLateError(BeakerBridgeError):
-    """The session was changed when the response's headers were sent, and the change needs a cookie; or when its
-    request is over, and nothing commits it: ``exclusive()`` works at any time.
+    """The session was changed after the headers were sent, and the change needs a cookie; or after its request.
+
+    ``exclusive()`` works at any time.
     """
 
 

@@ -1,4 +1,4 @@
-"""Log lines that every request, or every start, could cause: at most once in a time, or once in a process."""
+"""Limits for log lines that each request, or each start, could cause: one in a while, or one a process."""
 
 from __future__ import annotations
 
@@ -23,11 +23,11 @@ class LogLimiter:
 
         Args:
             about: what the line is about.
-            quiet: how long there is no other line about it, in seconds; ``math.inf`` for one line only.
+            quiet: seconds without another line about it; ``math.inf`` for one line only.
             now: the time, in seconds.
         """
         with self._guard:
-            # A clock that was set back must not keep it quiet.
+            # Log again if the clock was set back.
             due = about not in self._last or not 0 <= now - self._last[about] < quiet
             if due:
                 self._last[about] = now

@@ -24,9 +24,9 @@ _ABSENT: Any = object()
 
 
 class _Answer:
-    """``start_response``, as the application gets it.
+    """The ``start_response`` that the application gets.
 
-    The headers are held back until the application has returned its body: that may be the first to read the session.
+    It holds the headers back until the application has returned its body, which may be the first to read the session.
 
     Args:
         exchange: the request's.
@@ -44,12 +44,12 @@ class _Answer:
         self._write: Callable[[bytes], Any]
 
     def __call__(self, status: str, headers: Headers, exc_info: Any = None) -> Callable[[bytes], Any]:
-        """Take the application's answer; what changed in the session is committed."""
+        """Take the application's answer, and commit the session."""
         exchange = self._exchange
         if self._held is not None:
-            # Another answer replaces the first one, or is a mistake: that is the server's to see.
+            # Pass both answers on: whether the second may replace the first is for the server to decide.
             exchange.mark_headers_sent()
-            self.hand_on(streamed=True)
+            self.pass_on(streamed=True)
         if exchange.session is not None and exchange.has_pending:
             if exc_info:
                 exchange.commit_before_error()
@@ -57,33 +57,33 @@ class _Answer:
                 exchange.commit_or_discard()
         self._held = status, headers, exc_info
         if self._is_going_on:
-            self.hand_on(streamed=True)
+            self.pass_on(streamed=True)
             return self._write
         return self._write_at_once
 
     def _write_at_once(self, data: bytes) -> None:
-        """Send a part of the body, as applications of old do, and go on with the next."""
+        """Send a part of the body: the ``write()`` of old applications."""
         self.go_on()
         self._write(data)
 
     def go_on(self) -> None:
-        """Hand the headers on, or as soon as they come: the body is made while it is sent."""
+        """Pass the headers on, now or as soon as they come: the body is made while it is sent."""
         self._is_going_on = True
         if self._held is not None:
-            self.hand_on(streamed=True)
+            self.pass_on(streamed=True)
 
     def end(self) -> None:
-        """Hand the headers on if they are still here: the body is made."""
+        """Pass the headers on if they are still held: the body is made."""
         if self._held is not None:
-            self.hand_on(streamed=False)
+            self.pass_on(streamed=False)
         else:
             self._exchange.close()
 
-    def hand_on(self, *, streamed: bool) -> None:
-        """Hand the headers on to the server.
+    def pass_on(self, *, streamed: bool) -> None:
+        """Pass the headers on to the server.
 
         Args:
-            streamed: whether the application goes on all the same, and may be about to read the session.
+            streamed: whether the application goes on after that, and may still read the session.
         """
         assert self._held is not None
         (status, headers, exc_info), self._held = self._held, None
@@ -146,7 +146,7 @@ class SessionMiddleware:
         answer = _Answer(exchange, start_response)
         try:
             body = self.app(environ, answer)
-            # Most bodies are lists.
+            # Save a call: most bodies are lists.
             if type(body) is not list and is_streamed(body, environ):
                 answer.go_on()
                 return StreamedBody(body, exchange)
@@ -157,10 +157,10 @@ class SessionMiddleware:
         return body
 
     def _get_session(self) -> StandaloneSession:
-        """Return a session that has nothing to do with the request, as Beaker's middleware does.
+        """Return a session that belongs to no request, as Beaker's middleware does.
 
         Raises:
-            BeakerBridgeError: a cookie session is its request's alone.
+            BeakerBridgeError: a cookie session needs a request.
         """
         return standalone_session(self._config)
 

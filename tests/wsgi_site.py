@@ -42,7 +42,7 @@ def show(request):
 
 
 def stream(request):
-    """Stream an answer that is the first to touch the session, and changes it when its headers have left."""
+    """Stream an answer that is the first to touch the session, and changes it after its headers were sent."""
 
     def body():
         yield b"{"

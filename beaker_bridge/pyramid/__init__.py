@@ -1,1 +1,1 @@
-"""What Pyramid is given: the session factory, the tween and ``request.session``. Its imports are absolute."""
+"""Pyramid's side: the session factory, the tween and ``request.session``. Imports are absolute."""

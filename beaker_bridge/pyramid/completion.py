@@ -1,4 +1,4 @@
-"""The end of a request that no tween ends: the last finished callback completes the response."""
+"""The end of a request that our middleware does not finish: the last finished callback completes the response."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def remember_response(request: Any, response: Any) -> None:
 
 
 class _StreamedResponse(StreamedBody):
-    """The same for a response whose headers are sent when it is iterated over."""
+    """The same for a response whose headers are sent when its body is iterated over."""
 
     def __iter__(self) -> Generator[bytes]:
         self._exchange.mark_headers_sent()
@@ -33,10 +33,10 @@ class _StreamedResponse(StreamedBody):
 
 
 class Completion:
-    """Completes the response of a request, as late as Pyramid allows, where nobody else does.
+    """Completes the response of a request as late as Pyramid allows, if the middleware does not.
 
     Response callbacks that are added later, subscribers of ``NewResponse`` and other finished callbacks may
-    still change the session; the last finished callback comes after them, and the response has not been sent yet.
+    still change the session; the last finished callback comes after them, and before the response is sent.
 
     Args:
         exchange: the request's.
@@ -49,11 +49,11 @@ class Completion:
         self._exchange = exchange
         self._options = options
 
-    def follow(self, request: Any) -> None:
-        """Have the request completed, once, where our middleware and our tween do not do it all."""
+    def arrange(self, request: Any) -> None:
+        """Arrange once for the request to be completed, unless our middleware and our tween do it all."""
         exchange = self._exchange
-        if (exchange.finisher is not MIDDLEWARE or exchange.tween is None) and not exchange.is_followed:
-            exchange.is_followed = True
+        if (exchange.finisher is not MIDDLEWARE or exchange.tween is None) and not exchange.has_completion:
+            exchange.has_completion = True
             if hasattr(request, "add_finished_callback"):
                 if not exchange.is_remembered:
                     request.add_response_callback(remember_response)
@@ -61,19 +61,19 @@ class Completion:
             elif hasattr(request, "add_response_callback"):
                 request.add_response_callback(self._add_cookie)
         elif exchange.tween is not None and not self._has_tween(request):
-            # Mounted in an application that has the tween, and completes it all.
+            # Decide only: this application is mounted in one whose tween completes it all.
             request.add_finished_callback(self._decide)
 
     def _has_tween(self, request: Any) -> bool:
-        """Say whether the tween that decides is this application's own: another one may have it mounted."""
+        """Say whether the tween that decides is this application's own: it may be mounted in another one."""
         return self._exchange.tween is getattr(request, "registry", None) is not None
 
     def _decide(self, request: Any) -> None:
-        """Discard the session where this application's own ``cookie_on_exception`` says so."""
+        """Discard the session if this application's own ``cookie_on_exception`` says so."""
         own = self._options
         exception = getattr(request, "exception", None)
         if self._exchange.finisher is MIDDLEWARE or own is None or "cookie_on_exception" not in own.given:
-            # A filter's wins over both applications' settings.
+            # Let a filter's policy win over both applications' settings.
             kept = is_kept(request, self._exchange, own)
         else:
             kept = keeps_session(own.cookie_on_exception, request, exception)
@@ -112,7 +112,7 @@ class Completion:
             exchange.end()
 
     def _add_cookie(self, request: Any, response: Any) -> None:
-        """Commit, and add the cookie alone: the response callback of a request that has no other, as a test's own."""
+        """Commit, and add the cookie alone: for a request without finished callbacks, as in tests."""
         exchange = self._exchange
         if not is_kept(request, exchange, self._options):
             exchange.discard()
@@ -122,21 +122,21 @@ class Completion:
             response.headerlist.extend(header for header in headers if header[0] == "Set-Cookie")
 
     def _finish(self, response: Any, environ: Any) -> None:
-        """Add the session's headers; have saved what a body changes that is made while it is sent."""
+        """Add the session's headers, and save what a streamed body changes."""
         exchange = self._exchange
         streamed = is_streamed(response.app_iter, environ)
         response.headerlist = exchange.finish(response.headerlist, streamed=streamed)
         if streamed:
-            # WebOb takes a new body for one of another length.
+            # Restore the length, which WebOb removes with a new body.
             length = response.content_length
             response.app_iter = _StreamedResponse(response.app_iter, exchange)
             response.content_length = length
 
 
 def _is_failing() -> bool:
-    """Say whether an exception is leaving the router, which calls its finished callbacks on the way.
+    """Say whether an exception is leaving the router, which then calls the finished callbacks.
 
-    The exception that is being handled may also be the one of a caller's ``except`` block.
+    ``sys.exc_info()`` alone may also be the exception of a caller's ``except`` block.
     """
     exception = sys.exc_info()[1]
     router: FrameType | None = sys._getframe()
@@ -149,16 +149,16 @@ def _is_failing() -> bool:
 
 
 def _is_routers(frame: FrameType) -> bool:
-    # Not by the router's method itself: what traces requests may have put a function of its own in its place.
+    # Compare names instead of the method: a tracer may have put a function of its own in its place.
     return frame.f_code.co_name == "invoke_request" and frame.f_globals is vars(pyramid.router)
 
 
 def discard_if_failing(request: Any, fallback: SessionOptions | None) -> None:
-    """Discard the session where an exception leaves the router after the tween has committed, unless that keeps it.
+    """Discard the session if an exception leaves the router after the tween's commit, unless the policy keeps it.
 
     Args:
         request: the Pyramid request, whose finished callbacks are being called.
-        fallback: the options of the settings, for what a filter leaves open.
+        fallback: the options of the settings, for those that a filter does not set.
     """
     exception, session_object = sys.exc_info()[1], request.environ.get(ENVIRON_KEY)
     if exception is None or session_object is None or not _is_failing():
@@ -174,7 +174,7 @@ def is_kept(request: Any, exchange: Exchange, fallback: SessionOptions | None) -
     Args:
         request: the Pyramid request.
         exchange: the request's.
-        fallback: the options of the settings, for what a filter leaves open.
+        fallback: the options of the settings, for those that a filter does not set.
     """
     exception = getattr(request, "exception", None)
     if exception is None:

@@ -28,7 +28,7 @@ def BeakerSessionFactoryConfig(**options: Any) -> type[RequestSession]:  # noqa:
     """
     if not options:
         log.warning("sessions are kept in memory, under ids without a signature: no option is given")
-    # pyramid_beaker ignored what it did not know.
+    # Allow unknown options with a warning: pyramid_beaker ignored them.
     return _session_factory(read_options(given(options, strict=False)))
 
 
@@ -37,7 +37,7 @@ def session_factory_from_settings(settings: Mapping[str, Any]) -> type[RequestSe
 
     Args:
         settings: an application's settings; those under ``session.`` and ``beaker.session.`` count.
-            Where there are none, the session comes from a filter in the pipeline, else it is kept in memory.
+            If there are none, a filter in the pipeline configures the session, else it is kept in memory.
 
     Raises:
         SettingsError: one or more options are wrong.
@@ -47,7 +47,7 @@ def session_factory_from_settings(settings: Mapping[str, Any]) -> type[RequestSe
 
 
 def _session_factory(options: SessionOptions | None) -> type[RequestSession]:
-    """Return the class of one configuration's sessions; what it shows itself as, pyramid_beaker's do, too."""
+    """Return the class of one configuration's sessions, under the name that it has in pyramid_beaker."""
     members = {
         "__slots__": (),
         "__module__": "beaker_bridge",
@@ -61,6 +61,6 @@ def _session_factory(options: SessionOptions | None) -> type[RequestSession]:
 
 
 def source_of(registry: Any) -> SessionSource | None:
-    """Return what an application's sessions are made with; None where its session factory is none of ours."""
+    """Return the source of an application's sessions; None if its session factory is not ours."""
     factory = registry.queryUtility(ISessionFactory)
     return factory._source if isinstance(factory, type) and issubclass(factory, RequestSession) else None

@@ -44,15 +44,14 @@ def _reading(method: Callable[..., Any]) -> Callable[..., Any]:
 class PyramidSession:  # noqa: PLW1641 -- as a dict, it has no hash
     """A session that behaves as a ``dict`` of what the application put there.
 
-    Whatever changes it, saves it. What Beaker's session has besides (``timeout``, ``get_by_id()``)
-    is found here, too.
+    Each change is saved. Other attributes of Beaker's session (``timeout``, ``get_by_id()``) are here, too.
 
     Args:
         session_object: the environ's session.
-        csrf_token: the option ``constant_csrf_token`` of the settings, where a filter leaves that open.
+        csrf_token: the option ``constant_csrf_token`` of the settings, for a filter that does not set it.
     """
 
-    # With a ``__dict__``: an application may keep attributes of its own there, as in Beaker's, for one request.
+    # Keep a ``__dict__``: an application may set attributes of its own for one request, as in Beaker's sessions.
     __slots__ = ("__dict__", "_constant_csrf_token", "_exchange", "_object")
 
     def __init__(self, session_object: SessionObject, csrf_token: str | None = None) -> None:
@@ -89,7 +88,7 @@ class PyramidSession:  # noqa: PLW1641 -- as a dict, it has no hash
 
     @property
     def last_accessed(self) -> float | None:
-        """The time of the access before this one, in seconds since the epoch; nothing in a new session."""
+        """The time of the access before this one, in seconds since the epoch; None in a new session."""
         return self._loaded.last_accessed
 
     @property
@@ -149,7 +148,7 @@ class PyramidSession:  # noqa: PLW1641 -- as a dict, it has no hash
         return dict(self._loaded) == (dict(other._loaded) if isinstance(other, PyramidSession) else other)
 
     def __getitem__(self, key: str) -> Any:
-        # Not the session's own __getitem__: that one shows other WSGI code Beaker's own keys, too.
+        # Bypass the session's own __getitem__, which also returns Beaker's own keys.
         session = self._exchange.session
         if session is None:
             session = self._exchange.load()
@@ -197,7 +196,7 @@ class PyramidSession:  # noqa: PLW1641 -- as a dict, it has no hash
     def __setitem__(self, key: str, value: Any) -> None:
         session = self._loaded
         if key in RESERVED_KEYS:
-            session.set_own(key, value)
+            session.set_reserved(key, value)
             return
         self._exchange.config.codec.check(key, value)
         session.changed()
@@ -218,7 +217,7 @@ class PyramidSession:  # noqa: PLW1641 -- as a dict, it has no hash
             if key not in RESERVED_KEYS:
                 self._exchange.config.codec.check(key, value)
         for key in RESERVED_KEYS.intersection(changes):
-            session.set_own(key, changes.pop(key))
+            session.set_reserved(key, changes.pop(key))
         if changes:
             session.changed()
         dict.update(session, changes)
@@ -239,7 +238,7 @@ class PyramidSession:  # noqa: PLW1641 -- as a dict, it has no hash
         self._loaded.force()
 
     def persist(self) -> None:
-        """Commit now what was changed so far; what refuses it is raised.
+        """Commit now what was changed so far, or raise.
 
         Raises:
             BeakerBridgeError: the store, the serializer or a limit refuses it.
@@ -247,13 +246,13 @@ class PyramidSession:  # noqa: PLW1641 -- as a dict, it has no hash
         self._exchange.commit()
 
     def dirty(self) -> bool:
-        """Say whether there is something to commit: a change, or a wish to ``save()``."""
+        """Say whether there is anything to commit: a change, or a call of ``save()``."""
         return self._object.dirty() or self._loaded.has_changed()
 
     def invalidate(self) -> None:
         """Delete the session when the request ends, and begin a new, empty one, which ``save()`` stores."""
         self._loaded.invalidate()
-        # To save, where other WSGI code has asked for that before, was about the old one.
+        # Drop an earlier ``save()`` of other WSGI code, which was about the old session.
         self._exchange.is_save_asked = False
 
     def delete(self) -> None:
@@ -283,7 +282,7 @@ class PyramidSession:  # noqa: PLW1641 -- as a dict, it has no hash
         """Give this session its own idle timeout and cookie lifetime ("remember me").
 
         Args:
-            seconds: both, in seconds; nothing returns to the options.
+            seconds: both, in seconds; None returns to the options.
 
         Raises:
             ValueError: not a whole number of seconds, 1 or more.
@@ -294,7 +293,7 @@ class PyramidSession:  # noqa: PLW1641 -- as a dict, it has no hash
         """Return a context in which the session is read, changed and written as one step.
 
         Raises:
-            BeakerBridgeError: a cookie session cannot exclude anybody.
+            BeakerBridgeError: a cookie session has no lock.
             SessionConflictError: others held the lock for ``store_timeout`` seconds, or the block outlived it.
             SessionStoreError: the store cannot be reached.
         """
@@ -303,7 +302,7 @@ class PyramidSession:  # noqa: PLW1641 -- as a dict, it has no hash
     # -- Flash messages and CSRF tokens --------------------------------------------------------------
 
     def flash(self, msg: Any, queue: str = "", allow_duplicate: bool = True) -> None:
-        """Append a message to a queue, once only where duplicates are not allowed."""
+        """Append a message to a queue; with ``allow_duplicate=False`` unless it holds an equal one."""
         self._exchange.config.codec.check(FLASH + queue, msg)
         messages = self.setdefault(FLASH + queue, [])
         if allow_duplicate or msg not in messages:
@@ -328,13 +327,13 @@ class PyramidSession:  # noqa: PLW1641 -- as a dict, it has no hash
         return token
 
     def get_csrf_token(self) -> str:
-        """Return the session's CSRF token; a new one, where there is none yet."""
+        """Return the session's CSRF token; a new one if there is none yet."""
         token: str | None = self.get(CSRF_TOKEN)
         return self.new_csrf_token() if token is None else token
 
 
 class RequestSession(PyramidSession):
-    """``request.session``, made from the request: what each session factory is a subclass of.
+    """``request.session``, made from the request: the base class of each session factory.
 
     A subclass of a session factory is one, too. It may override what it likes, ``__init__(request)`` included.
 
@@ -347,7 +346,7 @@ class RequestSession(PyramidSession):
 
     __slots__ = ()
 
-    #: The session options of the settings; None where they have none.
+    #: The session options of the settings; None if they have none.
     options: SessionOptions | None = None
     _source: SessionSource
 
@@ -360,15 +359,15 @@ class RequestSession(PyramidSession):
         elif type(session_object) is not SessionObject or "retry.attempt" in environ:
             attach(session_object, environ)
         exchange: Exchange = session_object.exchange
-        # A test's own registry need not be one of Pyramid's.
+        # Allow for a registry that is not Pyramid's, as in tests.
         if getattr(registry, "has_listeners", False):
             exchange.notify = registry.notify
         if not (source.compared or exchange.config is source.config):
             source.compare(exchange.config.options)
-        # Where our middleware and our tween do it all, which is most often, there is nothing to complete.
+        # Skip the common case, where our middleware and our tween complete it all.
         if not (exchange.finisher is MIDDLEWARE and exchange.tween is registry is not None):
             owner = owner_of(request, session_object) if len(manager.stack) > 1 else request
-            Completion(exchange, source.options).follow(owner)
+            Completion(exchange, source.options).arrange(owner)
         self._object, self._exchange, self._constant_csrf_token = session_object, exchange, source.csrf_token
 
 

@@ -6,7 +6,7 @@ from pyramid.interfaces import IResponse
 
 from beaker_bridge.options.types import Policy
 
-#: The first status that is the server's own fault.
+#: The first status of a server error.
 SERVER_ERROR = 500
 
 
@@ -16,8 +16,8 @@ def keeps_session(policy: Policy, request: object, exception: BaseException | No
     Args:
         policy: the option ``cookie_on_exception``: true, false, ``'http'`` (keep for exceptions
             that are responses below 500: redirects, 403, 404) or ``f(request, exception)``.
-        request: the Pyramid request, handed to a policy that is a function.
-        exception: what an exception view answered, or nothing.
+        request: the Pyramid request, passed to a policy that is a function.
+        exception: the exception that an exception view answered, or None.
 
     Returns:
         True to keep the session, False to leave no trace of the request.

@@ -1,4 +1,4 @@
-"""A filter's configuration, for what passes no filter: a script, a shell, a request beside the pipeline."""
+"""A filter's configuration, for requests that pass no filter: those of a script, a shell, or beside the pipeline."""
 
 from __future__ import annotations
 
@@ -10,15 +10,15 @@ from pyramid.router import Router
 from beaker_bridge.request.exchange import ENVIRON_KEY
 from beaker_bridge.session.config import SessionConfig
 
-#: The attribute of a router's registry.
+#: The attribute of a router's registry that holds it.
 _RECORDED = "beaker_bridge_filter"
-#: Where middleware has the application that it wraps; the last two hold several, as Paste's.
+#: Attributes in which middleware has the application that it wraps; the last two hold several, as in Paste's.
 _WRAPPED = ("app", "application", "wrap_app", "applications", "apps")
 
 
 class _RecordedFilter(NamedTuple):
     config: SessionConfig
-    #: Whether the filter was seen to wrap the router; else that was the last one made.
+    #: Whether the filter was seen to wrap the router; else the router was the last one made.
     wraps_router: bool
 
 
@@ -40,7 +40,7 @@ def record_filter(app: Any, config: SessionConfig) -> None:
 
 
 def _wrapped(app: Any) -> list[Any]:
-    """Return a WSGI application, and those that it wraps, as far as that can be seen."""
+    """Return a WSGI application, and those that it is seen to wrap."""
     found: list[Any] = []
     pending = [app]
     while pending:
@@ -50,7 +50,7 @@ def _wrapped(app: Any) -> list[Any]:
         elif all(app is not known for known in found):
             found.append(app)
             if not isinstance(app, Router) and not _makes_session(app):
-                # Not by getattr(): a property may raise, and some objects have whatever they are asked for.
+                # Avoid getattr(): a property may raise, and some objects have every attribute.
                 attributes = getattr(app, "__dict__", {})
                 pending.extend(attributes[name] for name in _WRAPPED if name in attributes)
     return found

@@ -1,4 +1,4 @@
-"""What the sessions of one factory are made with, where no middleware has put one into the environ."""
+"""The source of a session factory's sessions, if no middleware has put one into the environ."""
 
 from __future__ import annotations
 
@@ -28,10 +28,10 @@ _REMEDY = (
 
 
 class SessionSource:
-    """What the sessions of one factory are made with.
+    """The options of one session factory, and the configuration that follows from them.
 
     Args:
-        options: the options of the settings; None where they have none.
+        options: the options of the settings; None if they have none.
     """
 
     def __init__(self, options: SessionOptions | None) -> None:
@@ -41,20 +41,20 @@ class SessionSource:
         #: Whether the options were compared with those of a filter.
         self.compared = False
         self._lock = threading.Lock()
-        #: The configuration where there is none, once it was needed.
+        #: The configuration for want of another, once it was needed.
         self.in_memory: SessionConfig | None = None
 
     def begin(self, environ: MutableMapping[str, Any], registry: Any) -> SessionObject:
-        """Put a session of ours into an environ that has none.
+        """Put a session object of ours into an environ that has none.
 
         Raises:
-            SettingsError: nothing has configured sessions for several processes.
+            SettingsError: no session is configured, and there are several processes.
         """
         config = recorded_config(registry, self.config) or self._in_memory_config(environ)
         return begin_exchange(environ, config, FACTORY)
 
     def _in_memory_config(self, environ: Mapping[str, Any]) -> SessionConfig:
-        """Return the configuration where there is none: sessions in memory, with an error in the log.
+        """Return the configuration for want of another: sessions in memory, with an error in the log.
 
         Raises:
             SettingsError: there are several processes.
@@ -72,11 +72,11 @@ class SessionSource:
             return self.in_memory
 
     def compare(self, used: SessionOptions) -> None:
-        """Warn once where settings are given to no effect, since a filter configures the session."""
+        """Warn once of settings that have no effect, since a filter configures the session."""
         self.compared = True
         if self.options is None:
             return
-        # What a filter leaves open, the settings may say.
+        # Allow options that a filter does not set.
         open_options = {"cookie_on_exception", "constant_csrf_token"} - used.given
         names = [self.options.label(name) for name in differing(used, self.options) if name not in open_options]
         if names:

@@ -35,8 +35,8 @@ def _environ_of(request: Any) -> Mapping[str, Any]:
 def share_sessions(router: Any) -> None:
     """Let the subrequests of an application share the session of the request that makes them.
 
-    Not by ``add_request_method()``: each request would hold a method of its own, and so itself, until the garbage
-    collector comes.
+    Replace the router's method instead of using ``add_request_method()``, whose bound method would make each request a
+    reference cycle.
 
     Args:
         router: the application.
@@ -45,7 +45,7 @@ def share_sessions(router: Any) -> None:
 
     def invoke_subrequest(request: Any, use_tweens: bool = False) -> Any:
         parent: Any = manager.get()["request"]
-        # Another application's, and one that another thread works on, are no parents.
+        # Share only with this application's request on this thread.
         if ENVIRON_KEY not in request.environ and getattr(parent, "registry", None) is router.registry:
             session_object = parent.environ.get(ENVIRON_KEY)
             if session_object is not None:

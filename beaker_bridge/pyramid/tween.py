@@ -23,8 +23,8 @@ from beaker_bridge.request.exchange import ENVIRON_KEY, FACTORY, MIDDLEWARE, Exc
 #: The tween's name in ``pyramid.tweens``.
 NAME = "beaker_bridge.session_tween_factory"
 TM = "pyramid_tm.tm_tween_factory"
-#: Where the tween stands in an implicit order: the session is committed when the database transaction
-#: has ended, and under the toolbar, which lets an unhandled error look handled.
+#: The tween's place in an implicit order: over pyramid_tm, to commit when the database transaction has ended;
+#: under the toolbar, which makes an unhandled error look handled.
 OVER = (EXCVIEW, TM)
 UNDER = ("pyramid_debugtoolbar.toolbar_tween_factory", INGRESS)
 
@@ -33,12 +33,12 @@ def session_tween_factory(handler: Callable[[Any], Any], registry: Any) -> Calla
     """Return the tween that ends a request's session.
 
     - An exception that no view handles discards the session.
-    - An exception that a view has answered discards it where ``cookie_on_exception`` says so, or
-      where pyramid_retry will repeat the attempt.
+    - An exception that a view has answered discards it if ``cookie_on_exception`` says so, or if pyramid_retry will
+      repeat the attempt.
     - Otherwise the session is committed. A failure discards it and goes to the exception views.
     - A subrequest that shares the session of another request ends nothing of it.
     """
-    # Checked when the session factory was made; the policy is all that is read here.
+    # Read only the policy: the session factory has checked the other options.
     policy = prefixed(registry.settings or {}).get("cookie_on_exception")
     fallback = read_options({"cookie_on_exception": policy}, quiet=True) if policy else None
     source = source_of(registry)
@@ -53,7 +53,7 @@ def session_tween_factory(handler: Callable[[Any], Any], registry: Any) -> Calla
         if type(session_object) is not SessionObject or "retry.attempt" in environ:
             session_object = _attached(request, session_object, source)
             if session_object is None:
-                # Whoever asks for a session all the same has it in memory, and completed by the session factory.
+                # Leave it to the session factory, which makes one in memory if the application asks for it.
                 return handler(request)
         if len(manager.stack) > 1 and owner_of(request, session_object) is not request:
             # A subrequest ends nothing of its parent's.
@@ -69,11 +69,11 @@ def session_tween_factory(handler: Callable[[Any], Any], registry: Any) -> Calla
             if not kept:
                 exchange.discard()
         if may_discard or exchange.config.options.cookie_on_exception is not True:
-            # A response callback, or a tween over this one, may raise when the session is committed.
+            # Follow up: a response callback, or a tween over this one, may raise after the commit.
             request.add_finished_callback(follow_failure)
-        if exchange.finisher is not MIDDLEWARE and source is not None and not exchange.is_followed:
-            # Also where nobody has touched the session: a response callback may have it read by a new body.
-            Completion(exchange, source.options).follow(request)
+        if exchange.finisher is not MIDDLEWARE and source is not None and not exchange.has_completion:
+            # Do so even for an untouched session: a response callback may set a body that reads it.
+            Completion(exchange, source.options).arrange(request)
         if kept and exchange.session is not None:
             return _committed(request, response, exchange)
         return response
@@ -82,14 +82,14 @@ def session_tween_factory(handler: Callable[[Any], Any], registry: Any) -> Calla
 
 
 def _attached(request: Any, session_object: Any, source: SessionSource | None) -> SessionObject | None:
-    """Return the environ's session, as one of ours; None where there is none, and nobody has configured any."""
+    """Return the environ's session object as one of ours; None if there is none, and none is configured."""
     if session_object is not None:
         attach(session_object, request.environ)
         return session_object  # type: ignore[no-any-return]  # it is one of ours by now
     config = None if source is None else recorded_config(request.registry, source.config) or source.in_memory
     if config is None:
         return None
-    # The session may be first touched when the response callbacks are over.
+    # Remember the response: the session may first be touched after the response callbacks.
     request.add_response_callback(remember_response)
     begun = begin_exchange(request.environ, config, FACTORY)
     begun.exchange.is_remembered = True
@@ -107,10 +107,10 @@ def _committed(request: Any, response: Any, exchange: Exchange) -> Any:
 
 
 def set_up_at_start(registry: Any) -> None:
-    """Have the order of the tweens checked, and subrequests share sessions, when the application is made.
+    """Subscribe to ``ApplicationCreated``, to check the order of the tweens and let subrequests share sessions.
 
-    Not in a configuration action, where an error would be wrapped. The subscriber goes when it has been
-    called: a registry that has any makes each request notify four events.
+    Do it there since a configuration action would wrap the error. The subscriber removes itself: a registry that has
+    any makes each request notify four events.
     """
 
     def set_up(event: Any) -> None:
@@ -124,12 +124,12 @@ def set_up_at_start(registry: Any) -> None:
 
 
 def _check_tween_order(tweens: Any) -> None:
-    """Stop the start where an explicit ``pyramid.tweens`` leaves our tween out, or puts it too low.
+    """Refuse an explicit ``pyramid.tweens`` that leaves our tween out, or puts it too low.
 
     Raises:
-        SettingsError: the tween is missing, or stands under the exception views or pyramid_tm.
+        SettingsError: the tween is missing, or is under the exception views or pyramid_tm.
     """
-    # By identity: a tween may be named by the module where it is, or by one that imports it.
+    # Compare by identity: a tween may be named by its module, or by one that imports it.
     factories = [factory for _, factory in tweens.explicit]
     if not factories:
         return
@@ -146,6 +146,6 @@ def _check_tween_order(tweens: Any) -> None:
 
 
 def _tm_tween_factory() -> Any:
-    """Return pyramid_tm's tween, if it is there to be in a list."""
+    """Return pyramid_tm's tween, if that package is imported."""
     module = sys.modules.get("pyramid_tm")
     return getattr(module, "tm_tween_factory", None)

@@ -1,1 +1,1 @@
-"""One WSGI request and its session. Nothing here knows of Pyramid's configuration."""
+"""One WSGI request and its session. No module here knows Pyramid's configuration."""

@@ -1,4 +1,4 @@
-"""The door: the environ's session is one of ours, or Beaker's own, which is adopted."""
+"""Attach: find the exchange of the environ's session, and adopt a session object of Beaker's own."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from beaker_bridge.session.merge import merge, same
 
 log = logging.getLogger(__name__)
 
-#: Beaker's own filter knows no other default than pickle.
+#: Logged if Beaker's own filter could not read our session; its default is pickle, whatever our own is.
 _UNREAD = (
     "Beaker's own filter reads sessions with data_serializer = {}, and beaker_bridge with {}: other middleware finds"
     " them empty; set data_serializer in the filter's options, or put beaker_bridge's filter in its place"
@@ -28,12 +28,12 @@ _UNREAD = (
 
 
 def begin_exchange(environ: MutableMapping[str, Any], config: SessionConfig, finisher: str) -> SessionObject:
-    """Put a session of ours into the environ.
+    """Put a session object of ours into the environ.
 
     Args:
         environ: the request's WSGI environ.
         config: the configuration.
-        finisher: who adds the session's headers to the response.
+        finisher: the one that adds the session's headers to the response.
     """
     session_object = environ[ENVIRON_KEY] = SessionObject(environ, config, finisher)
     if config.options.webtest_varname:
@@ -42,25 +42,25 @@ def begin_exchange(environ: MutableMapping[str, Any], config: SessionConfig, fin
 
 
 def show_to_test(session_object: SessionObject, environ: Mapping[str, Any], name: str) -> None:
-    """Give a functional test the session, under the name that ``webtest_varname`` has."""
+    """Give a functional test the session, under the name in ``webtest_varname``."""
     if "paste.testing_variables" in environ:
         environ["paste.testing_variables"][name] = session_object
 
 
 def attach(session_object: Any, environ: Mapping[str, Any]) -> Exchange:
-    """Return the exchange of the environ's session, for this attempt at the request; Beaker's own object is adopted.
+    """Return the exchange of the environ's session for this attempt at the request; adopt Beaker's own object.
 
     Args:
         session_object: the environ's session.
-        environ: the request's WSGI environ; another attempt of pyramid_retry has the same.
+        environ: the request's WSGI environ; all attempts of pyramid_retry share it.
 
     Raises:
-        SettingsError: the options of Beaker's own middleware are wrong, or the object is none of Beaker's.
+        SettingsError: the options of Beaker's own middleware are wrong, or this is no session object.
     """
     if not isinstance(session_object, BeakerSessionObject):
         raise SettingsError(f"environ[{ENVIRON_KEY!r}] must be a Beaker session, got a {type(session_object).__name__}")
     exchange = session_object.exchange if isinstance(session_object, SessionObject) else _adopt(session_object)
-    # A subrequest's environ has no attempt of its own.
+    # Default to the known attempt: a subrequest's environ has none.
     attempt = environ.get("retry.attempt", exchange.attempt)
     if attempt != exchange.attempt:
         exchange.begin_attempt(attempt, environ)
@@ -68,12 +68,12 @@ def attach(session_object: Any, environ: Mapping[str, Any]) -> Exchange:
 
 
 def _adopt(session_object: Any) -> Exchange:
-    """Make a session that Beaker's own middleware has put into the environ one of ours."""
+    """Make a session object that Beaker's own middleware has put into the environ one of ours, in its place."""
     state = session_object.__dict__
     theirs = state["_sess"]
     environ, config, is_save_asked = state["_environ"], _config_of(dict(state["_params"])), state.get("_dirty", False)
     state.clear()
-    # Past Beaker's own __setattr__(), which sets attributes of the session.
+    # Bypass Beaker's own __setattr__(), which sets attributes of the session.
     object.__setattr__(session_object, "__class__", SessionObject)
     SessionObject.__init__(session_object, environ, config, BEAKER)
     exchange: Exchange = session_object.exchange
@@ -88,7 +88,7 @@ _configs_lock = threading.Lock()
 
 
 def _config_of(parameters: dict[str, Any]) -> SessionConfig:
-    """Return the configuration of a Beaker middleware's options, parsed once."""
+    """Return the configuration of the options of Beaker's own middleware, parsed once."""
     with _configs_lock:
         for known, config in _configs:
             if known == parameters:
@@ -107,7 +107,7 @@ def _take_over(exchange: Exchange, theirs: Any) -> None:
         if getattr(theirs, "data_serializer", ours.data_serializer) == ours.data_serializer:
             ours.invalidate()
         else:
-            # Beaker itself has invalidated what it could not read.
+            # Keep the session: Beaker has invalidated only what it could not read.
             log_once(log, logging.ERROR, _UNREAD.format(theirs.data_serializer, ours.data_serializer))
     before, now = (
         {key: value for key, value in content.items() if key not in RESERVED_KEYS}
@@ -122,9 +122,9 @@ def _take_over(exchange: Exchange, theirs: Any) -> None:
 
 
 def _changed_in_place(theirs: Any, before: dict[str, Any], now: dict[str, Any], ours: SafeSession) -> dict[str, Any]:
-    """Return, as stored, the values that other middleware has changed in place; both of Beaker's copies hold that.
+    """Return the stored form of the values that other middleware changed in place: both of Beaker's dicts hold those.
 
-    Where Beaker has read another record, the difference may be another request's change: none counts.
+    None counts if Beaker has read another record: the difference may be another request's change.
     """
     read, stored = ((record.get(WRITER), record.get(ID)) for record in (theirs, ours._metadata))
     if read != stored or read == (None, None):

@@ -1,7 +1,7 @@
 """One request and its session: loaded when it is first touched, committed, discarded, finished.
 
-Whoever made the ``SessionObject`` in the WSGI environ (our middleware, Beaker's own, the session factory), there is
-one :class:`Exchange` behind it, which holds all that is known of the request's session.
+Behind the ``SessionObject`` in the WSGI environ, whether our middleware, Beaker's own or the session factory made it,
+there is one :class:`Exchange`. It holds all that is known of the request's session.
 """
 
 from __future__ import annotations
@@ -23,17 +23,17 @@ from beaker_bridge.session.stored import MemorySession, StandaloneSession, Store
 
 log = logging.getLogger(__name__)
 
-#: Where the session is in the environ, as Beaker has it.
+#: The session's key in the environ, as Beaker has it.
 ENVIRON_KEY = "beaker.session"
 
-#: Who adds the session's headers to the response: our middleware, Beaker's own, or the session factory.
+#: The finishers, which add the session's headers to the response: our middleware, Beaker's, the session factory.
 MIDDLEWARE, BEAKER, FACTORY = "middleware", "beaker", "factory"
 
 #: The types whose sessions are of a class of their own.
 _CLASSES: dict[str | None, type[SafeSession]] = {COOKIE: CookieSession, "memory": MemorySession}
 
 
-#: What stays from one attempt at a request to the next.
+#: The attributes that stay from one attempt at a request to the next.
 _LASTING = {"environ", "config", "finisher", "cookies"}
 
 
@@ -43,28 +43,28 @@ class Exchange(SessionContext):
     Args:
         environ: the request's WSGI environ.
         config: the configuration.
-        finisher: who adds the session's headers to the response: :data:`MIDDLEWARE`, :data:`BEAKER` or :data:`FACTORY`.
+        finisher: adds the session's headers to the response: :data:`MIDDLEWARE`, :data:`BEAKER` or :data:`FACTORY`.
     """
 
-    #: The session, when it is loaded.
+    #: The session, once it is loaded.
     session: SafeSession | None = None
     #: Whether WSGI code has called Beaker's ``save()`` since the last commit.
     is_save_asked = False
     #: The attempt at the request, as pyramid_retry counts them.
     attempt = 0
-    #: The registry whose tween decides whether the session is kept, and commits it.
+    #: The registry whose tween decides whether the session is kept and commits it.
     tween: Any = None
     #: Whether a finished callback completes the response, and whether a response callback remembers it.
-    is_followed = False
+    has_completion = False
     is_remembered = False
-    #: The response, as far as it is remembered.
+    #: The response, once it is remembered.
     response: Any = None
-    #: Whether Pyramid has answered: what Beaker's middleware asks for from then on, it asks for last.
+    #: Whether Pyramid has answered: the next commit by Beaker's middleware is the last one.
     is_answered = False
     #: Whether the body is made while it is sent, and its length in bytes as the headers have it.
     is_streamed = False
     body_length: str | None = None
-    #: The route of the request, where Pyramid has found one.
+    #: The route of the request, if Pyramid has found one.
     route: Any = None
 
     def __init__(self, environ: Mapping[str, Any], config: SessionConfig, finisher: str) -> None:
@@ -93,7 +93,7 @@ class Exchange(SessionContext):
         session = self.session
         if session is None:
             cookies = self.cookies
-            # Read now, not before: the header that brings the cookie may be put there until then.
+            # Read the header only now: other middleware may set it until then.
             cookies.update(cookie_out=None, cookie=self.environ.get("HTTP_COOKIE"))
             session_class = _CLASSES.get(self.config.options.type, StoredSession)
             session = self.session = session_class(cookies, exchange=self)
@@ -105,14 +105,14 @@ class Exchange(SessionContext):
     def has_pending(self) -> bool:
         """Whether there is a session, and something has happened to it since the last commit."""
         session = self.session
-        # Asked three times a request: the session's own property says the same of the first two.
+        # Inline the session's own property, since each request asks three times.
         return session is not None and bool(
             session._state.pending or session._changes or self.is_save_asked or self.config.options.auto
         )
 
     @property
     def loses_changes(self) -> bool:
-        """Whether anything is lost where the session is not committed; what was only read loses nothing."""
+        """Whether anything would be lost if the session were not committed."""
         session = self.session
         return session is not None and (self.is_save_asked or session.was_invalidated or session.has_changed())
 
@@ -140,12 +140,12 @@ class Exchange(SessionContext):
             self.is_save_asked = False
         elif self.config.options.auto:
             session.force_by_option()
-        # As its own property says, which most sessions need not be asked for.
+        # Inline the session's own property, as above.
         if session._state.pending or session._changes:
             session.commit()
 
     def commit_or_discard(self) -> None:
-        """Commit while the answer can still be an error: a failure is raised, and the request leaves no trace.
+        """Commit while the answer can still be an error: a failure is raised, and discards the request.
 
         Raises:
             BeakerBridgeError: as :meth:`commit`.
@@ -157,16 +157,16 @@ class Exchange(SessionContext):
             raise
 
     def commit_late(self) -> None:
-        """Commit when the answer cannot become an error any more: a failure is logged, and nothing is saved."""
+        """Commit when the answer can no longer become an error: a failure is logged, and discards the request."""
         try:
             self.commit_or_discard()
         except Exception:
             log.exception("a session that was changed too late for an error page is not saved")
 
     def commit_before_error(self) -> None:
-        """Commit before an error page (``exc_info``), which is sent whatever becomes of that.
+        """Commit before an error page (``exc_info``), which is sent even if the commit fails.
 
-        Where it replaces an answer that was begun, nothing more is committed; the cookie of that answer's commit stays.
+        If it replaces an answer that was begun, nothing more is committed; the cookie of that answer's commit stays.
         """
         if self.phase is OPEN:
             self.commit_late()
@@ -188,7 +188,7 @@ class Exchange(SessionContext):
         self.notice_end()
 
     def discard(self) -> None:
-        """Let the request leave no trace, whatever touches its session afterwards; final."""
+        """Discard the request: it leaves no trace, whatever touches its session afterwards. This is final."""
         self.discarded = True
         self.cookies["set_cookie"] = False
 
@@ -197,8 +197,8 @@ class Exchange(SessionContext):
     def finish(self, headers: Headers, *, streamed: bool = False) -> Headers:
         """Commit what is left, and return the response's headers with those that its session needs.
 
-        With these, the request is over; where its body is streamed, when that has ended. Beaker's own middleware
-        commits once more, and adds the cookie itself.
+        The request is over with these, or, if its body is streamed, when that ends. Beaker's own middleware commits
+        once more, and adds the cookie itself.
 
         Args:
             headers: the response's headers, which are not changed.
@@ -224,7 +224,7 @@ class Exchange(SessionContext):
         return headers
 
     def with_session_headers(self, headers: Headers) -> Headers:
-        """Return a response's headers with those that a session needs which was touched."""
+        """Return a response's headers with those that a loaded session needs."""
         for name, _ in headers:
             if name.lower() == "vary":
                 headers = varied(headers)
@@ -234,7 +234,7 @@ class Exchange(SessionContext):
         cookies = self.cookies
         if cookies.get("set_cookie") and cookies.get("cookie_out"):
             if cookies.get("dropped_out"):
-                # First, so that what takes both for the same cookie keeps the one that is set.
+                # Delete before setting, for clients that take both for the same cookie.
                 headers.append(("Set-Cookie", cookies["dropped_out"]))
             if self.finisher is not BEAKER:
                 headers.append(("Set-Cookie", cookies["cookie_out"]))
@@ -242,10 +242,10 @@ class Exchange(SessionContext):
         return headers
 
     def _guarded(self, headers: Headers) -> Headers:
-        """Return headers under which no cache hands out the cookie; what asked for that is logged once a route."""
+        """Return headers with which no shared cache keeps the cookie; log once a route what would have let it."""
         now, route = self.config.clock(), self.route
         headers, shared = guarded(headers, now)
-        # A path may be anything: of those without a route the first one stands for all.
+        # Log once for all paths without a route: a path may be anything.
         if shared and self.config.log_lines.is_due(("shared", route and route.name), math.inf, now):
             log.warning(
                 "%s sets the session's cookie, and lets caches keep the page (%s): it is sent with Cache-Control:"
@@ -269,7 +269,7 @@ class Exchange(SessionContext):
                 self.end()
 
     def close(self) -> None:
-        """Commit what is left of a request that needs no more headers, and end it.
+        """Commit the rest of a request that needs no more headers, and end it.
 
         Raises:
             BeakerBridgeError: as :meth:`finish`.
@@ -279,7 +279,7 @@ class Exchange(SessionContext):
         self.end()
 
     def end(self) -> None:
-        """Record that the request is over, and release what would leave it all to the garbage collector."""
+        """Record that the request is over, and break its reference cycles, to spare the garbage collector."""
         self.phase = OVER
         self.release_environ()
         session = self.session
@@ -287,7 +287,7 @@ class Exchange(SessionContext):
             session._exchange = SessionContext(self.config, OVER, notify=self.notify, locks=self.locks)
 
     def release_environ(self) -> None:
-        """Release the environ, which holds the session; what a session reads of it is kept."""
+        """Release the environ, which holds the session, but keep the entries that a session reads."""
         known = self.environ.get
         self.environ = {
             "HTTP_COOKIE": known("HTTP_COOKIE"),
@@ -296,7 +296,7 @@ class Exchange(SessionContext):
         }
 
     def reopen(self) -> None:
-        """Record that the body of a response goes on, or is closed: what it changes is committed after all."""
+        """Record that the body of a response goes on, or is closed: its changes are committed after all."""
         self.phase = SENT
         if self.session is not None:
             self.session._exchange = self
@@ -331,7 +331,7 @@ def standalone_session(
         locks: the locks of a request that has found it.
 
     Raises:
-        BeakerBridgeError: sessions are in cookies, where one cannot be without its request.
+        BeakerBridgeError: sessions are in cookies, where one needs a request.
         SessionStoreError: the store cannot be reached.
     """
     if config.store is None:
@@ -343,7 +343,7 @@ def standalone_session(
 
 
 def _shown_path(environ: Mapping[str, Any]) -> str:
-    """Return the beginning of a path: the rest may hold an id, or a user's name."""
+    """Return the first segment of a path, since the rest may hold an id or a user's name."""
     segments = environ.get("PATH_INFO", "").split("/", 2)[1:]
     return "/".join([environ.get("SCRIPT_NAME", ""), *segments[:1], *("…" for _ in segments[1:])])
 
@@ -360,7 +360,8 @@ class SessionObject(BeakerSessionObject):
     exchange: Exchange
 
     def __init__(self, environ: Mapping[str, Any], config: SessionConfig, finisher: str = MIDDLEWARE) -> None:
-        # Beaker's proxy sets attributes on the session. Its middleware looks for the cookie in here.
+        # Write to the __dict__: Beaker's proxy sets attributes on the session. Its middleware reads the cookie from
+        # ``_headers``.
         state, exchange = self.__dict__, Exchange(environ, config, finisher)
         state["exchange"], state["_headers"] = exchange, exchange.cookies
 

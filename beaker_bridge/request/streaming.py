@@ -1,4 +1,4 @@
-"""Bodies that are made while they are sent, when the headers of the response have left."""
+"""Streamed bodies: those that are made while they are sent, after the headers of the response."""
 
 from __future__ import annotations
 
@@ -13,19 +13,19 @@ from webob.response import AppIterRange, EmptyResponse
 
 from beaker_bridge.request.exchange import Exchange
 
-#: Bodies and files whose content is there before it is sent. By their exact types: a subclass may run code of the
-#: application's while it is read, as any other object may.
+#: Types of bodies and files whose content is there before it is sent. Compare exact types: a subclass may run code of
+#: the application while it is read.
 _MADE = frozenset({list, tuple, type(iter([])), type(iter(())), BytesIO, FileIO})
 _BUFFERED = frozenset({BufferedReader, BufferedRandom})
-#: What reads a file in blocks; a server may have its own in the environ.
+#: Types that read a file in blocks; a server may have its own in the environ.
 _FILE_WRAPPERS = frozenset({FileWrapper, FileIter, webob.static.FileIter})
 
 
 class StreamedBody:
-    """A response's body that is made while it is sent: what it changes in the session is saved.
+    """A streamed body: what it changes in the session is saved.
 
-    That is done when the body has come to its end, for servers that never close it, and again when it is closed, for
-    what it does then. A server that counts the bytes may ask for no more when it has them all.
+    Commit at the end of the body, for servers that never close it, and when it is closed, for changes that it makes
+    then. Commit also before the last chunk, since a server that counts bytes may ask for no more.
 
     Args:
         body: the body.
@@ -46,15 +46,14 @@ class StreamedBody:
                 else:
                     self._end()
                     yield chunk
-                    # The server asks for more all the same.
+                    # Reopen it: this server asks for more.
                     exchange.reopen()
         except GeneratorExit:
-            # Nothing is committed where the generator is dropped: that may happen anywhere, also in the middle of a
-            # store's own work.
+            # Commit nothing when the generator is dropped: that may happen anywhere, even within a store's own work.
             exchange.end()
             raise
         except Exception:
-            # The server's matter; what was changed before it stands, as when it is closed.
+            # Commit what was changed before the error, which is for the server to handle.
             self._end()
             raise
         self._end()
@@ -78,12 +77,12 @@ class StreamedBody:
 
 def is_streamed(body: Iterable[bytes], environ: Mapping[str, Any]) -> bool:
     """Say whether a response's body may be made while it is sent."""
-    # Most bodies are lists.
+    # Take the short way: most bodies are lists.
     if type(body) is list:
         return False
     content: Any = _within(body)
     if type(content) in _FILE_WRAPPERS or type(content) is environ.get("wsgi.file_wrapper"):
-        # Python's, gunicorn's and mod_wsgi's have the first; Pyramid's, WebOb's and waitress's the second.
+        # Try both names: Python, gunicorn and mod_wsgi use the first; Pyramid, WebOb and waitress the second.
         content = getattr(content, "filelike", None) or getattr(content, "file", None)
     if type(content) in _BUFFERED:
         content = content.raw
@@ -91,12 +90,12 @@ def is_streamed(body: Iterable[bytes], environ: Mapping[str, Any]) -> bool:
 
 
 def _within(body: Any) -> Any:
-    """Return the body within what WebOb puts around one that is sent in part, or not at all."""
+    """Return the body inside WebOb's wrappers for one that is sent in part, or not at all."""
     while True:
         if type(body) is AppIterRange:
             body = body.app_iter
         elif type(body) is EmptyResponse:
-            # The answer to HEAD, or a 304: it has the headers of a body of which it knows no more than how to close it.
+            # Unwrap an answer to HEAD, or a 304: it has the body's headers, and of the body only its close().
             close = getattr(body, "close", ())
             body = getattr(close, "__self__", close)
         else:

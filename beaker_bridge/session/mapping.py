@@ -119,11 +119,11 @@ class BeakerMapping(BeakerAttributes, BeakerSession):
             # Let other WSGI code set the times, as in Beaker's sessions.
             self._metadata[key] = value
         else:
-            self.set_own(key, value)
+            self.set_reserved(key, value)
 
     def __delitem__(self, key: str) -> None:
         if key in RESERVED_KEYS:
-            self.set_own(key, None)
+            self.set_reserved(key, None)
         else:
             dict.__delitem__(self, key)
 
@@ -131,7 +131,7 @@ class BeakerMapping(BeakerAttributes, BeakerSession):
         """Remove a key and return its value, or the default; raises ``KeyError`` if there is neither."""
         if key in RESERVED_KEYS:
             value = self._metadata.get(key, None if default is _ABSENT else default)
-            self.set_own(key, None)
+            self.set_reserved(key, None)
             return value
         popped: Any = dict.pop(self, key) if default is _ABSENT else dict.pop(self, key, default)
         # Track it: it may be changed, and put back.
@@ -142,7 +142,7 @@ class BeakerMapping(BeakerAttributes, BeakerSession):
         """Return the value of a key, which becomes the default if there is none."""
         if key in RESERVED_KEYS:
             if key not in self._metadata or key not in (DOMAIN, PATH):
-                self.set_own(key, default)
+                self.set_reserved(key, default)
             return self._metadata.get(key, default)
         found: Any = dict.setdefault(self, key, default)
         self._track_stored(key, found)
@@ -167,7 +167,7 @@ class BeakerMapping(BeakerAttributes, BeakerSession):
         # Be true even when empty, as Beaker's is: ``if session.get_by_id(id)`` asks whether there is one.
         return True
 
-    def set_own(self, key: str, value: Any) -> None:
+    def set_reserved(self, key: str, value: Any) -> None:
         """Set a reserved key: the cookie's domain or path; Beaker's other keys are ignored, with a warning.
 
         Args:

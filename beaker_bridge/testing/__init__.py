@@ -1,4 +1,4 @@
-"""For the tests of applications."""
+"""Helpers for the tests of applications. The package itself imports none of them."""
 
 from __future__ import annotations
 

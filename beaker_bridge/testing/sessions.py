@@ -20,34 +20,33 @@ from beaker_bridge.session.config import SessionConfig
 
 AnyRequest = TypeVar("AnyRequest")
 
-#: Under which names a WSGI middleware has the application that it wraps.
+#: Names under which WSGI middleware has the application that it wraps.
 _WRAPPED = ("app", "wrap_app", "application")
 
 
 def with_session(request: AnyRequest, data: Mapping[str, Any] | None = None, /, **more: Any) -> AnyRequest:
     """Give a request a session of its own, in memory: one that an earlier request has stored, or a new one.
 
-    The request ends in no response: ``request.session.persist()`` commits what a view has changed, or raises what
-    refuses it.
+    The request has no response, so ``request.session.persist()`` commits what a view has changed, or raises.
 
     Args:
         request: a ``pyramid.testing.DummyRequest``, or any request with an ``environ``.
-        data: what the session holds; without any, it is new.
+        data: the content of the session; without any, it is new.
         more: the same, by keywords.
 
     Returns:
         The request.
 
     Raises:
-        SessionValueError: a session cannot hold this.
+        SessionValueError: a session cannot hold one of the values.
     """
-    environ = request.environ  # type: ignore[attr-defined]  # whatever has one
+    environ = request.environ  # type: ignore[attr-defined]  # any object that has one
     config = SessionConfig(read_options(given({"type": "memory"})))
     earlier = PyramidSession(SessionObject({}, config))
     earlier.update(data or {}, **more)
     earlier.persist()
     if earlier:
-        # Before others of that name: the first one wins.
+        # Put it before others of that name: the first one wins.
         environ["HTTP_COOKIE"] = f"{config.options.key}={earlier.id}; {environ.get('HTTP_COOKIE', '')}"
     session_object = environ[ENVIRON_KEY] = SessionObject(environ, config)
     registry = getattr(request, "registry", None)
@@ -58,19 +57,19 @@ def with_session(request: AnyRequest, data: Mapping[str, Any] | None = None, /, 
 
 
 def seed_session(test_app: Any, data: Mapping[str, Any] | None = None, /, **more: Any) -> None:
-    """Put something into the session of a ``webtest.TestApp``, also before its first request.
+    """Put data into the session of a ``webtest.TestApp``, also before its first request.
 
-    The session is made, or changed, as a request would do it: by the application's own configuration, and with a
-    cookie for the ``TestApp``. What is wrapped around the session's middleware is not called.
+    The session is made, or changed, as by a request: with the application's own configuration, and a cookie for the
+    ``TestApp``. Middleware around the session's own is not called.
 
     Args:
         test_app: the ``TestApp``.
-        data: what is put into the session.
+        data: the keys and values to set.
         more: the same, by keywords.
 
     Raises:
         BeakerBridgeError: the session cannot be stored.
-        SettingsError: no sessions are found in the application.
+        SettingsError: the application has no session middleware and no session factory.
     """
     application = test_app.app
     test_app.app = _seeding(application, {**(data or {}), **more})
@@ -81,7 +80,7 @@ def seed_session(test_app: Any, data: Mapping[str, Any] | None = None, /, **more
 
 
 def _seeding(application: Any, data: Mapping[str, Any]) -> Any:
-    """Return a WSGI application whose requests put data into the session that they would have in another one."""
+    """Return a WSGI application whose requests put data into the session that the given one would give them."""
     layers = list(_layers(application))
     middleware = [layer for layer in layers if isinstance(layer, (SessionMiddleware, BeakerSessionMiddleware))]
     registries = [layer.registry for layer in layers if hasattr(layer, "registry")]

@@ -537,7 +537,7 @@ def test_persist_raises():
 
 
 def test_persist_in_the_body_logs(caplog):
-    """When the headers have left, ``persist()`` can only log what it cannot save."""
+    """When the headers were sent, ``persist()`` can only log what it cannot save."""
 
     def persisting(environ, start_response):
         environ[ENVIRON_KEY].get("value")

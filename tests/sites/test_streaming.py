@@ -1,4 +1,4 @@
-"""Sessions that are changed while the body is streamed, when the response's headers have left."""
+"""Sessions that are changed while the body is streamed, after the response's headers were sent."""
 
 from __future__ import annotations
 

@@ -266,7 +266,7 @@ def test_a_cookie_that_is_not_to_be_sent():
     ],
 )
 def test_a_cookie_that_is_asked_for_too_late(use):
-    """When the headers have left, none of them can be kept."""
+    """When the headers were sent, none of them can be kept."""
     request = Request(config_of())
     request.loaded._exchange.phase = SENT
 
