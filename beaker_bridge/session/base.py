@@ -1,4 +1,4 @@
-"""What a stored session and a cookie session share: state, changes, the commit, the time, the cookie.
+"""The base of stored sessions and cookie sessions: state, changes, commit, times, cookie.
 
 A session is loaded when it is first touched, and committed once or more: :meth:`SafeSession.commit` writes what changed
 since the last commit, and sets the cookie that the response needs where Beaker expects it (``request['cookie_out']``,
@@ -63,7 +63,7 @@ OPEN, SENT, OVER = "open", "sent", "over"
 
 @dataclass(eq=False)
 class SessionContext:
-    """What a session knows of its request. This class itself is for one without: a script's, or one found by its id.
+    """A session's view of its request. This class itself is for one without: a script's, or one found by its id.
 
     Args:
         config: the configuration.

@@ -1,4 +1,4 @@
-"""What a request knows and has decided about its session, as one immutable value. No IO, no clock, no Beaker.
+"""The state of a request's session, as one immutable value. No IO, no clock, no Beaker.
 
 Each event replaces a :class:`State` by another. The first table says what a commit does with it, the second what
 its steps do with what the store holds. ``python -m tests.commit_tables`` copies both into ``docs/commit.rst``.
@@ -37,7 +37,7 @@ from __future__ import annotations
 from enum import Enum
 from typing import Any, NamedTuple
 
-#: What is pending, as bits: the application has changed the session.
+#: The bits of ``State.pending``. The application has changed the session.
 CHANGED = 1
 #: The session is to be stored even if it is new and empty.
 FORCED = 2
@@ -52,7 +52,7 @@ ENDED = 32
 
 
 class Step(Enum):
-    """What a commit does first."""
+    """The first step of a commit."""
 
     NOTHING = "nothing"
     TOUCH = "touch"
@@ -60,7 +60,7 @@ class Step(Enum):
 
 
 class Fate(Enum):
-    """What a commit does with a retired id, once the session itself is written."""
+    """The treatment of a retired id, once the session itself is written."""
 
     DELETE = "delete"
     #: Replace the record by a tombstone that names the new id.
