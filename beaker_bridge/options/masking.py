@@ -52,7 +52,7 @@ def masked(name: str, value: Any, known: Iterable[str] = ()) -> Any:
         return HIDDEN
     if isinstance(value, Mapping):
         return {key: masked(str(key), inner) for key, inner in value.items()}
-    # Not a subclass: SQLAlchemy's URL is a tuple with the password in it.
+    # Exclude subclasses: SQLAlchemy's URL is a tuple with the password in it.
     if type(value) in (list, tuple):
         return [masked(name, inner, known) for inner in value]
     if isinstance(value, str):

@@ -189,7 +189,7 @@ def _dotted(value: Any) -> Any:
     try:
         return DottedNameResolver(None).resolve(value.strip())
     except Exception as error:
-        # Not only ImportError: importing runs the module, which may raise anything.
+        # Catch all, since importing runs the module, which may raise anything.
         raise ValueError(f"{type(error).__name__}: {error}") from error
 
 

@@ -1,1 +1,1 @@
-"""What is stored: a record as bytes, and back. Nothing here knows where it is stored."""
+"""Records as bytes, and back. No module here knows where they are stored."""

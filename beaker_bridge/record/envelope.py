@@ -1,4 +1,4 @@
-"""What Beaker's backends put around the text of a record: nothing, a pickled text, or a pickled dict.
+"""The envelopes that Beaker's backends put around the text of a record: none, a pickled text, or a pickled dict.
 
 Beaker pickles an envelope around a JSON session, too. Parse it by its form instead of unpickling it: nothing in it
 can name code, and eight bytes of it cannot ask for gigabytes, as a pickle's can.

@@ -49,7 +49,7 @@ _MAX_TOLD = 256
 
 
 class Serializer(Protocol):
-    """What ``data_serializer`` may be: an object that turns a dict into bytes and back."""
+    """The interface of a ``data_serializer``: it turns a dict into bytes and back."""
 
     def dumps(self, record: Any) -> bytes: ...
 

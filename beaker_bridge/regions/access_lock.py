@@ -1,4 +1,4 @@
-"""The lock of a file of values, which ends a wait: Beaker's own waits for ever for a process that was stopped."""
+"""The lock of a file of values, with a timeout: Beaker's own waits for ever for a process that was stopped."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from beaker_bridge.stores._flock import LockTimeoutError, lock_file, unlock_file
 
 
 class AccessLock:
-    """What Beaker's namespace managers in files lock while they read or write: readers share it, a writer has it alone.
+    """The lock that Beaker's namespace managers in files hold to read or write: readers share it, a writer does not.
 
     It locks the file that Beaker's would lock. The threads of a process take turns, so that Beaker's own mutex, which
     has no timeout, is never waited for.
@@ -26,15 +26,15 @@ class AccessLock:
         self._reason = reason
         self._thread_lock = threading.Lock()
         self._descriptor: int | None = None
-        # Whether somebody has waited in vain to read (True: shared), or to write (False).
+        # The kinds of locks that a caller waited for in vain: True to read (shared), False to write.
         self._held_up: set[bool] = set()
 
     def acquire_read_lock(self) -> None:
-        """Lock for reading; raises :class:`LockTimeoutError` where somebody writes for too long."""
+        """Lock for reading; raises :class:`LockTimeoutError` if another holder writes for too long."""
         self._acquire(self._patience, shared=True)
 
     def acquire_write_lock(self, _wait: bool = True) -> bool:
-        """Lock for writing; raises :class:`LockTimeoutError` where somebody reads or writes for too long."""
+        """Lock for writing; raises :class:`LockTimeoutError` if another holder keeps it for too long."""
         self._acquire(self._patience, shared=False)
         return True
 
@@ -49,9 +49,9 @@ class AccessLock:
     release_read_lock = release_write_lock = release
 
     def check(self, *, shared: bool) -> None:
-        """Raise :class:`LockTimeoutError` at once where somebody has waited in vain, and it is still held.
+        """Raise :class:`LockTimeoutError` at once if a caller has waited in vain, and the lock is still held.
 
-        So whoever stops with the lock costs a process one wait, not one for each value.
+        So a holder that was stopped costs a process one wait, not one for each value.
         """
         if shared in self._held_up:
             self._acquire(0, shared=shared)
@@ -61,7 +61,7 @@ class AccessLock:
         try:
             self._lock(patience, shared=shared)
         except LockTimeoutError:
-            # Whoever cannot read cannot write either; and whoever can write can read.
+            # Note both: a reader in vain could not write either, and a writer could also read.
             self._held_up |= {shared, False}
             raise LockTimeoutError(f"{self._path} is locked by somebody {self._reason}") from None
         self._held_up -= {shared, True}

@@ -1,4 +1,4 @@
-"""Where the values of a cache region are: in Beaker's own backends, or on a server."""
+"""The backends of cache regions' values: Beaker's own, and servers."""
 
 from __future__ import annotations
 
@@ -222,7 +222,7 @@ class FileBackend(BeakerBackend):
         except LockTimeoutError:
             raise
         except Exception as error:
-            # With an errno it is the system's error; gdbm raises one without for a file that is not its own.
+            # Raise the system's errors, which have an errno; gdbm's error for a file that is not its own has none.
             if isinstance(error, OSError) and error.errno is not None:
                 raise
             # Remove it: Beaker would read it again and again, and never write to it.

@@ -1,4 +1,4 @@
-"""Who computes a value of a cache region, while the others wait or take the old one."""
+"""The lock of a cache region's value: one caller computes, while the others wait or take the old value."""
 
 from __future__ import annotations
 
@@ -17,21 +17,21 @@ from beaker_bridge.stores._lease import HeldBy
 
 #: Seconds between two looks at a lease that another process has.
 POLL = 0.02
-#: What is had instead of a lease where the store that keeps it is away.
+#: Returned instead of a lease if the store that keeps leases cannot be reached.
 AWAY = object()
 
 
 class CreationLock:
-    """What Beaker's ``Value`` takes before it computes: first among this process's threads, then a lease.
+    """The lock that Beaker's ``Value`` takes before it computes: a turn among this process's threads, then a lease.
 
-    One that dies, or hangs, holds the others up for ``patience`` seconds; after that another one takes
-    its place. Nobody waits longer than twice that, whatever happens.
+    A caller that dies, or hangs, delays the others for ``patience`` seconds; then the next one computes. No caller
+    waits longer than twice that.
 
-    Where one fails, those who have waited do not queue to fail, too: the threads of its process raise a copy of its
-    error, and other processes compute at once.
+    If a caller fails, those that waited for it do not queue to fail, too: the threads of its process raise a copy of
+    its error, and other processes compute at once.
 
     Args:
-        name: what is computed: no two values share a name.
+        name: the unique name of the value.
         patience: seconds.
         take: takes the lease, by which other processes see that somebody computes: it returns what
             :meth:`end` is to be given, ``HeldBy`` where another process has it, or ``AWAY``.
@@ -75,14 +75,14 @@ class CreationLock:
             self.release()
             return False
         if self._lease is AWAY:
-            # What one computes now is kept nowhere: the others need not wait for it.
+            # Let the others go on: there is no store to share the value by.
             self.release()
         else:
             self._turn.until = time.monotonic() + self._patience
         return True
 
     def release(self) -> None:
-        """Give the lock back, if it still is ours; Beaker does so in a ``finally``, which the failure passes."""
+        """Release the lock, if it still is ours; Beaker calls this in a ``finally``, where a failure can be seen."""
         turn, lease = self._turn, self._lease
         error = sys.exc_info()[1]
         failure = None if error is self._handled else error
@@ -91,11 +91,11 @@ class CreationLock:
             self._end(lease)
 
     def _taken_lease(self, deadline: float) -> Any:
-        """Return the lease, ``AWAY``, or None where another process has it."""
+        """Return the lease, ``AWAY``, or None if another process has it."""
         first = None
         while isinstance(lease := self._take(), HeldBy):
             first = first or lease
-            # Who was waited for has stored its value, or has failed: no need to wait for the next one.
+            # Wait for one holder only: it has stored its value by now, or has failed.
             if lease != first or time.monotonic() >= deadline:
                 return None
             time.sleep(POLL)
@@ -173,7 +173,7 @@ class _Turns:
                 return None
 
     def _turn_before(self, turn: _Turn, now: float, wait: bool) -> _Turn | None:
-        """Return whose turn it is; nothing, when it now is this one's."""
+        """Return the turn that comes before this one; None if this one has begun."""
         with self._guard:
             other = self._turns.get(turn.name)
             if other is not None and now < other.until:
@@ -188,7 +188,7 @@ class _Turns:
             ours = self._turns.get(turn.name) is turn
             if ours:
                 del self._turns[turn.name]
-        # What is no Exception ends its thread, a request that is given up say: the next one takes its place.
+        # Share only an Exception: anything else ends one thread alone, such as one that has to exit.
         if isinstance(error, Exception) and turn.is_awaited:
             turn.failure = _Failure(error)
         turn.done.set()
@@ -232,11 +232,11 @@ class FileLease:
     def _keep(self, descriptor: int | None) -> None:
         self._descriptor = descriptor
         if descriptor is not None and _age(os.fstat(descriptor)) > POLL:
-            # Begin a time of our own: a holder that has died has left the file.
+            # Start our own time: a holder that died has left the file.
             os.utime(descriptor)
 
     def held_by(self) -> HeldBy:
-        """Return whose the lock is."""
+        """Return what identifies the holder of the lock."""
         with suppress(FileNotFoundError):
             found = os.stat(self._path)
             return HeldBy((found.st_ino, found.st_ctime_ns))

@@ -20,10 +20,10 @@ SwapEntry = Callable[[str, bytes | None, bytes | None, float | None], "Swap"]
 
 
 class HeldBy(NamedTuple):
-    """What is returned instead of a lease that another holder has.
+    """The answer instead of a lease that another holder has.
 
     Args:
-        whose: tells the lease of that holder from the one of the next; None if it is not known.
+        whose: identifies that holder's lease, to see when the next one begins; None if it is not known.
     """
 
     whose: object = None

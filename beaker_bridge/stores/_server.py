@@ -1,4 +1,4 @@
-"""What the stores on servers share: circuit breakers, and a lock that is a lease."""
+"""The base of the stores on servers: circuit breakers, and a lock that is a lease."""
 
 from __future__ import annotations
 

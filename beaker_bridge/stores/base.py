@@ -19,7 +19,7 @@ ID_FORM = re.compile(r"[0-9a-f]{32}")
 
 
 class Record(NamedTuple):
-    """What a store holds under an id: its raw bytes, and a token by which the store recognises it, if it needs one."""
+    """A record as a store holds it: its raw bytes, and a token by which the store recognises it, if it needs one."""
 
     raw: bytes
     token: Any = None
@@ -40,7 +40,7 @@ class Store(ABC):
 
     #: The name of the backend, as the option ``type`` has it.
     kind: str
-    #: What Beaker's backend puts around a record's text.
+    #: The envelope that Beaker's backend puts around a record's text.
     envelope: ClassVar[Envelope]
 
     @abstractmethod

@@ -127,7 +127,7 @@ def _convert_threshold(settings: dict[str, Any], url: URL, options: SessionOptio
     if isinstance(choice, str):
         choice = None if choice.lower() == "none" else int(choice) if re.fullmatch("[0-9]{1,9}", choice) else choice
     if choice is not None and (type(choice) is not int or choice < 0):
-        # What stands in an address may be the beginning of a password.
+        # Show no value of an address: it may be the beginning of a password.
         got = f", got {choice!r}" if _THRESHOLD in arguments else ""
         raise SettingsError(f"{label}: {_THRESHOLD} must be a whole number or none{got}", name="url")
     settings["sa.connect_args"] = {**arguments, _THRESHOLD: choice}

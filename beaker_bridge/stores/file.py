@@ -29,7 +29,7 @@ TEMPORARY = ".bridge-tmp"
 
 
 class DirectoryStore(LockingStore):
-    """What file and dbm sessions share: directories, locks, and files that are replaced by a rename.
+    """The base of file and dbm stores: directories, locks, and files that are replaced by a rename.
 
     Args:
         options: the option table.

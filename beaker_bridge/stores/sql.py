@@ -55,7 +55,7 @@ class _Prepared:
 
 
 class SQLStore(ServerStore):
-    """What both of Beaker's SQL backends share: one statement a step, each a transaction of its own.
+    """The base of both of Beaker's SQL backends: one statement a step, each a transaction of its own.
 
     Args:
         options: the option table.
