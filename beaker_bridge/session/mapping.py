@@ -172,7 +172,7 @@ class BeakerMapping(BeakerAttributes, BeakerSession):
 
         Args:
             key: one of :data:`RESERVED_KEYS`.
-            value: the value; None where the key is removed.
+            value: the value; None to remove the key.
 
         Raises:
             SessionValueError: the key is ours.

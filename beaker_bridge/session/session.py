@@ -164,7 +164,7 @@ class Session(SafeSession):
             begin_purge(self._config)
 
     def _renew(self) -> None:
-        """Renew the access time where that is due; a record that is about to be written carries it."""
+        """Renew the access time of a record that is about to be written, if that is due."""
         is_due = self._state.record is None or self._state.pending & (DUE | STALE)
         if is_due or not self._config.options.save_accessed_time:
             self._metadata[ACCESSED] = in_milliseconds(self._now)

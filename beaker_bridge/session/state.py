@@ -125,7 +125,7 @@ class State(NamedTuple):
 
     @property
     def origin(self) -> Any:
-        """The record that the session began from; None where it is new."""
+        """The record that the session began from; None if it is new."""
         moved_from = self.moved_from
         return self.record if moved_from is None else moved_from.record
 
