@@ -50,6 +50,8 @@ log = logging.getLogger(__name__)
 
 #: The number of our cookies that are tried: a browser sends one for each domain and path under which one was set.
 MAX_COOKIES = 4
+#: How many commits one may become, since subscribers of its events change the session.
+ROUNDS = 2
 
 
 def new_id() -> str:
@@ -128,6 +130,8 @@ class SafeSession(BeakerMapping):
     _flashed_once: Mapping[str, Collection[Any]] = NO_MESSAGES
     #: The thread that is in an ``exclusive()`` block of this session, or None.
     _locked_by: int | None = None
+    #: The events of a commit that is under way; None where none is, and subscribers are notified at once.
+    _events: list[SessionEvent] | None = None
 
     #: The time of the access before this one, in seconds; None in a new session.
     last_accessed: float | None
@@ -366,13 +370,28 @@ class SafeSession(BeakerMapping):
         if self._state.detached or not self.has_pending or self._exchange.discarded:
             return
         try:
-            self._commit()
+            for _ in range(ROUNDS):
+                self._commit_and_notify()
+                # A subscriber may have changed the session.
+                if not self._state.pending or self._state.detached:
+                    break
         except BaseException:
             # Send no cookie for an uncommitted session; a second try sends it.
             if self.request["set_cookie"]:
                 self._state = self._state.asked(COOKIE)
             self.request["set_cookie"] = False
             raise
+
+    def _commit_and_notify(self) -> None:
+        """Commit, and then notify: what a subscriber changes would count as committed before that."""
+        events: list[SessionEvent] = []
+        self._events = events
+        try:
+            self._commit()
+        finally:
+            self._events = None
+            for event in events:
+                self._exchange.notify(event)  # type: ignore[misc]  # there are events only where it is not None
 
     def _commit(self) -> None:
         state = self._state
@@ -497,7 +516,11 @@ class SafeSession(BeakerMapping):
     def _notify(self, kind: type[SessionEvent], session_id: str, record: dict[str, Any], **more: Any) -> None:
         if self._exchange.notify is not None:
             data = {key: value for key, value in record.items() if key not in RESERVED_KEYS}
-            self._exchange.notify(kind(session_id, data, **more))
+            event = kind(session_id, data, **more)
+            if self._events is None:
+                self._exchange.notify(event)
+            else:
+                self._events.append(event)
 
 
 def shown(session_id: str) -> str:

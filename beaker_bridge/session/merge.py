@@ -104,10 +104,11 @@ def _merge_key(key: Any, base: Any, ours: Any, theirs: Any, *, whole: bool, flas
     if key == ACCESSED and isinstance(ours, (int, float)) and isinstance(theirs, (int, float)):
         return max(ours, theirs)
     # Compare first: an unchanged side yields the other one's own object, in its order.
-    if same(base, ours):
-        return theirs
+    # Ours where nobody changed it: the application may hold it, and change it in place later.
     if same(base, theirs):
         return ours
+    if same(base, ours):
+        return theirs
     if isinstance(key, str) and key.startswith(FLASH) and not whole:
         in_base, in_ours, in_theirs = ([] if side is _ABSENT else side for side in (base, ours, theirs))
         if all(isinstance(queue, list) for queue in (in_base, in_ours, in_theirs)):

@@ -349,6 +349,9 @@ class Session(SafeSession):
                 self._delete(retired.id, retired.record)
             elif retired.fate is Fate.ENTOMB or self._state.record is not None:
                 self._entomb(retired)
+            else:
+                # An empty session has no record yet: its id is added to the tombstone when it has.
+                continue
             self._state = self._state.finished(retired)
         if self._state.pending & ENDED and self._state.record is None:
             self._forget_cookie()

@@ -8,6 +8,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
+from beaker_bridge.exceptions import SessionConflictError
+from beaker_bridge.session.base import shown
 from beaker_bridge.session.session import Session
 from beaker_bridge.session.state import CHANGED, FORCED, State
 from beaker_bridge.stores.base import Record
@@ -41,7 +43,7 @@ class StoredSession(Session):
 
         Raises:
             SessionConflictError: others held the lock for ``store_timeout`` seconds, or the block took so long that
-                they may have it now; it is not saved.
+                they may have it now; it is not saved. Or another request has moved the session to a new id.
             SessionStoreError: the store cannot be reached.
         """
         exchange, state = self._exchange, self._state
@@ -57,6 +59,13 @@ class StoredSession(Session):
                     yield
                 return
             record = self._store.read(session_id)
+            if record is not None and self._is_tombstone(session_id, record):
+                if moved_from is None:
+                    self._detach()
+                    raise SessionConflictError(f"session {shown(session_id)} was moved to a new id by another request")
+                # This request moves it, too: what it has begun is under an id of its own.
+                yield
+                return
             moved_to = self._step_back()
             pending = self._base(), self._as_record(), self._state.pending | (CHANGED if self.has_changed() else 0)
             try:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from beaker_bridge.exceptions import BeakerBridgeError, SessionStoreError
+from beaker_bridge.exceptions import BeakerBridgeError, SessionConflictError, SessionStoreError
 from beaker_bridge.record.fields import MOVED
 from beaker_bridge.session.session import MOVED_FOR
 from tests.requests import STORES, Browser, Clock, Request, config_of, content, options_of, stored, watched
@@ -548,3 +548,60 @@ def test_ordinary_writers_do_not_wait_for_an_exclusive_block(browser, kept):
         holder.session["a"] = 1
 
     assert kept().items() >= {"a": 1, "b": 2}.items()
+
+
+def test_a_login_that_is_filled_later_joins_the_first_one(browser, config):
+    """The new id of an empty session is named by the tombstone when it is stored, so that a logout finds it."""
+    old = browser.cookie
+    first = login(browser, "ada").commit()
+    second = Request(config, old)
+    second.session.regenerate_id()
+    second.commit()
+    second.session["user"] = "bob"
+    second.commit()
+    logout = Request(config, old)
+    logout.session.invalidate()
+    logout.commit()
+
+    assert [stored(config, request.session.id) for request in (first, second)] == [None, None]
+
+
+def test_a_login_that_overlaps_another_one_keeps_its_block(browser, config):
+    """exclusive() in a request that moves the session, after another one has: both logins have what they began with."""
+    old = browser.cookie
+    second = Request(config, old)
+    login(browser, "ada").commit()
+    second.session.regenerate_id()
+    second.session["user"] = "bob"
+    with second.session.exclusive():
+        second.session["votes"] = 1
+    second.commit()
+
+    kept = content(stored(config, second.session.id))
+    assert (kept["user"], kept["votes"]) == ("bob", 1)
+    assert second.set_cookie is not None
+
+
+def test_a_block_in_a_session_that_has_moved_is_refused(browser, config):
+    """exclusive() does not run where its changes would be lost, since a login has moved the session."""
+    second = Request(config, browser.cookie)
+    login(browser, "ada").commit()
+    with pytest.raises(SessionConflictError, match="was moved to a new id"), second.session.exclusive():
+        second.session["votes"] = 1
+
+    assert "votes" not in second.session
+    assert second.commit().set_cookie is None
+
+
+def test_a_value_that_was_taken_out_is_still_the_sessions_after_a_merge(browser, config):
+    """Where no other request has changed a value, a change in place is saved also after a commit that merged."""
+    request = browser.begin()
+    cart = request.session["cart"]
+    browser.write(b=1)
+    request.session["a"] = 1
+    request.commit()
+    cart["pears"] = 2
+    request.commit()
+
+    kept = content(stored(config, request.session.id))
+    assert (kept["cart"]["pears"], kept["a"], kept["b"]) == (2, 1, 1)

@@ -2525,3 +2525,31 @@ def test_nothing_is_logged_that_opens_a_session(browser, caplog):
 
     assert "has ended meanwhile" in caplog.text
     assert browser.id not in caplog.text
+
+
+def test_what_a_subscriber_changes_is_saved(browser):
+    """A change that a subscriber of an event makes to the session is committed, too, and tells the browser."""
+    request = browser.begin()
+    request.exchange.notify = lambda event: request.session.flash(type(event).__name__)
+    request.session.invalidate()
+    browser.end(request)
+
+    assert browser.begin().session.peek_flash() == ["SessionInvalidated"]
+
+
+def test_a_subscriber_that_changes_the_session_each_time_ends(browser, config):
+    """Of a merge that is followed by another one at each commit there are two, and no more."""
+    request = browser.begin()
+    told = []
+
+    def subscriber(event):
+        told.append(event)
+        browser.write(**{f"theirs{len(told)}": 1})
+        request.session["ours"] = len(told)
+
+    request.exchange.notify = subscriber
+    browser.write(theirs=1)
+    request.session["ours"] = 0
+    request.commit()
+
+    assert len(told) == 2
