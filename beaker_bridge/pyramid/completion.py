@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import logging
 import sys
-from collections.abc import Generator
+from collections import deque
+from collections.abc import Callable, Generator
 from types import FrameType
 from typing import Any
 
@@ -43,8 +44,6 @@ class Completion:
         options: the session factory's own options.
     """
 
-    _is_last = False
-
     def __init__(self, exchange: Exchange, options: SessionOptions | None) -> None:
         self._exchange = exchange
         self._options = options
@@ -58,6 +57,8 @@ class Completion:
                 if not exchange.is_remembered:
                     request.add_response_callback(remember_response)
                 request.add_finished_callback(self._complete)
+                # Put it first: Pyramid calls no callback after one that raises. It calls the others itself.
+                _others(request).rotate(1)
             elif hasattr(request, "add_response_callback"):
                 request.add_response_callback(self._add_cookie)
         elif exchange.tween is not None and not self._has_tween(request):
@@ -81,29 +82,37 @@ class Completion:
             self._exchange.discard()
 
     def _complete(self, request: Any) -> None:
-        """Complete the response: the last finished callback, since Pyramid calls none after one that raises."""
-        if not self._is_last and getattr(request, "finished_callbacks", None):
-            self._is_last = True
-            request.add_finished_callback(self._complete)
-            return
+        """Complete the response after all other finished callbacks, or end a request that gets none."""
         exchange = self._exchange
-        exchange.route = getattr(request, "matched_route", None)
-        response, exchange.response = exchange.response, None
-        failed = sys.exc_info()[1] is not None and _is_failing()
-        kept = False
+        is_answered = False
         try:
-            kept = not failed and (self._has_tween(request) or is_kept(request, exchange, self._options))
+            others = _others(request)
+            while others:
+                others.popleft()(request)
+            exchange.route = getattr(request, "matched_route", None)
+            if sys.exc_info()[1] is None or not _is_failing():
+                self._answer(request)
+                is_answered = True
         finally:
-            if not kept:
+            exchange.response = None
+            if not is_answered:
                 exchange.discard()
+                if exchange.finisher is not MIDDLEWARE:
+                    # End it here: there is no response with which it would end.
+                    exchange.end()
+
+    def _answer(self, request: Any) -> None:
+        exchange = self._exchange
+        if not (self._has_tween(request) or is_kept(request, exchange, self._options)):
+            exchange.discard()
         if exchange.finisher is MIDDLEWARE:
             return
-        if response is not None:
-            self._finish(response, request.environ)
+        if exchange.response is not None:
+            self._finish(exchange.response, request.environ)
         elif exchange.finisher is BEAKER:
             exchange.is_answered = True
         else:
-            if exchange.loses_changes and not failed:
+            if exchange.loses_changes:
                 log.warning(
                     "a session that was changed by a script, or first touched after the response callbacks, is not"
                     " saved: see the tween"
@@ -131,6 +140,12 @@ class Completion:
             length = response.content_length
             response.app_iter = _StreamedResponse(response.app_iter, exchange)
             response.content_length = length
+
+
+def _others(request: Any) -> deque[Callable[[Any], None]]:
+    """Return the request's finished callbacks that are still to be called: a test's request may have none."""
+    others: deque[Callable[[Any], None]] = getattr(request, "finished_callbacks", None) or deque()
+    return others
 
 
 def _is_failing() -> bool:

@@ -68,12 +68,12 @@ def session_tween_factory(handler: Callable[[Any], Any], registry: Any) -> Calla
             exchange.is_answered = True
             if not kept:
                 exchange.discard()
+            if exchange.finisher is not MIDDLEWARE and source is not None and not exchange.has_completion:
+                # Do so even for an untouched session: a thread, or a body that a response callback sets, may read it.
+                Completion(exchange, source.options).arrange(request)
         if may_discard or exchange.config.options.cookie_on_exception is not True:
             # Follow up: a response callback, or a tween over this one, may raise after the commit.
             request.add_finished_callback(follow_failure)
-        if exchange.finisher is not MIDDLEWARE and source is not None and not exchange.has_completion:
-            # Do so even for an untouched session: a response callback may set a body that reads it.
-            Completion(exchange, source.options).arrange(request)
         if kept and exchange.session is not None:
             return _committed(request, response, exchange)
         return response

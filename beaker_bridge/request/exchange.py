@@ -180,12 +180,19 @@ class Exchange(SessionContext):
             BeakerBridgeError: the store, the serializer or a limit refuses it; nothing is saved any more.
         """
         session = self.session
-        if session is not None:
-            if self.config.options.auto:
-                session.force_by_option()
-            is_asked, self.is_save_asked = self.is_save_asked, False
-            session.save(accessed_only=not is_asked)
-        self.notice_end()
+        try:
+            # Allow for an error page of other middleware, after the request has failed: it commits nothing.
+            if session is not None and self.phase is not OVER:
+                if self.config.options.auto:
+                    session.force_by_option()
+                is_asked, self.is_save_asked = self.is_save_asked, False
+                session.save(accessed_only=not is_asked)
+        except BaseException:
+            # Expect no body to end with: the server gets no headers.
+            self.is_streamed = False
+            raise
+        finally:
+            self.notice_end()
 
     def discard(self) -> None:
         """Discard the request: it leaves no trace, whatever touches its session afterwards. This is final."""

@@ -10,7 +10,7 @@ from pyramid.request import Request
 from pyramid.response import Response
 from webtest import TestApp
 
-from beaker_bridge import SessionMiddleware, SessionTooLateError
+from beaker_bridge import SessionMiddleware, SessionTooLateError, SessionValueError
 from tests.installations import INSTALLATIONS, WITH_TWEEN, Views, count, data, install, store_options
 
 pytestmark = pytest.mark.filterwarnings("ignore::beaker.exceptions.BeakerWarning")
@@ -65,7 +65,32 @@ def _failing(request):
     raise LookupError
 
 
-ENDS = {"made": _made, "streamed": _streamed, "generated": _generated, "failing": _failing}
+def _fail(*_arguments):
+    raise ZeroDivisionError
+
+
+def _refused(request):
+    request.session["bad"] = UNSTORABLE
+    return ""
+
+
+def _lost(request):
+    request.add_response_callback(_fail)
+    return _streamed(request)
+
+
+def _spoilt(request):
+    request.add_finished_callback(_fail)
+    return _streamed(request)
+
+
+#: A value that only the commit refuses: it is looked at in depth when it is written.
+UNSTORABLE = [*["a"] * 40, object()]
+
+#: How a request gets no answer: an error that no view handles, a commit, a response callback or a finished callback
+#: that fails.
+UNANSWERED = {"unhandled": _fail, "refused": _refused, "lost": _lost, "spoilt": _spoilt}
+ENDS = {"made": _made, "streamed": _streamed, "generated": _generated, "failing": _failing, **UNANSWERED}
 
 
 class Site:
@@ -77,16 +102,18 @@ class Site:
         for name, end in ENDS.items():
             views.views[name] = self._leaving(end, touched=True)
             views.views[f"untouched_{name}"] = self._leaving(end, touched=False)
+            views.views[f"changed_{name}"] = self._leaving(end, touched=True, changes={"changed": True})
         views.exception_views = {LookupError: lambda _request: Response("sorry", status=500)}
         self.browser = TestApp(install(installation, {**store_options(store, tmp_path), **options}, views))
         self.browser.get("/count")
         self.browser.get("/flash")
 
-    def _leaving(self, end, *, touched):
+    def _leaving(self, end, *, touched, changes=()):
         def view(request):
             if touched:
                 self.left.append(request.session)
                 request.session.get("count")
+                request.session.update(changes)
             else:
                 self.left.append(request)
             return end(request)
@@ -95,7 +122,11 @@ class Site:
 
     def visit(self, path):
         """Make a request, and return what it has left behind."""
-        self.browser.get(path, status="*")
+        if path.rpartition("_")[2].strip("/") in UNANSWERED:
+            with pytest.raises((ZeroDivisionError, SessionValueError)):
+                self.browser.get(path)
+        else:
+            self.browser.get(path, status="*")
         return self.left[-1]
 
     def visit_unclosed(self, path):
@@ -204,6 +235,63 @@ def test_wsgi_code_around_the_application_is_in_time(installation, tmp_path):
     browser.get("/view")
 
     assert browser.get("/data").text == "[('around', 1)]"
+
+
+# With the tween, a change is saved before the callbacks fail.
+@pytest.mark.parametrize(
+    ("installation", "end"),
+    [("beaker_filter", "unhandled"), *product(["beaker_filter_alone"], ["unhandled", "lost", "spoilt"])],
+    indirect=["installation"],
+)
+def test_an_error_page_of_other_middleware(installation, tmp_path, end):
+    """WSGI code within Beaker's own filter answers in place of an application that fails, and nothing is saved."""
+    site = Site(installation, tmp_path)
+    app = site.browser.app
+    inner = app.app
+
+    def around(environ, start_response):
+        try:
+            return inner(environ, start_response)
+        except ZeroDivisionError:
+            start_response("500 Sorry", [("Content-Type", "text/plain")])
+            return [str(environ["beaker.session"]["count"]).encode()]
+
+    app.app = app.wrap_app = around
+    site.left.clear()
+    changing = site.browser.get(f"/changed_{end}", status=500)
+
+    assert changing.text == "1"
+    assert "Set-Cookie" not in changing.headers
+    with pytest.raises(SessionTooLateError):
+        site.left[0].save()
+    assert site.held == HELD
+
+
+@pytest.mark.parametrize("path", ["made", "streamed"])
+@pytest.mark.parametrize("installation", ["beaker_filter", "beaker_filter_alone"], indirect=True)
+def test_what_wsgi_code_adds_is_refused(installation, tmp_path, path):
+    """Where Beaker's own filter cannot commit what WSGI code has added, the request is over, too."""
+    site = Site(installation, tmp_path)
+    app = site.browser.app
+    inner = app.app
+
+    def around(environ, start_response):
+        def answer(*arguments):
+            environ["beaker.session"]["bad"] = UNSTORABLE
+            environ["beaker.session"].save()
+            return start_response(*arguments)
+
+        return inner(environ, answer)
+
+    app.app = app.wrap_app = around
+    with pytest.raises(SessionValueError):
+        site.browser.get(f"/{path}")
+    app.app = app.wrap_app = inner
+
+    with pytest.raises(SessionTooLateError):
+        site.left[-1].save()
+    _step(site.left[-1])
+    assert "('progress', 1)" in site.held
 
 
 def test_a_plain_application_that_fails(tmp_path):
