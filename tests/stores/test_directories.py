@@ -5,6 +5,7 @@ from __future__ import annotations
 import dbm.dumb
 import errno
 import os
+import re
 import tempfile
 from contextlib import nullcontext
 
@@ -77,7 +78,8 @@ def test_a_name_that_no_directory_can_have_stops_the_start(own, name, tmp_path):
 
 def test_a_null_character_in_a_name_stops_the_start(kind, tmp_path):
     """What no file system has is an error of the option, too."""
-    assert str(refused(data_dir=f"{tmp_path}/a\0b", **kind)).endswith("/a\\x00b': embedded null byte")
+    # Python says "byte", or since 3.13 "character in path", and may name the function before.
+    assert re.search(r"/a\\x00b': (\w+: )?embedded null \w+", str(refused(data_dir=f"{tmp_path}/a\0b", **kind)))
 
 
 def test_the_longest_name_that_a_directory_can_have(tmp_path):
