@@ -256,8 +256,10 @@ def test_a_statement_that_mariadb_refuses_for_its_size(mariadb_server):
 @pytest.mark.parametrize(("letter", "fits"), [(b"a", True), (b"'", False)])
 def test_a_driver_that_does_not_tell_what_it_writes(tmp_path, letter, fits):
     """A driver without mogrify() escapes records, and nothing makes them larger."""
-    with sa.create_engine(f"sqlite:///{tmp_path}/a.db").connect() as connection:
+    engine = sa.create_engine(f"sqlite:///{tmp_path}/a.db")
+    with engine.connect() as connection:
         is_over = _sql_statements.is_over_packet(connection, letter * 6000, b"old", 10_000)
+    engine.dispose()
 
     assert is_over is not fits
 
