@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import pickle
 from collections import Counter
-from collections.abc import Collection, Container, Hashable, Iterable, Mapping
+from collections.abc import Callable, Collection, Container, Hashable, Iterable, Mapping
 from contextlib import suppress
 from itertools import repeat
 from types import MappingProxyType
@@ -184,11 +184,20 @@ def _edits(base: list[Any], side: list[Any]) -> tuple[list[bool], list[Any]]:
     Raises:
         _ConflictError: it did both, or replaced, moved or edited an item.
     """
-    kept = []
+    kept: list[bool] = []
     number = 0
+    # Compare two items once, and prepare one of side's once for all those of base: either may be a large one.
+    compared: dict[tuple[int, int], bool] = {}
+    prepared: dict[int, Any] = {}
     for item in base:
-        kept.append(number < len(side) and same(item, side[number]))
+        if number == len(side):
+            break
+        pair = id(item), id(side[number])
+        if pair not in compared:
+            compared[pair] = same(item, side[number], prepared)
+        kept.append(compared[pair])
         number += kept[-1]
+    kept += [False] * (len(base) - len(kept))
     added = side[number:]
     if added and not all(kept):
         raise _ConflictError
@@ -233,11 +242,17 @@ def _take(counter: Counter[Hashable], essence: Hashable) -> bool:
 # -- Equality ----------------------------------------------------------------------------------------
 
 
-def same(one: Any, other: Any) -> bool:
+def same(one: Any, other: Any, prepared: dict[int, Any] | None = None) -> bool:
     """Say whether two values are of one type and are stored as the same.
 
     Do not recurse, and do not hash a list's items or a dict's values: an attacker may choose equal hashes.
+
+    Args:
+        one: a value.
+        other: another one.
+        prepared: by their ids, what other's parts are compared by, if other is compared with many.
     """
+    prepared = {} if prepared is None else prepared
     pairs = [(one, other)]
     # Keep the compared values alive, so that no other value gets one of their ids.
     seen: dict[tuple[int, int], tuple[Any, Any]] = {}
@@ -252,21 +267,25 @@ def same(one: Any, other: Any) -> bool:
                 return False
             continue
         seen[id(one), id(other)] = pair
-        parts = _parts(one, other)
+        parts = _parts(one, other, prepared)
         if parts is None:
             return False
         pairs.extend(parts)
     return True
 
 
-def _parts(one: Any, other: Any) -> Iterable[tuple[Any, Any]] | None:
+def _parts(one: Any, other: Any, prepared: dict[int, Any]) -> Iterable[tuple[Any, Any]] | None:
     """Return the pairs that must be the same for two values of one type to be the same; None if they differ."""
-    if isinstance(one, dict):
-        one, other = _by_key(one), _by_key(other)
-        return ((value, other[key]) for key, value in one.items()) if one.keys() == other.keys() else None
     if isinstance(one, (list, tuple)):
         return zip(one, other, strict=True) if len(one) == len(other) else None
-    return () if _essence(one) == _essence(other) else None
+    prepare: Callable[[Any], Any] = _by_key if isinstance(one, dict) else _essence
+    known = prepared.get(id(other))
+    if known is None:
+        known = prepared[id(other)] = prepare(other)
+    one = prepare(one)
+    if prepare is _essence:
+        return () if one == known else None
+    return ((value, known[key]) for key, value in one.items()) if one.keys() == known.keys() else None
 
 
 def _by_key(mapping: dict[Any, Any]) -> Mapping[Any, Any]:

@@ -242,6 +242,17 @@ def test_whole_keys_are_not_merged_inside(base, ours, theirs):
     check(before, one, copy.deepcopy(one), one, whole_keys=("v", "w"))
 
 
+def test_totals_that_coincide():
+    """Two requests that change different members, and another one to the same value, are in no conflict."""
+    base = {"item": "tea", "quantity": 1, "total": 3}
+    ours, theirs = {**base, "item": "rum", "total": 6}, {**base, "quantity": 2, "total": 6}
+
+    merged = merge({"order": base}, {"order": ours}, {"order": theirs})
+    assert merged == ({"order": {"item": "rum", "quantity": 2, "total": 6}}, frozenset())
+    whole = merge({"order": base}, {"order": ours}, {"order": theirs}, whole_keys=["order"])
+    assert whole == ({"order": ours}, {"order"})
+
+
 # -- Flash queues ------------------------------------------------------------------------------------
 
 
@@ -575,6 +586,13 @@ class Item:
         return Item, (self.number,)
 
 
+class Keys(dict):
+    """A dict of which each look at a key is counted."""
+
+    def __iter__(self):
+        yield from dict.__iter__(self)
+
+
 def operations(*sides):
     """Return how many functions a merge calls, and how often it compares items."""
     Item.compared = calls = 0
@@ -595,7 +613,19 @@ def numbers(size, start=0):
     return [(start + number) * (2**61 - 1) for number in range(size)]
 
 
+def one_for_many(n, many, one):
+    """Return sides of which both replaced many items by one: each of those is compared with it."""
+    return [many() for _ in range(n)], [one()], [one(), 1]
+
+
 SHAPES = {
+    "a large dict": lambda n: one_for_many(n, Keys, lambda: Keys.fromkeys(map(str, range(n)), 0)),
+    "a large dict of numbers": lambda n: one_for_many(n, lambda: {0: 0}, lambda: dict.fromkeys(range(n), 0)),
+    "a large key": lambda n: one_for_many(n, lambda: {(0,): 0}, lambda: {tuple(range(n)): 0}),
+    "a large set": lambda n: one_for_many(n, lambda: {0}, lambda: set(range(n))),
+    "a large set in a list": lambda n: one_for_many(n, lambda: [{0}], lambda: [set(range(n))]),
+    "a large member of a set": lambda n: one_for_many(n, lambda: {(0,)}, lambda: {tuple(range(n))}),
+    "a large object": lambda n: one_for_many(n, lambda: Item(0), lambda: Item([*map(Item, range(n))])),
     "appended": lambda n: ([0], numbers(n), numbers(n, n)),
     "appended to": lambda n: (numbers(n), [*numbers(n), 1], [*numbers(n), 2]),
     "the first removed": lambda n: (numbers(n), numbers(n - 1, 1), [*numbers(n), 1]),
@@ -631,6 +661,20 @@ def rope(depth, leaf):
 def test_the_cost_is_linear(shape, key):
     """Twice as large a session costs twice as many operations, whatever the hashes, and wherever the changes are."""
     small, large = (operations(*({key: side} for side in shape(size))) for size in (400, 800))
+
+    assert large < 2.3 * small + 100
+
+
+SHARED_SHAPES = {
+    "replaced": lambda n: ([[*range(n)]] * n, [[-1, *range(1, n)]], [[-1, *range(1, n)], 1]),
+    "appended to": lambda n: tuple([[*range(n)]] * n + added for added in ([], [1], [2])),
+}
+
+
+@pytest.mark.parametrize("shape", SHARED_SHAPES.values(), ids=SHARED_SHAPES)
+def test_an_item_that_is_held_many_times(shape):
+    """A list that holds one large item many times, as a pickle may, costs as much as one of so many and that item."""
+    small, large = (operations(*({"v": side} for side in shape(size))) for size in (400, 800))
 
     assert large < 2.3 * small + 100
 
