@@ -196,7 +196,7 @@ class Exchange(SessionContext):
 
     def discard(self) -> None:
         """Discard the request: it leaves no trace, whatever touches its session afterwards. This is final."""
-        self.discarded = True
+        super().discard()
         self.cookies["set_cookie"] = False
 
     # -- The end -------------------------------------------------------------------------------------

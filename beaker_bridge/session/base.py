@@ -183,11 +183,6 @@ class SafeSession(BeakerMapping):
         """Whether the next commit has anything to look at."""
         return bool(self._state.pending or self._changes)
 
-    @property
-    def is_detached(self) -> bool:
-        """Whether the session is saved no more: it moved or ended elsewhere, or its store is down."""
-        return self._state.detached
-
     def invalidate(self) -> None:
         """Delete the session at the next commit, and begin a new, empty one."""
         self._begin_after(self._state.invalidated(new_id()))

@@ -321,7 +321,7 @@ def _advance(kind: Any, number: int, second: int, answers: tuple[Any, ...]) -> T
 
 
 def _outcome(request: Request) -> Outcome:
-    header, unsaved = request.set_cookie, request.loaded.is_detached
+    header, unsaved = request.set_cookie, request.loaded._state.detached
     if header is None:
         return Outcome(False, None, unsaved)
     return Outcome(True, None if "Max-Age=0" in header else header.split(";")[0].partition("=")[2], unsaved)

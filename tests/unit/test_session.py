@@ -1619,6 +1619,22 @@ def test_a_logout_before_the_marker_and_a_change_under_the_new_id(browser):
     assert login.set_cookie is None
 
 
+def test_a_new_id_that_ends_before_the_marker_is_no_merge(browser):
+    """What comes under the old id at a login is merged into no session that has ended under the new id."""
+    login, writer = browser.begin(), browser.begin()
+    login.session.regenerate_id()
+    writer.session["a"] = 1
+    store = watched(browser.config)
+    new = login.session.id
+    store.before_swap[2] = writer.commit
+    store.before_swap[4] = lambda: store._store.swap(new, store._store.read(new), None)
+    login.commit()
+
+    assert stored(browser.config, new) is None
+    assert login.set_cookie is None
+    assert login.told == []
+
+
 @pytest.mark.parametrize("apart", [240, -240])
 def test_a_marker_on_two_machines(browser, config, clock, apart):
     """Where the clocks of two machines are apart by minutes, a request with the old id is still no new visitor: it gets
