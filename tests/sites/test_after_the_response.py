@@ -243,8 +243,8 @@ def test_wsgi_code_around_the_application_is_in_time(installation, tmp_path):
     [("beaker_filter", "unhandled"), *product(["beaker_filter_alone"], ["unhandled", "lost", "spoilt"])],
     indirect=["installation"],
 )
-def test_an_error_page_of_other_middleware(installation, tmp_path, end):
-    """WSGI code within Beaker's own filter answers in place of an application that fails, and nothing is saved."""
+def test_an_error_page_of_other_middleware(installation, tmp_path, caplog, end):
+    """WSGI code within Beaker's own filter answers for an application that fails; nothing is saved, or logged."""
     site = Site(installation, tmp_path)
     app = site.browser.app
     inner = app.app
@@ -262,6 +262,7 @@ def test_an_error_page_of_other_middleware(installation, tmp_path, end):
 
     assert changing.text == "1"
     assert "Set-Cookie" not in changing.headers
+    assert "not saved" not in caplog.text
     with pytest.raises(SessionTooLateError):
         site.left[0].save()
     assert site.held == HELD
