@@ -505,9 +505,10 @@ def refusing(server, times):
 @pytest.mark.parametrize(("times", "is_read"), [(7, True), (10**6, False)])
 def test_a_refused_read_is_tried_again(postgresql_server, times, is_read):
     """A read that the database refuses for what others do is tried again, for ``store_timeout``."""
-    opened(postgresql_server.url).swap(OTHER_ID, None, b"x")
     name = refusing(postgresql_server, times)
-    execute(postgresql_server, f"CREATE VIEW {name} AS SELECT * FROM beaker_cache WHERE {name}()")
+    # Of a table of its own: another test drops the usual one.
+    opened(postgresql_server.url, table_name=f"{name}_rows").swap(OTHER_ID, None, b"x")
+    execute(postgresql_server, f"CREATE VIEW {name} AS SELECT * FROM {name}_rows WHERE {name}()")
     store = opened(postgresql_server.url, table_name=name, store_timeout=PATIENCE if is_read else 0.1)
 
     if is_read:
