@@ -339,12 +339,10 @@ class MemcachedPlace(Place):
 class SQLPlace(Place):
     def _run(self, statement, **parameters):
         """Execute a statement; return what it found, or the number of rows that it changed."""
-        engine = sa.create_engine(self.options["url"])
-        with engine.begin() as connection:
+        # Without a pool: also after an error no connection stays open.
+        with sa.create_engine(self.options["url"], poolclass=sa.NullPool).begin() as connection:
             result = connection.execute(sa.text(statement), parameters)
-            found = bytes(result.scalar_one()) if result.returns_rows else result.rowcount
-        engine.dispose()
-        return found
+            return bytes(result.scalar_one()) if result.returns_rows else result.rowcount
 
     def read(self, session_id):
         return self._run("SELECT data FROM beaker_cache WHERE namespace = :id", id=session_id)

@@ -55,6 +55,13 @@ def statements(store):
     sa.event.remove(engine, "before_cursor_execute", note)
 
 
+def forget_beakers_engines():
+    """Forget the engines that Beaker keeps for the life of the process, also those that other tests have had made."""
+    for engine in SqlaNamespaceManager.binds.dict.values():
+        engine.dispose()
+    SqlaNamespaceManager.binds.dict.clear()
+
+
 # -- On every database -------------------------------------------------------------------------------
 
 
@@ -193,9 +200,9 @@ class SqlaContract(SQLContract):
     @pytest.fixture
     def options(self, engine, tmp_path):
         # Beaker keeps the first engine of each address, and wants a directory for its locks.
-        SqlaNamespaceManager.binds.dict.clear()
+        forget_beakers_engines()
         yield {"type": "ext:sqla", "bind": engine, "table": TABLE, "data_dir": str(tmp_path)}
-        SqlaNamespaceManager.binds.dict.clear()
+        forget_beakers_engines()
 
 
 class TestSqlaOnSQLite(SqlaContract):
