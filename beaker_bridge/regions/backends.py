@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import os
 import pickle
 import re
 from abc import ABC, abstractmethod
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping
-from functools import cached_property
 from itertools import islice
 from typing import Any, NamedTuple
 
@@ -21,6 +19,7 @@ from beaker_bridge.options.table import RegionOptions
 from beaker_bridge.regions.access_lock import AccessLock
 from beaker_bridge.regions.creation_lock import FileLease
 from beaker_bridge.stores._flock import LockTimeoutError
+from beaker_bridge.stores._forks import PerProcess
 from beaker_bridge.stores._lease import HeldBy
 
 #: The name of a region's namespace.
@@ -116,11 +115,12 @@ class BeakerBackend(Backend):
         self._options = options
         self._name = name
         self._arguments = arguments
+        # Made at the first use, because some connect, which may fail. One for all threads, since they share its locks.
+        self._managers: PerProcess[Any] = PerProcess(self._new_manager)
 
-    @cached_property
+    @property
     def _manager(self) -> Any:
-        # Made at the first use, because some connect, which may fail.
-        return self._new_manager()
+        return self._managers.get()
 
     def _new_manager(self) -> Any:
         try:
@@ -199,8 +199,6 @@ class FileBackend(BeakerBackend):
     A process that is stopped while it reads or writes delays each other process once, for ``lock_timeout`` seconds.
     """
 
-    _process = 0
-
     def _new_manager(self) -> Any:
         manager = super()._new_manager()
         manager.access_lock = AccessLock(
@@ -255,16 +253,12 @@ class FileBackend(BeakerBackend):
             return self._unless_held_up(step, *arguments, shared=shared)
 
     def _unless_held_up(self, step: Callable[..., Any], *arguments: Any, shared: bool | None) -> Any:
-        if self._process != os.getpid():
-            # A fork copies open files, and locks that are held by threads that do not exist here.
-            self._forget_manager()
-            self._process = os.getpid()
         if shared is not None:
             self._manager.access_lock.check(shared=shared)
         return step(*arguments)
 
     def _forget_manager(self) -> None:
-        self.__dict__.pop("_manager", None)
+        self._managers = PerProcess(self._new_manager)
 
     def take(self, key: str, seconds: float) -> Any:
         return self._step(self._taken_lease, key, seconds, shared=False)
