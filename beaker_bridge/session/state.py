@@ -129,7 +129,7 @@ class State(NamedTuple):
         moved_from = self.moved_from
         return self.record if moved_from is None else moved_from.record
 
-    # -- What the application does -------------------------------------------------------------------
+    # -- Requests of the application -----------------------------------------------------------------
 
     def asked(self, bits: int) -> State:
         """Return the state in which something is to be done at the next commit."""
@@ -185,7 +185,7 @@ class State(NamedTuple):
         kept = self.unasked(CHANGED | FORCED)
         return kept.asked(CHANGED) if self.moved_from else kept
 
-    # -- What a commit, or another request, did ------------------------------------------------------
+    # -- Outcomes of a commit, or of another request --------------------------------------------------
 
     def written(self, record: Any) -> State:
         """Return the state in which the store holds a record under the id."""
