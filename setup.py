@@ -18,6 +18,7 @@ class WithSampleSite(build_py):
         super().finalize_options()
 
 
+CLI = ["click>=8.1", "rich>=13"]
 CRYPTO = ["cryptography"]
 SAMPLE = ["pyramid_jinja2", "pyramid_tm", "waitress"]
 # Where it has wheels; on other Pythons the fuzzer's tests are skipped.
@@ -25,6 +26,7 @@ FUZZING = ['atheris>=3; sys_platform == "linux" and platform_machine == "x86_64"
 # Where it has wheels.
 UWSGI = ['pyuwsgi; sys_platform == "linux" and platform_machine in "x86_64 aarch64"']
 TESTING = [
+    *CLI,
     *CRYPTO,
     *SAMPLE,
     *UWSGI,
@@ -66,6 +68,7 @@ setup(
         "translationstring>=1.0",
     ],
     extras_require={
+        "cli": CLI,
         "crypto": CRYPTO,
         "sample": SAMPLE,
         "testing": TESTING,
@@ -73,6 +76,7 @@ setup(
         "benchmarks": ["pyramid_session_redis"],
     },
     entry_points={
+        "console_scripts": ["beaker-bridge = beaker_bridge.cli:main"],
         "paste.filter_app_factory": [
             "main = beaker_bridge.middleware:session_filter_app_factory",
             "session = beaker_bridge.middleware:session_filter_app_factory",

@@ -8,7 +8,7 @@ from typing import Any
 
 from beaker.middleware import SessionMiddleware as BeakerSessionMiddleware
 
-from beaker_bridge.options.reader import given, prefixed, read_options
+from beaker_bridge.options.reader import Given, given, prefixed, read_options
 from beaker_bridge.options.table import SESSION_TABLE
 from beaker_bridge.pyramid.recorded_filter import record_filter
 from beaker_bridge.request.attach import show_to_test
@@ -121,9 +121,7 @@ class SessionMiddleware:
             raise TypeError("SessionMiddleware takes one WSGI application: app, or wrap_app, as Beaker names it")
         self.app = self.wrap_app = wrap_app if app is _ABSENT else app
         self.environ_key = environ_key
-        config = config or {}
-        found = prefixed(config) if any(name.startswith(SESSION_TABLE.prefixes) for name in config) else given(config)
-        table = read_options(found | given(options))
+        table = read_options(given_options(config or {}, options))
         #: The options by name, converted, defaults and secrets included; to read, not to change.
         self.options: Mapping[str, Any] = MappingProxyType(
             {**table.backend_arguments, **{name: getattr(table, name) for name in SESSION_TABLE}}
@@ -165,6 +163,22 @@ class SessionMiddleware:
         return standalone_session(self._config)
 
 
+def given_options(config: Mapping[str, Any], options: Mapping[str, Any]) -> dict[str, Given]:
+    """Return the options of a middleware as given.
+
+    Args:
+        config: options under ``session.`` or ``beaker.session.``; if none is, all of them are options.
+        options: options, with or without a prefix; they win over those in ``config``.
+    """
+    found = prefixed(config) if any(name.startswith(SESSION_TABLE.prefixes) for name in config) else given(config)
+    return found | given(options)
+
+
+def session_defaults(global_conf: Mapping[str, Any]) -> dict[str, Any]:
+    """Return those of PasteDeploy's defaults that are a session's options."""
+    return {name: value for name, value in global_conf.items() if name.startswith(SESSION_TABLE.prefixes)}
+
+
 def session_filter_app_factory(app: WSGIApplication, global_conf: dict[str, Any], **options: Any) -> SessionMiddleware:
     """Return the middleware: PasteDeploy's ``paste.filter_app_factory``.
 
@@ -176,8 +190,7 @@ def session_filter_app_factory(app: WSGIApplication, global_conf: dict[str, Any]
     Raises:
         SettingsError: one or more options are wrong.
     """
-    defaults = {name: value for name, value in global_conf.items() if name.startswith(SESSION_TABLE.prefixes)}
-    return SessionMiddleware(app, defaults, **options)
+    return SessionMiddleware(app, session_defaults(global_conf), **options)
 
 
 def session_filter_factory(

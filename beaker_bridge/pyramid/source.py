@@ -17,11 +17,11 @@ from beaker_bridge.session.config import SessionConfig
 
 log = logging.getLogger(__name__)
 
-_NOT_CONFIGURED = (
+NOT_CONFIGURED = (
     "no session is configured: the settings have no session. option,"
     f" and no filter has put a session into environ[{ENVIRON_KEY!r}]"
 )
-_REMEDY = (
+REMEDY = (
     "set session.type and session.secret (session.type = file, session.data_dir = …),"
     " or put the session filter into the pipeline (filter-with)"
 )
@@ -61,12 +61,12 @@ class SessionSource:
         """
         if environ.get("wsgi.multiprocess"):
             raise SettingsError(
-                f"{_NOT_CONFIGURED}, and wsgi.multiprocess says that there are several processes: {_REMEDY}"
+                f"{NOT_CONFIGURED}, and wsgi.multiprocess says that there are several processes: {REMEDY}"
             )
         with self._lock:
             if self.in_memory is None:
                 log.error(
-                    "%s: sessions are kept in the memory of this process, and end with it; %s", _NOT_CONFIGURED, _REMEDY
+                    "%s: sessions are kept in the memory of this process, and end with it; %s", NOT_CONFIGURED, REMEDY
                 )
                 self.in_memory = SessionConfig(read_options({}))
             return self.in_memory

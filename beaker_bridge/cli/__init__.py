@@ -1,0 +1,25 @@
+"""The command ``beaker-bridge``: what the person who runs a site does with its sessions; nothing imports it from below.
+
+Only ``main``, ``command``, ``output`` and the subcommands' modules need click and rich; ``site`` does not.
+"""
+
+from __future__ import annotations
+
+import sys
+
+#: The packages of the extra ``cli``.
+_EXTRA = frozenset({"click", "rich"})
+
+
+def main() -> None:
+    """Run the command, and exit with its code: the console script ``beaker-bridge``."""
+    try:
+        from beaker_bridge.cli.main import run
+    except ModuleNotFoundError as error:
+        package = (error.name or "").partition(".")[0]
+        if package not in _EXTRA:
+            raise
+        message = f"beaker-bridge: error: the package {package} is missing: pip install 'beaker_bridge[cli]'"
+        print(message, file=sys.stderr)  # noqa: T201 -- click and rich are what is missing
+        sys.exit(2)
+    sys.exit(run(sys.argv[1:]))

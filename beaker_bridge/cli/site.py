@@ -1,0 +1,227 @@
+"""Find a site's sessions and cache regions in its ``.ini``, as ``pserve`` would have them, without starting it."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from functools import cached_property
+from typing import Any, NamedTuple
+
+import beaker.middleware
+import plaster
+import plaster_pastedeploy
+from plaster.exceptions import PlasterError
+
+from beaker_bridge import middleware
+from beaker_bridge.cli._contexts import Origin, SiteError, Written, read_chain
+from beaker_bridge.exceptions import SettingsError
+from beaker_bridge.options.reader import Given, given, prefixed, read_options
+from beaker_bridge.options.table import SESSION_TABLE, SessionOptions
+from beaker_bridge.pyramid.source import REMEDY
+from beaker_bridge.regions.settings import Definition, read_regions
+from beaker_bridge.request.exchange import ENVIRON_KEY
+from beaker_bridge.session.config import SessionConfig
+
+__all__ = ["Filter", "Origin", "Site", "SiteError", "Source", "find_site"]
+
+#: The functions that make a session filter, by the package.
+_FILTERS = {
+    "beaker_bridge": (middleware.session_filter_factory, middleware.session_filter_app_factory),
+    "Beaker": (beaker.middleware.session_filter_factory, beaker.middleware.session_filter_app_factory),
+}
+#: The options that the settings may add to those of a filter.
+OPEN_OPTIONS = frozenset({"cookie_on_exception", "constant_csrf_token"})
+
+
+class Source(NamedTuple):
+    """A session's options as one part of the file gives them: by name, without prefix."""
+
+    given: Mapping[str, Given]
+    #: Where each is written, if that is known.
+    origins: Mapping[str, Origin]
+
+
+class Filter(NamedTuple):
+    """A session filter of the pipeline."""
+
+    #: ``beaker_bridge`` or ``Beaker``.
+    package: str
+    source: Source
+
+
+class Site:
+    """What one file says of an application's sessions and cache regions.
+
+    Args:
+        uri: the file, as ``pserve`` takes it.
+        file: the path of the file.
+        loader: plaster's loader.
+        variables: the variables behind the file's name.
+    """
+
+    def __init__(self, uri: str, file: str, loader: Any, variables: Mapping[str, str]) -> None:
+        self.uri = uri
+        self.file = file
+        self.loader = loader
+        self.variables = variables
+        #: The application's settings.
+        self.settings: dict[str, Any] = {}
+        #: The filter whose session a request has; None if there is none.
+        self.filter: Filter | None = None
+        #: The session's options among the settings.
+        self.own = Source({}, {})
+        #: Sentences about how the file was read.
+        self.notes: list[str] = []
+
+    @property
+    def source(self) -> Source:
+        """The session's options that are in effect: the filter's, if there is one, else the settings'."""
+        if self.filter is None:
+            return self.own
+        theirs = self.filter.source
+        names = (OPEN_OPTIONS & self.own.given.keys()) - theirs.given.keys()
+        return Source(
+            {**theirs.given, **{name: self.own.given[name] for name in names}},
+            {**theirs.origins, **{name: self.own.origins[name] for name in names & self.own.origins.keys()}},
+        )
+
+    @cached_property
+    def options(self) -> SessionOptions:
+        """The session's options that are in effect, checked.
+
+        Raises:
+            SettingsError: one or more are wrong, or there are none.
+        """
+        if not self.source.given and self.filter is None:
+            where = f"{os.path.relpath(self.file)}: no session is configured there"
+            raise SettingsError(f"{where}, by a filter or by the settings: {REMEDY}")
+        return read_options(self.source.given)
+
+    @cached_property
+    def config(self) -> SessionConfig:
+        """The configuration of the site's sessions, with its store; that connects when it is used.
+
+        Raises:
+            SettingsError: the options are wrong.
+        """
+        return SessionConfig(self.options)
+
+    @cached_property
+    def own_options(self) -> SessionOptions | None:
+        """The session's options among the settings, checked; None if there are none.
+
+        Raises:
+            SettingsError: one or more are wrong.
+        """
+        return read_options(self.own.given) if self.own.given else None
+
+    @cached_property
+    def regions(self) -> list[Definition]:
+        """The cache regions that the settings define.
+
+        Raises:
+            SettingsError: one or more options are wrong.
+        """
+        return read_regions(self.settings)
+
+    def origin(self, name: str) -> str:
+        """Return where an option that is in effect is written, as text; empty if it is nowhere.
+
+        Args:
+            name: the option, without prefix.
+        """
+        origins = self.source.origins
+        return origins[name].beside(self.file) if name in origins else ""
+
+    def section_names(self) -> list[str]:
+        """Return the names of the file's sections."""
+        return list(self.loader.get_sections())
+
+    def section(self, name: str) -> dict[str, Any]:
+        """Return one of the file's sections, such as ``server:main``.
+
+        Args:
+            name: its name.
+        """
+        return dict(self.loader.get_settings(name, self.variables))
+
+    def start(self) -> Any:
+        """Start the application, and return it: a WSGI application."""
+        return self.loader.get_wsgi_app(None, self.variables)
+
+
+def find_site(uri: str, variables: Mapping[str, str] | None = None) -> Site:
+    """Find the sessions of a site.
+
+    Args:
+        uri: the file, as ``pserve`` takes it: ``development.ini``, ``production.ini#name``.
+        variables: the variables that ``pserve`` takes behind it.
+
+    Raises:
+        SiteError: the file cannot be read, or has no such application, or has several and none is named.
+    """
+    known = {"__script__": "beaker-bridge", **(variables or {})}
+    try:
+        loader = plaster.get_loader(uri, protocols=["wsgi"])
+    except PlasterError as error:
+        raise SiteError(f"{uri}: {error}") from None
+    site = Site(uri, os.path.abspath(loader.uri.path), loader, known)
+    if isinstance(loader, plaster_pastedeploy.Loader) and loader.filepath is not None:
+        _read_pipeline(site, loader)
+    else:
+        site.settings = dict(loader.get_wsgi_app_settings(None, known))
+        name = f"{type(loader).__module__}.{type(loader).__name__}"
+        site.notes.append(f"{name}, which reads {uri}, gives the application's settings only: a filter is not seen")
+    site.own = _source(prefixed(site.settings), site.settings)
+    site.settings = {name: _plain(value) for name, value in site.settings.items()}
+    return site
+
+
+def _read_pipeline(site: Site, loader: Any) -> None:
+    """Read the application's settings, and find the innermost session filter: it makes a request's session."""
+    chain = read_chain(site.file, loader.uri.fragment or None, loader._get_defaults(site.variables), site.notes)
+    site.settings = dict(chain.application.local_conf)
+    found = [each for each in map(_filter, chain.filters) if each]
+    if found:
+        site.filter = found[-1]
+    if len(found) > 1:
+        site.notes.append(f"there are {len(found)} session filters; a request has the session of the innermost one")
+
+
+def _filter(context: Any) -> Filter | None:
+    """Return a session filter of ours or of Beaker's; None for any other filter."""
+    names = [name for name, made_by in _FILTERS.items() if any(context.object is each for each in made_by)]
+    options = {name: _plain(value) for name, value in context.local_conf.items()}
+    if not names or options.pop("environ_key", ENVIRON_KEY) != ENVIRON_KEY:
+        return None
+    defaults = middleware.session_defaults(context.global_conf)
+    plain = {name: _plain(value) for name, value in defaults.items()}
+    made = _beakers if names == ["Beaker"] else middleware.given_options
+    return Filter(names[0], _source(made(plain, options), defaults, context.local_conf))
+
+
+def _beakers(global_conf: dict[str, Any], options: dict[str, Any]) -> dict[str, Given]:
+    """Return the options of Beaker's own filter, as a request hands them to our tween."""
+    try:
+        return given(beaker.middleware.SessionMiddleware(None, global_conf, **options).options)
+    except Exception as error:  # noqa: BLE001 -- Beaker raises Exception itself for a wrong value
+        raise SettingsError(f"Beaker's own filter refuses its options: {error}") from None
+
+
+def _source(options: Mapping[str, Given], *parts: Mapping[str, Any]) -> Source:
+    """Return the options with the places where they are written."""
+    origins: dict[str, Origin] = {}
+    for part in parts:
+        for label, value in part.items():
+            name = SESSION_TABLE.parted(label)[0]
+            if isinstance(value, Written) and name in options:
+                origins[name] = value.origin
+    return Source(
+        {name: option._replace(value=_plain(option.value)) for name, option in options.items()},
+        origins,
+    )
+
+
+def _plain(value: Any) -> Any:
+    """Return a text without its origin: a store's client may look at its class."""
+    return str(value) if isinstance(value, Written) else value
