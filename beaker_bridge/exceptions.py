@@ -83,6 +83,10 @@ class SessionConflictError(BeakerBridgeError):
     """Other requests changed the session each time that this one tried to merge its changes."""
 
 
+class SessionNotFoundError(BeakerBridgeError, LookupError):
+    """There is no live session of an id that a script has named."""
+
+
 class SessionAttributeError(BeakerBridgeError, AttributeError):
     """An attribute of Beaker's sessions, ``name``, that cannot be set for one session, or that ours do not have."""
 

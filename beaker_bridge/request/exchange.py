@@ -322,6 +322,23 @@ class Exchange(SessionContext):
         session = standalone_session(self.config, session_id, self.notify, self.locks)
         return None if session.is_new else session
 
+    def open(self, session_id: str) -> bool:
+        """Make the stored session of an id this request's own, as if its browser had sent that.
+
+        Returns:
+            Whether there is one; else the request keeps the session that it has.
+
+        Raises:
+            BeakerBridgeError: as :meth:`stored_session`.
+            SessionStoreError: as :meth:`stored_session`.
+        """
+        _refuse_cookies(self.config)
+        session = StoredSession(self.cookies, exchange=self, session_id=session_id)
+        if session.is_new:
+            return False
+        self.session = session
+        return True
+
 
 def standalone_session(
     config: SessionConfig,
@@ -341,12 +358,17 @@ def standalone_session(
         BeakerBridgeError: sessions are in cookies, where one needs a request.
         SessionStoreError: the store cannot be reached.
     """
-    if config.store is None:
-        raise BeakerBridgeError(
-            "get_by_id() and beaker.get_session need sessions that are stored on the server, got type = cookie"
-        )
+    _refuse_cookies(config)
     context = SessionContext(config, notify=notify, locks=locks)
     return StandaloneSession({}, exchange=context, session_id=session_id)
+
+
+def _refuse_cookies(config: SessionConfig) -> None:
+    if config.store is None:
+        raise BeakerBridgeError(
+            "open_session(), get_by_id() and beaker.get_session need sessions that are stored on the server,"
+            " got type = cookie"
+        )
 
 
 def _shown_path(environ: Mapping[str, Any]) -> str:

@@ -1,0 +1,230 @@
+"""The sessions of a site for scripts, cron jobs and shells: by id and by user, to read, change and end.
+
+::
+
+    from beaker_bridge.scripting import sessions
+
+    with sessions("production.ini") as site:
+        with site.exclusive(session_id) as session:
+            session["credits"] += 10
+
+``docs/scripting.rst`` has more.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from copy import copy
+from dataclasses import replace
+from types import TracebackType
+from typing import TYPE_CHECKING, Any
+
+from beaker_bridge.events import SessionExpired
+from beaker_bridge.exceptions import SessionNotFoundError, SettingsError
+from beaker_bridge.options.reader import prefixed, read_options
+from beaker_bridge.options.types import COOKIE, MEMORY
+from beaker_bridge.pyramid.factory import source_of
+from beaker_bridge.pyramid.isession import PyramidSession
+from beaker_bridge.pyramid.recorded_filter import recorded_config
+from beaker_bridge.request.exchange import ENVIRON_KEY, FACTORY, SessionObject, standalone_session
+from beaker_bridge.session.base import shown
+from beaker_bridge.session.config import SessionConfig
+
+if TYPE_CHECKING:
+    from typing_extensions import Self
+
+__all__ = ["SiteSessions", "open_session", "sessions"]
+
+
+def sessions(site: Any) -> SiteSessions:
+    """Open the sessions of a site.
+
+    Args:
+        site: one of
+
+            - what ``pyramid.paster.bootstrap()`` returns, or the application's ``registry``, which ``pshell`` has, too:
+              the options are those of the filter that wraps the application, else of its settings;
+            - an application's settings: a dict with options under ``session.`` or ``beaker.session.``.
+
+    Returns:
+        The sessions: a context manager, which closes its connections at the end of the block.
+
+    Raises:
+        SettingsError: the options are wrong, or there are none; or no script can open the sessions: they are in the
+            cookies of the browsers, or in the memory of another process.
+    """
+    registry = site["registry"] if isinstance(site, Mapping) and "registry" in site else site
+    if hasattr(registry, "queryUtility"):
+        notify = registry.notify if getattr(registry, "has_listeners", False) else None
+        return SiteSessions(_stored(_config_of(registry)), notify)
+    found = prefixed(site)
+    if not found:
+        raise SettingsError("the settings have no option under session. or beaker.session.: no session is configured")
+    config = SessionConfig(read_options(found))
+    if config.options.type == MEMORY and not config.options.namespace_class:
+        raise SettingsError(
+            f"{config.options.label('type')} = memory: the sessions are in the memory of the process that serves the"
+            " site, and no script can open them; a file, a database or a server has them for all processes",
+            name="type",
+        )
+    return SiteSessions(_stored(config), owns_store=True)
+
+
+def _config_of(registry: Any) -> SessionConfig:
+    """Return the configuration of an application's sessions.
+
+    Raises:
+        SettingsError: nothing has configured them, or nothing that can be seen before the first request.
+    """
+    source = source_of(registry)
+    config = recorded_config(registry, None if source is None else source.config)
+    if config is None:
+        raise SettingsError(
+            "the application has no session settings, and no filter of beaker_bridge wraps it: no session is"
+            " configured; give sessions() the settings of the filter in its place"
+        )
+    return config
+
+
+def _stored(config: SessionConfig) -> SessionConfig:
+    """Return a configuration as a script needs it: it is told that the store is away, and begins no purge.
+
+    Raises:
+        SettingsError: the sessions are in cookies.
+    """
+    if config.store is None:
+        raise SettingsError(
+            f"{config.options.label('type')} = {COOKIE}: the sessions are in the browsers, and no script can open them",
+            name="type",
+        )
+    own = copy(config)
+    own.options = replace(config.options, store_error="raise")
+    own.purge_pause = (-math.inf, math.inf)
+    return own
+
+
+class SiteSessions:
+    """The sessions of one site. Threads may share it.
+
+    :func:`sessions` makes one. Each method raises :class:`SessionStoreError` if the store cannot be reached.
+
+    Args:
+        config: the configuration.
+        notify: notifies an application's subscribers of the events of its sessions.
+        owns_store: whether the store's connections are this object's own, for :meth:`close` to close.
+    """
+
+    def __init__(
+        self, config: SessionConfig, notify: Callable[[object], None] | None = None, *, owns_store: bool = False
+    ) -> None:
+        self._config = config
+        self._notify = notify
+        self._owns_store = owns_store
+        # Share the locks, so that a block within a block does not wait for itself.
+        self._locks: dict[tuple[int, str], Callable[[], float] | None] = {}
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Close the connections, unless they are an application's; a later use opens new ones."""
+        if self._owns_store and self._config.store is not None:
+            self._config.store.close()
+
+    def get(self, session_id: str) -> PyramidSession | None:
+        """Return the session of an id, to read it.
+
+        It is what ``request.session`` is in a view. Reading it does not renew its access time. What is changed is
+        saved by its ``persist()``, and merged with what requests have changed meanwhile; :meth:`exclusive` is for
+        what must be read, changed and written as one step. A change of its id cannot reach the browser.
+
+        Args:
+            session_id: the id, as ``request.session.id`` and the events have it.
+
+        Returns:
+            The session, or None if there is none: it never was, has ended or expired, or has moved to a new id.
+        """
+        session_object = SessionObject({}, self._config, FACTORY)
+        exchange = session_object.exchange
+        exchange.notify, exchange.locks = self._notify, self._locks
+        return PyramidSession(session_object) if exchange.open(session_id) else None
+
+    @contextmanager
+    def exclusive(self, session_id: str) -> Iterator[PyramidSession]:
+        """Return a context in which the session of an id is read, changed and written as one step.
+
+        What the block changes is committed at its end; nothing is if it raises.
+
+        Args:
+            session_id: as :meth:`get`'s.
+
+        Raises:
+            SessionConflictError: others held its lock for ``store_timeout`` seconds, or the block outlived it. Or a
+                request has moved the session to a new id.
+            SessionNotFoundError: there is no session of that id.
+        """
+        session = self.get(session_id)
+        if session is None:
+            raise _not_found(session_id)
+        with session.exclusive():
+            if not session._loaded._state.exists or session._loaded._state.detached:
+                raise _not_found(session_id)
+            yield session
+
+    def end(self, session_id: str) -> bool:
+        """End the session of an id: its data is deleted, and no request under way brings it back.
+
+        One that has just moved to a new id is followed there, as a logout follows it.
+
+        Args:
+            session_id: as :meth:`get`'s.
+
+        Returns:
+            Whether there was one.
+        """
+        events: list[object] = []
+        session = standalone_session(self._config, session_id, events.append, self._locks)
+        session.delete()
+        session.commit()
+        for event in events:
+            if self._notify is not None:
+                self._notify(event)
+        return any(not isinstance(event, SessionExpired) for event in events)
+
+
+def open_session(request: Any, session_id: str) -> PyramidSession:
+    """Make ``request.session`` the session of an id, in ``pshell`` or after ``bootstrap()``, where it is an empty one.
+
+    Views that are called with the request see it, too. No response carries the changes: ``request.session.persist()``
+    saves them.
+
+    Args:
+        request: the script's request.
+        session_id: the id, as ``request.session.id`` and the events have it.
+
+    Returns:
+        ``request.session``.
+
+    Raises:
+        BeakerBridgeError: sessions are in cookies, where none can be found by its id.
+        SessionNotFoundError: there is no session of that id; ``request.session`` is as it was.
+        SessionStoreError: the store cannot be reached.
+        SettingsError: the application's sessions are not those of this package.
+    """
+    session = request.session
+    if not isinstance(session, PyramidSession):
+        raise SettingsError(f"request.session must be a session of beaker_bridge, got a {type(session).__name__}")
+    if not request.environ[ENVIRON_KEY].exchange.open(session_id):
+        raise _not_found(session_id)
+    return session
+
+
+def _not_found(session_id: str) -> SessionNotFoundError:
+    return SessionNotFoundError(f"there is no session {shown(session_id)}: it has ended, expired or moved to a new id")

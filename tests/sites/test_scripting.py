@@ -1,0 +1,480 @@
+"""``beaker_bridge.scripting``: a site's sessions without its pipeline, and in ``pshell`` and ``bootstrap()``."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import threading
+from pathlib import Path
+
+import pytest
+from beaker.container import MemoryNamespaceManager
+from pyramid.config import Configurator
+from pyramid.paster import get_app
+from pyramid.scripting import prepare
+from pyramid.session import SignedCookieSessionFactory
+from webtest import TestApp
+
+from beaker_bridge import (
+    BeakerBridgeError,
+    SessionConflictError,
+    SessionExpired,
+    SessionInvalidated,
+    SessionNotFoundError,
+    SessionStoreError,
+    SettingsError,
+)
+from beaker_bridge.scripting import open_session, sessions
+from tests.installations import SECRET, Views, install
+from tests.requests import STORES, Clock, options_of, store_options
+
+CHECKOUT = Path(__file__).parents[2]
+UNKNOWN = "0" * 32
+
+
+# -- The site, and its visitor -----------------------------------------------------------------------
+
+
+def count(request):
+    request.session["count"] = request.session.get("count", 0) + 1
+    return request.session.id
+
+
+VIEWS = {
+    "count": count,
+    "data": lambda request: sorted(request.session.items()),
+    "rotate": lambda request: request.session.regenerate_id(),
+    "logout": lambda request: request.session.invalidate(),
+    "messages": lambda request: request.session.pop_flash(),
+}
+
+
+class Visitor:
+    """A browser with a session, and a script with that site's sessions.
+
+    Args:
+        options: the filter's options.
+        settings: the application's.
+    """
+
+    def __init__(self, options, **settings):
+        self.options = {"key": "sid", "secret": SECRET, **options}
+        self.events = []
+        self.app = install("filter", self.options, self._configure, **settings)
+        self.registry = self.app.app.registry
+        self.browser = TestApp(self.app)
+        self.id = self.browser.get("/count").text
+
+    def _configure(self, config):
+        Views(**VIEWS)(config)
+        for kind in (SessionInvalidated, SessionExpired):
+            config.add_subscriber(self.events.append, kind)
+
+    @property
+    def settings(self):
+        """The options as those of an application's settings."""
+        return {f"session.{name}": value for name, value in self.options.items()}
+
+    @property
+    def data(self):
+        """What the browser's next request finds."""
+        return self.browser.get("/data").text
+
+
+@pytest.fixture
+def visitor(tmp_path):
+    return Visitor(store_options("file", tmp_path))
+
+
+@pytest.fixture
+def site(visitor):
+    with sessions(visitor.settings) as opened:
+        yield opened
+
+
+# -- By id, on every store ---------------------------------------------------------------------------
+
+
+@pytest.fixture(params=STORES)
+def on_each_store(request, tmp_path):
+    return Visitor(options_of(request, tmp_path))
+
+
+def test_a_session_is_read_changed_and_ended(on_each_store):
+    """On every store a script reads a session, changes it as one step, and ends it, and its browser sees that."""
+    visitor = on_each_store
+    with sessions(visitor.registry) as site:
+        read = dict(site.get(visitor.id))
+        with site.exclusive(visitor.id) as session:
+            session["count"] += 10
+        changed = visitor.data
+        ended = site.end(visitor.id), site.end(visitor.id)
+        after = site.get(visitor.id)
+
+    assert read == {"count": 1}
+    assert changed == "[('count', 11)]"
+    assert ended == (True, False)
+    assert after is None
+    assert visitor.data == "[]"
+    assert [type(event) for event in visitor.events] == [SessionInvalidated]
+    assert visitor.events[0].data == {"count": 11}
+
+
+def test_the_connections_of_an_application_stay_open(on_each_store):
+    """Closing what was opened from an application's registry leaves the application its connections."""
+    site = sessions(on_each_store.registry)
+    site.close()
+
+    assert on_each_store.data == "[('count', 1)]"
+    assert dict(site.get(on_each_store.id)) == {"count": 1}
+
+
+def test_reading_leaves_no_trace(visitor, site):
+    """A session that a script only reads is not renewed: it expires as it would have."""
+    before = visitor.app._config.store.read(visitor.id)
+    assert dict(site.get(visitor.id)) == {"count": 1}
+
+    assert visitor.app._config.store.read(visitor.id) == before
+
+
+def test_a_change_is_saved_by_persist(visitor, site):
+    """A session that was read is as ``request.session``: ``persist()`` saves it, merged with a request's change."""
+    session = site.get(visitor.id)
+    session["list"] = []
+    session.persist()
+    session["list"].append("in place")
+    session.flash("Your export is ready")
+    visitor.browser.get("/count")
+    session.persist()
+
+    assert visitor.browser.get("/messages").text == "['Your export is ready']"
+    assert visitor.data == "[('count', 2), ('list', ['in place'])]"
+
+
+def test_a_change_that_is_not_persisted_is_not_saved(visitor, site):
+    """Without ``persist()`` nothing is written."""
+    site.get(visitor.id)["count"] = 100
+
+    assert visitor.data == "[('count', 1)]"
+
+
+def test_a_block_that_raises_changes_nothing(visitor, site):
+    """What an ``exclusive()`` block has changed before it raises is not saved, and the lock is free."""
+
+    def fail():
+        with site.exclusive(visitor.id) as session:
+            session["count"] = 100
+            raise ZeroDivisionError
+
+    with pytest.raises(ZeroDivisionError):
+        fail()
+
+    assert visitor.data == "[('count', 1)]"
+    with site.exclusive(visitor.id) as session:
+        assert session["count"] == 1
+
+
+def test_a_block_within_a_block_does_not_wait(visitor, site):
+    """A function that needs the lock may be called by one that has it."""
+    with site.exclusive(visitor.id) as outer:
+        with site.exclusive(visitor.id) as inner:
+            inner["inner"] = 1
+        outer["outer"] = 1
+
+    assert visitor.data == "[('count', 1), ('inner', 1), ('outer', 1)]"
+
+
+@pytest.mark.parametrize("session_id", ["", "x", UNKNOWN, UNKNOWN + "0", "../../etc/passwd"])
+def test_there_is_no_such_session(site, session_id):
+    """An id that opens nothing is None, False, or an error that does not quote it in full; no record is made."""
+    found = site.get(session_id), site.end(session_id)
+    with pytest.raises(SessionNotFoundError, match="there is no session") as caught, site.exclusive(session_id):
+        pytest.fail("there is no such session")
+
+    assert found == (None, False)
+    assert isinstance(caught.value, LookupError)
+    assert UNKNOWN not in str(caught.value)
+    assert site.get(session_id) is None
+
+
+def test_an_expired_session_is_gone(tmp_path):
+    """An expired session opens nothing, is no session that was ended, and its event is sent."""
+    clock = Clock()
+    visitor = Visitor({**store_options("file", tmp_path), "timeout": 3600, "clock": clock})
+    clock.now += 4000
+    with sessions(visitor.registry) as site:
+        ended = site.end(visitor.id)
+
+    assert ended is False
+    assert [type(event) for event in visitor.events] == [SessionExpired]
+
+
+@pytest.mark.parametrize(
+    ("path", "error"),
+    [("/logout", SessionNotFoundError), ("/rotate", SessionConflictError)],
+    ids=["logout", "rotation"],
+)
+def test_a_session_that_ends_before_the_block_begins(visitor, site, monkeypatch, path, error):
+    """Where a request ends or moves the session before the lock is held, the block is not run."""
+    lock = site._config.store.lock
+
+    def late(*arguments):
+        visitor.browser.get(path)
+        return lock(*arguments)
+
+    monkeypatch.setattr(site._config.store, "lock", late)
+    with pytest.raises(error), site.exclusive(visitor.id):
+        pytest.fail("the session has ended")
+
+
+def test_an_end_follows_a_rotation(visitor, site):
+    """A session that has moved to a new id is ended there, as a logout would end it; to read it, its id is needed."""
+    visitor.browser.get("/rotate")
+    found = site.get(visitor.id)
+    ended = site.end(visitor.id)
+
+    assert found is None
+    assert ended is True
+    assert visitor.data == "[]"
+
+
+def test_a_record_that_is_damaged_is_ended(visitor, site, caplog):
+    """A record that cannot be read opens nothing, as in a request, which is logged; ``end()`` deletes it."""
+    store = visitor.app._config.store
+    store.swap(visitor.id, store.read(visitor.id), b"garbage")
+    found = site.get(visitor.id)
+    ended = site.end(visitor.id)
+
+    assert found is None
+    assert f"session {visitor.id[:6]}…" in caplog.text
+    assert ended is False
+    assert store.read(visitor.id) is None
+
+
+def test_a_store_that_is_away_is_an_error(redis_server, monkeypatch):
+    """A script is told that the store is away, also if ``store_error`` has requests served without it."""
+    visitor = Visitor({"type": "ext:redis", "url": redis_server.url, "store_error": "empty"})
+    away = sessions({**visitor.settings, "session.url": "redis://127.0.0.1:1/0"})
+
+    for ask in (away.get, away.end):
+        with pytest.raises(SessionStoreError):
+            ask(visitor.id)
+
+
+def test_no_purge_is_begun(tmp_path):
+    """A script's write begins no purge, which would end with the script."""
+    visitor = Visitor({**store_options("file", tmp_path), "purge_every": 3600})
+    before = set(threading.enumerate())
+    with sessions(visitor.settings) as site, site.exclusive(visitor.id) as session:
+        session["count"] = 2
+
+    assert set(threading.enumerate()) <= before
+    assert visitor.data == "[('count', 2)]"
+
+
+# -- What is opened ----------------------------------------------------------------------------------
+
+
+def test_an_applications_settings(tmp_path):
+    """An application without a filter has its sessions in its settings: they, its registry and its environment do."""
+    options = {"key": "sid", "secret": SECRET, **store_options("file", tmp_path)}
+    app = install("settings", options, Views(**VIEWS))
+    session_id = TestApp(app).get("/count").text
+    with prepare(registry=app.registry) as environment:
+        found = [
+            dict(sessions(opened).get(session_id)) for opened in (app.registry.settings, app.registry, environment)
+        ]
+
+    assert found == [{"count": 1}] * 3
+
+
+def test_sessions_in_memory_are_those_of_the_process():
+    """Sessions in memory can be opened from the application's own process, and not from its settings."""
+    visitor = Visitor({"type": "memory"})
+
+    assert dict(sessions(visitor.registry).get(visitor.id)) == {"count": 1}
+    with pytest.raises(SettingsError, match=r"^session\.type = memory: the sessions are in the memory of the process"):
+        sessions(visitor.settings)
+
+
+def test_an_own_namespace_manager_is_tried(tmp_path):
+    """Where an own namespace manager keeps the sessions, only the application knows: they are opened."""
+    settings = {"session.type": "memory", "session.namespace_class": MemoryNamespaceManager}
+
+    assert sessions(settings).get(UNKNOWN) is None
+
+
+def test_sessions_in_cookies_are_in_the_browsers():
+    """A script that asks for the sessions of ``type = cookie`` is told where they are."""
+    visitor = Visitor({"type": "cookie", "validate_key": SECRET})
+    request = prepare(registry=visitor.registry)["request"]
+
+    for opened in (visitor.registry, visitor.settings):
+        with pytest.raises(SettingsError, match="type = cookie: the sessions are in the browsers"):
+            sessions(opened)
+    with pytest.raises(BeakerBridgeError, match=r"open_session\(\).* need sessions that are stored on the server"):
+        open_session(request, UNKNOWN)
+
+
+def test_nothing_is_configured():
+    """Settings without a session, and an application that has none of ours, are errors that say so."""
+    config = Configurator()
+    config.set_session_factory(SignedCookieSessionFactory(SECRET))
+    app = config.make_wsgi_app()
+
+    with pytest.raises(SettingsError, match=r"no option under session\. or beaker\.session\."):
+        sessions({"pyramid.reload_templates": "true"})
+    with pytest.raises(SettingsError, match="no filter of beaker_bridge wraps it"):
+        sessions(app.registry)
+    with pytest.raises(SettingsError, match="must be a session of beaker_bridge, got a CookieSession"):
+        open_session(prepare(registry=app.registry)["request"], UNKNOWN)
+
+
+def test_wrong_options_are_an_error():
+    """Options are checked as the site checks them."""
+    with pytest.raises(SettingsError, match=r"session\.timeout must be"):
+        sessions({"session.type": "file", "session.timeout": "soon"})
+
+
+# -- request.session ---------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def request_of_a_script(visitor):
+    with prepare(registry=visitor.registry) as environment:
+        yield environment["request"]
+
+
+def test_a_scripts_session_is_empty(visitor, request_of_a_script):
+    """Without an id, a script's session is an empty one under the filter's options, and nothing is stored."""
+    session = request_of_a_script.session
+
+    assert dict(session) == {}
+    assert session.new
+    assert session.key == "sid"
+
+
+def test_a_scripts_session_is_the_one_of_an_id(visitor, request_of_a_script, caplog):
+    """``open_session()`` makes a session the request's own, also where that was used before; ``persist()`` saves it."""
+    before = request_of_a_script.session
+    before["own"] = 1
+    session = open_session(request_of_a_script, visitor.id)
+    count(request_of_a_script)
+    session.persist()
+    request_of_a_script.add_finished_callback(lambda request: None)
+
+    assert session is before is request_of_a_script.session
+    assert dict(session) == {"count": 2}
+    assert visitor.data == "[('count', 2)]"
+
+
+def test_a_scripts_session_is_not_found(visitor, request_of_a_script):
+    """Where there is no session of that id, ``request.session`` is as it was."""
+    request_of_a_script.session["own"] = 1
+    with pytest.raises(SessionNotFoundError):
+        open_session(request_of_a_script, UNKNOWN)
+
+    assert dict(request_of_a_script.session) == {"own": 1}
+
+
+def test_what_a_script_forgets_to_persist_is_warned_about(visitor, caplog):
+    """A change that is not persisted is one warning at the script's end, and is not saved."""
+    with prepare(registry=visitor.registry) as environment:
+        open_session(environment["request"], visitor.id)["count"] = 100
+
+    assert "a session that was changed by a script" in caplog.text
+    assert visitor.data == "[('count', 1)]"
+
+
+# -- Processes ---------------------------------------------------------------------------------------
+
+INI = """
+[app:main]
+paste.app_factory = tests.sites.test_scripting:make_site
+pyramid.includes = beaker_bridge
+filter-with = session
+
+[filter:session]
+use = egg:beaker_bridge#session
+key = sid
+secret = {SECRET}
+{options}
+"""
+
+
+def make_site(_global_config, **settings):
+    """Return the site that ``pshell`` and scripts open."""
+    config = Configurator(settings=settings)
+    Views(**VIEWS)(config)
+    return config.make_wsgi_app()
+
+
+@pytest.fixture(params=["file", "sqlite", "redis"])
+def ini(request, tmp_path):
+    """Return the ``.ini`` of a site on a store that processes share, its browser, and the session's id."""
+    options = "\n".join(f"{name} = {value}" for name, value in options_of(request, tmp_path).items())
+    path = tmp_path / "site.ini"
+    path.write_text(INI.format(SECRET=SECRET, options=options), encoding="utf-8")
+    browser = TestApp(get_app(str(path)))
+    return path, browser, browser.get("/count").text
+
+
+def run(*command, text=""):
+    """Run a Python program as a process in this checkout; return its output."""
+    # Pyramid imports pkg_resources, of which setuptools warns.
+    words = [sys.executable, "-W", "ignore:pkg_resources", *map(str, command)]
+    environ = {**os.environ, "PYTHONPATH": str(CHECKOUT)}
+    done = subprocess.run(
+        words, cwd=CHECKOUT, env=environ, input=text, capture_output=True, text=True, timeout=60, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+@pytest.mark.slow
+def test_pshell(ini):
+    """In ``pshell`` under the pipeline the session is an empty one with the filter's options, or the one of an id."""
+    path, browser, session_id = ini
+    said = run(
+        *("-m", "pyramid.scripts.pshell", path),
+        text=f"""
+from beaker_bridge.scripting import open_session, sessions
+print("empty", dict(request.session), request.session.key)
+print("found", dict(open_session(request, "{session_id}")))
+request.session["count"] += 10
+request.session.persist()
+print("site", dict(sessions(registry).get("{session_id}")))
+""",
+    )
+
+    assert "empty {} sid" in said
+    assert "found {'count': 1}" in said
+    assert "site {'count': 11}" in said
+    assert browser.get("/data").text == "[('count', 11)]"
+
+
+BOOTSTRAP = """
+import sys
+from pyramid.paster import bootstrap
+from beaker_bridge.scripting import open_session, sessions
+
+path, session_id = sys.argv[1:]
+with bootstrap(path) as env:
+    print("empty", dict(env["request"].session), env["request"].session.key)
+    print("found", dict(open_session(env["request"], session_id)))
+    with sessions(env) as site:
+        with site.exclusive(session_id) as session:
+            session["count"] += 10
+"""
+
+
+@pytest.mark.slow
+def test_bootstrap(ini, tmp_path):
+    """A script under ``bootstrap()`` has the same, and changes a session as one step."""
+    path, browser, session_id = ini
+    (tmp_path / "script.py").write_text(BOOTSTRAP, encoding="utf-8")
+    said = run(tmp_path / "script.py", path, session_id)
+
+    assert said == "empty {} sid\nfound {'count': 1}\n"
+    assert browser.get("/data").text == "[('count', 11)]"
