@@ -17,6 +17,7 @@ from beaker_bridge.exceptions import (
     SessionTooLateError,
     SessionValueError,
     SettingsError,
+    SiteError,
 )
 from beaker_bridge.middleware import SessionMiddleware
 from beaker_bridge.pyramid.factory import BeakerSessionFactoryConfig, session_factory_from_settings
@@ -41,6 +42,7 @@ __all__ = [
     "SessionTooLateError",
     "SessionValueError",
     "SettingsError",
+    "SiteError",
     "includeme",
     "session_factory_from_settings",
     "session_tween_factory",

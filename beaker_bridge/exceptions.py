@@ -57,6 +57,10 @@ class SettingsError(BeakerBridgeError, ValueError):
         return cls(f"{len(errors)} options are wrong:\n{lines}", errors=errors)
 
 
+class SiteError(BeakerBridgeError):
+    """A site cannot be found in its file."""
+
+
 class SessionStoreError(BeakerBridgeError):
     """The store cannot be reached, or refused the work; nothing is known about the session.
 

@@ -13,7 +13,9 @@
 
 from __future__ import annotations
 
+import logging
 import math
+import os
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from copy import copy
@@ -24,6 +26,7 @@ from typing import TYPE_CHECKING, Any
 from beaker_bridge.events import SessionExpired
 from beaker_bridge.exceptions import SessionNotFoundError, SettingsError
 from beaker_bridge.options.reader import prefixed, read_options
+from beaker_bridge.options.table import SessionOptions
 from beaker_bridge.options.types import COOKIE, MEMORY
 from beaker_bridge.pyramid.factory import source_of
 from beaker_bridge.pyramid.isession import PyramidSession
@@ -31,6 +34,7 @@ from beaker_bridge.pyramid.recorded_filter import recorded_config
 from beaker_bridge.request.exchange import ENVIRON_KEY, FACTORY, SessionObject, standalone_session
 from beaker_bridge.session.base import shown
 from beaker_bridge.session.config import SessionConfig
+from beaker_bridge.site.find import find_site
 
 if TYPE_CHECKING:
     from typing_extensions import Self
@@ -38,15 +42,21 @@ if TYPE_CHECKING:
 __all__ = ["SiteSessions", "open_session", "sessions"]
 
 
-def sessions(site: Any) -> SiteSessions:
+log = logging.getLogger(__name__)
+
+
+def sessions(site: Any, variables: Mapping[str, str] | None = None) -> SiteSessions:
     """Open the sessions of a site.
 
     Args:
         site: one of
 
+            - the path of an ``.ini``, as ``pserve`` takes it, also with an application's name (``site.ini#name``): the
+              options are found there, without starting the application;
             - what ``pyramid.paster.bootstrap()`` returns, or the application's ``registry``, which ``pshell`` has, too:
               the options are those of the filter that wraps the application, else of its settings;
             - an application's settings: a dict with options under ``session.`` or ``beaker.session.``.
+        variables: the ``name=value`` pairs that ``pserve`` takes behind the path.
 
     Returns:
         The sessions: a context manager, which closes its connections at the end of the block.
@@ -54,7 +64,10 @@ def sessions(site: Any) -> SiteSessions:
     Raises:
         SettingsError: the options are wrong, or there are none; or no script can open the sessions: they are in the
             cookies of the browsers, or in the memory of another process.
+        SiteError: the ``.ini`` cannot be read, or has no such application, or has several and none is named.
     """
+    if isinstance(site, (str, os.PathLike)):
+        return _opened(_options_of(os.fspath(site), variables))
     registry = site["registry"] if isinstance(site, Mapping) and "registry" in site else site
     if hasattr(registry, "queryUtility"):
         notify = registry.notify if getattr(registry, "has_listeners", False) else None
@@ -62,14 +75,29 @@ def sessions(site: Any) -> SiteSessions:
     found = prefixed(site)
     if not found:
         raise SettingsError("the settings have no option under session. or beaker.session.: no session is configured")
-    config = SessionConfig(read_options(found))
-    if config.options.type == MEMORY and not config.options.namespace_class:
+    return _opened(read_options(found))
+
+
+def _options_of(uri: str, variables: Mapping[str, str] | None) -> SessionOptions:
+    found = find_site(uri, variables)
+    for note in found.notes:
+        log.warning("%s", note)
+    return found.options
+
+
+def _opened(options: SessionOptions) -> SiteSessions:
+    """Open the sessions of another process.
+
+    Raises:
+        SettingsError: they are in its memory, or in cookies.
+    """
+    if options.type == MEMORY and not options.namespace_class:
         raise SettingsError(
-            f"{config.options.label('type')} = memory: the sessions are in the memory of the process that serves the"
-            " site, and no script can open them; a file, a database or a server has them for all processes",
+            f"{options.label('type')} = memory: the sessions are in the memory of the process that serves the site, and"
+            " no script can open them; a file, a database or a server has them for all processes",
             name="type",
         )
-    return SiteSessions(_stored(config), owns_store=True)
+    return SiteSessions(_stored(SessionConfig(options)), owns_store=True)
 
 
 def _config_of(registry: Any) -> SessionConfig:
@@ -83,7 +111,7 @@ def _config_of(registry: Any) -> SessionConfig:
     if config is None:
         raise SettingsError(
             "the application has no session settings, and no filter of beaker_bridge wraps it: no session is"
-            " configured; give sessions() the settings of the filter in its place"
+            " configured; give sessions() the .ini in its place"
         )
     return config
 

@@ -1,6 +1,6 @@
 """The command ``beaker-bridge``: what the person who runs a site does with its sessions; nothing imports it from below.
 
-Only ``main``, ``command``, ``output`` and the subcommands' modules need click and rich; ``site`` does not.
+All modules but this one need click and rich.
 """
 
 from __future__ import annotations

@@ -8,8 +8,8 @@ from typing import Any, TypeVar
 import click
 
 from beaker_bridge.cli.output import INTERRUPTED, WRONG, Output
-from beaker_bridge.cli.site import Site, SiteError, find_site
 from beaker_bridge.exceptions import BeakerBridgeError
+from beaker_bridge.site.find import Site, SiteError, find_site
 
 F = TypeVar("F", bound=Callable[..., int])
 

@@ -7,7 +7,7 @@ import textwrap
 
 import pytest
 
-from beaker_bridge.cli.site import SiteError, find_site
+from beaker_bridge.site.find import SiteError, find_site
 
 APPLICATION = """
     from pyramid.config import Configurator

@@ -24,6 +24,7 @@ from beaker_bridge import (
     SessionNotFoundError,
     SessionStoreError,
     SettingsError,
+    SiteError,
 )
 from beaker_bridge.scripting import open_session, sessions
 from tests.installations import SECRET, Views, install
@@ -289,6 +290,56 @@ def test_an_applications_settings(tmp_path):
     assert found == [{"count": 1}] * 3
 
 
+def test_an_ini(ini):
+    """The path of a site's ``.ini`` opens its filter's sessions, on each store that processes share."""
+    path, browser, session_id = ini
+    with sessions(path) as site, site.exclusive(session_id) as session:
+        session["count"] += 10
+    with sessions(f"{path}#main") as site:
+        ended = site.end(session_id)
+
+    assert session["count"] == 11
+    assert ended is True
+    assert browser.get("/data").text == "[]"
+
+
+def test_an_ini_with_settings(tmp_path):
+    """Without a filter the application's settings count, with the variables that ``pserve`` takes."""
+    path = tmp_path / "site.ini"
+    path.write_text(
+        "[app:main]\npaste.app_factory = tests.sites.test_scripting:make_site\npyramid.includes = beaker_bridge\n"
+        "session.type = file\nsession.data_dir = %(where)s\n",
+        encoding="utf-8",
+    )
+    visitor = Visitor({**store_options("file", tmp_path), "secret": None})
+    with sessions(path, {"where": str(tmp_path)}) as site:
+        found = dict(site.get(visitor.id))
+
+    assert found == {"count": 1}
+    with pytest.raises(SiteError, match="where"):
+        sessions(path)
+
+
+def test_an_application_that_cannot_be_imported(tmp_path, caplog):
+    """Where the site's code cannot be imported, its sessions are opened all the same, and a warning says so."""
+    visitor = Visitor(store_options("file", tmp_path))
+    path = tmp_path / "site.ini"
+    options = "\n".join(f"{name} = {value}" for name, value in visitor.options.items())
+    text = INI.format(SECRET=SECRET, options=options).replace("tests.sites.test_scripting:make_site", "nowhere:main")
+    path.write_text(text.replace(f"key = sid\nsecret = {SECRET}\n", "", 1), encoding="utf-8")
+    with sessions(path) as site:
+        found = dict(site.get(visitor.id))
+
+    assert found == {"count": 1}
+    assert "nowhere:main cannot be imported" in caplog.text
+
+
+def test_an_ini_that_is_not_there(tmp_path):
+    """A path that leads nowhere is an error that names it."""
+    with pytest.raises(SiteError, match=r"no\.ini cannot be read"):
+        sessions(tmp_path / "no.ini")
+
+
 def test_sessions_in_memory_are_those_of_the_process():
     """Sessions in memory can be opened from the application's own process, and not from its settings."""
     visitor = Visitor({"type": "memory"})
@@ -467,6 +518,30 @@ with bootstrap(path) as env:
         with site.exclusive(session_id) as session:
             session["count"] += 10
 """
+
+
+SCRIPT = """
+import sys
+from beaker_bridge.scripting import sessions
+
+path, session_id = sys.argv[1:]
+with sessions(path) as site:
+    print("found", dict(site.get(session_id)))
+    with site.exclusive(session_id) as session:
+        session["count"] += 10
+print("pyramid.config" in sys.modules, "click" in sys.modules, "tests.sites.test_scripting" in sys.modules)
+"""
+
+
+@pytest.mark.slow
+def test_a_script(ini, tmp_path):
+    """A script that knows the ``.ini`` alone does the same, without click; the application's module is imported."""
+    path, browser, session_id = ini
+    (tmp_path / "script.py").write_text(SCRIPT, encoding="utf-8")
+    said = run(tmp_path / "script.py", path, session_id)
+
+    assert said == "found {'count': 1}\nTrue False True\n"
+    assert browser.get("/data").text == "[('count', 11)]"
 
 
 @pytest.mark.slow

@@ -25,14 +25,10 @@ from urllib.parse import unquote
 from paste.deploy import loadwsgi
 from paste.deploy.loadwsgi import APP, FILTER_APP, FILTER_WITH, PIPELINE, ConfigLoader, LoaderContext, NicerConfigParser
 
-from beaker_bridge.exceptions import BeakerBridgeError
+from beaker_bridge.exceptions import SiteError
 
 #: PasteDeploy's protocols of what serves several applications.
 _COMPOSITES = ("paste.composite_factory", "paste.composit_factory")
-
-
-class SiteError(BeakerBridgeError):
-    """A site cannot be found in its file."""
 
 
 class Origin(NamedTuple):

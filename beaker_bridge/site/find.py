@@ -13,14 +13,14 @@ import plaster_pastedeploy
 from plaster.exceptions import PlasterError
 
 from beaker_bridge import middleware
-from beaker_bridge.cli._contexts import Origin, SiteError, Written, read_chain
-from beaker_bridge.exceptions import SettingsError
+from beaker_bridge.exceptions import SettingsError, SiteError
 from beaker_bridge.options.reader import Given, given, prefixed, read_options
 from beaker_bridge.options.table import SESSION_TABLE, SessionOptions
 from beaker_bridge.pyramid.source import REMEDY
 from beaker_bridge.regions.settings import Definition, read_regions
 from beaker_bridge.request.exchange import ENVIRON_KEY
 from beaker_bridge.session.config import SessionConfig
+from beaker_bridge.site.contexts import Origin, Written, read_chain
 
 __all__ = ["Filter", "Origin", "Site", "SiteError", "Source", "find_site"]
 
