@@ -1,0 +1,159 @@
+"""Every example in docs/scripting.rst is run."""
+
+from __future__ import annotations
+
+import re
+import textwrap
+from pathlib import Path
+
+import pytest
+from docutils import nodes
+from docutils.core import publish_doctree
+from pyramid.config import Configurator
+from pyramid.paster import get_app
+from webtest import TestApp
+
+from beaker_bridge.scripting import sessions
+from tests.installations import SECRET, Views
+from tests.sites.test_scripting import run
+
+ROOT = Path(__file__).parents[2]
+PAGE = (ROOT / "docs" / "scripting.rst").read_text(encoding="utf-8")
+BLOCKS = {
+    name: textwrap.dedent(body)
+    for name, body in re.findall(r"\.\. code-block:: \w+\n   :name: (\w+)\n\n((?:   .*\n|\n)+)", PAGE)
+}
+
+INI = f"""
+[app:main]
+paste.app_factory = tests.docs.test_scripting_page:make_site
+pyramid.includes = beaker_bridge
+filter-with = session
+
+[filter:session]
+use = egg:beaker_bridge#session
+type = file
+data_dir = %(here)s/sessions
+key = sid
+secret = {SECRET}
+"""
+
+
+def make_site(_global_config, **settings):
+    """Return a site with credits."""
+    config = Configurator(settings=settings)
+
+    def begin(request):
+        request.session["credits"] = 0
+        return request.session.id
+
+    Views(begin=begin, messages=lambda request: request.session.pop_flash())(config)
+    config.add_view(lambda request: dict(request.session), renderer="json")
+    return config.make_wsgi_app()
+
+
+@pytest.fixture
+def path(tmp_path):
+    """Return the site's ``.ini``."""
+    path = tmp_path / "production.ini"
+    path.write_text(INI, encoding="utf-8")
+    return path
+
+
+@pytest.fixture
+def browser(path):
+    """Return a browser of the site."""
+    return TestApp(get_app(str(path)))
+
+
+@pytest.fixture
+def session_id(browser):
+    """Return the id of its session."""
+    return browser.get("/begin").text
+
+
+@pytest.fixture
+def script(tmp_path, path, session_id):
+    """Return a function that runs a script of the page as a process, with the arguments that its first line names."""
+
+    def run_script(block):
+        file = tmp_path / f"{block}.py"
+        file.write_text(BLOCKS[block], encoding="utf-8")
+        assert f"python {file.name} production.ini SESSION_ID" in BLOCKS[block]
+        return run(file, path, session_id)
+
+    return run_script
+
+
+@pytest.fixture
+def names():
+    """Return the functions of the page's examples that are no scripts of their own."""
+    names = {"sessions": sessions}
+    for block in ("read", "flash", "end"):
+        exec(BLOCKS[block], names)
+    return names
+
+
+def test_every_block_has_a_name():
+    """No example escapes the tests."""
+    assert PAGE.count(".. code-block::") == len(BLOCKS) == 6
+
+
+def test_the_page_is_sound():
+    """docs/scripting.rst is reStructuredText without a fault, and the README names it."""
+    tree = publish_doctree(PAGE, settings_overrides={"report_level": 5, "syntax_highlight": "none"})
+
+    assert [node.astext() for node in tree.findall(nodes.system_message)] == []
+    assert "docs/scripting.rst" in (ROOT / "README.rst").read_text(encoding="utf-8")
+
+
+@pytest.mark.slow
+def test_the_first_script(script, browser):
+    """The first script gives a session ten credits, each time that it is run."""
+    script("grant")
+    script("grant")
+
+    assert browser.get("/").json["credits"] == 20
+
+
+def test_a_session_is_read(names, path, session_id):
+    """The report says since when there is a session, or that there is none."""
+    found = names["report"](path, session_id)
+
+    assert re.fullmatch(r"since \d+, last seen \d+\.\d+: \['credits'\]", found)
+    assert names["report"](path, "0" * 32) == "no such session"
+
+
+def test_a_message(names, path, browser, session_id):
+    """The browser gets the script's message."""
+    names["notify"](path, session_id)
+
+    assert browser.get("/messages").text == "['Your export is ready.']"
+
+
+def test_a_logout(names, path, browser, session_id):
+    """The session is ended, and then there is none."""
+    assert [names["log_out"](path, session_id), names["log_out"](path, session_id)] == [True, False]
+    assert browser.get("/").json == {}
+
+
+@pytest.mark.slow
+def test_pshell(path, browser, session_id, script):
+    """The page shows what pshell answers."""
+    script("grant")
+    command, *lines = BLOCKS["pshell"].strip().splitlines()
+    typed = [line.removeprefix(">>> ") for line in lines if line.startswith(">>> ")]
+    said = run("-m", "pyramid.scripts.pshell", path, text="\n".join([f"session_id = {session_id!r}", *typed, ""]))
+
+    assert command == "$ pshell production.ini"
+    answers = [line for line in lines if not line.startswith(">>> ")]
+    assert re.findall(r"^(?:>>> )+(\{.*)$", said, re.MULTILINE) == answers
+    assert browser.get("/").json["credits"] == 15
+
+
+@pytest.mark.slow
+def test_a_view_in_a_script(script):
+    """A view that is called in a script sees the session of the id."""
+    script("grant")
+
+    assert script("render") == '{"credits": 10}\n'
