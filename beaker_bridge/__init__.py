@@ -21,14 +21,17 @@ from beaker_bridge.exceptions import (
 )
 from beaker_bridge.middleware import SessionMiddleware
 from beaker_bridge.pyramid.factory import BeakerSessionFactoryConfig, session_factory_from_settings
+from beaker_bridge.pyramid.purge import purge
 from beaker_bridge.pyramid.tween import NAME, OVER, UNDER, session_tween_factory, set_up_at_start
 from beaker_bridge.regions.define import define_regions, set_cache_regions_from_settings
+from beaker_bridge.session.purge import Purged
 
 __all__ = [
     "BeakerBridgeError",
     "BeakerSessionFactoryConfig",
     "CacheStoreError",
     "DamagedRecordError",
+    "Purged",
     "SessionAttributeError",
     "SessionConflictError",
     "SessionEvent",
@@ -44,6 +47,7 @@ __all__ = [
     "SettingsError",
     "SiteError",
     "includeme",
+    "purge",
     "session_factory_from_settings",
     "session_tween_factory",
     "set_cache_regions_from_settings",

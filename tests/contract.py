@@ -11,7 +11,7 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 from beaker.cache import clsmap
 
-from beaker_bridge.exceptions import SessionConflictError, SessionTooLargeError
+from beaker_bridge.exceptions import SessionConflictError, SessionStoreError, SessionTooLargeError
 from beaker_bridge.options.reader import given, read_options
 from beaker_bridge.session.base import SessionContext
 from beaker_bridge.session.config import SessionConfig
@@ -59,7 +59,7 @@ class CountedStore:
 class StoreContract:
     """The suite. A store's test class derives from it and overrides the fixture ``options``."""
 
-    #: Whether the store lists its records; a server that expires them itself need not.
+    #: Whether the store lists its records; else it refuses to.
     lists_ids = True
     #: Whether the store holds text only: its envelope is bare, and its backend holds strings.
     text_only = False
@@ -118,6 +118,14 @@ class StoreContract:
         kind = arguments.pop("type")
         return clsmap[kind](session_id, digest_filenames=False, **arguments)
 
+    def listed(self, store: Store) -> list[str]:
+        """Return the ids that a store lists; none if it says that it cannot."""
+        if self.lists_ids:
+            return list(store.ids())
+        with pytest.raises(SessionStoreError, match=f"the session store {store.kind} cannot list its sessions"):
+            store.ids()
+        return []
+
     # -- Read ----------------------------------------------------------------------------------------
 
     def test_nothing_is_read_where_nothing_was_written(self, store, session_id):
@@ -128,7 +136,7 @@ class StoreContract:
         """A read of an id without a record makes none."""
         store.read(session_id)
 
-        assert session_id not in list(store.ids())
+        assert session_id not in self.listed(store)
         assert store.swap(session_id, None, None).found is None
 
     def test_what_was_written_is_read_by_everybody(self, store, other_store, session_id, raw):
@@ -247,7 +255,7 @@ class StoreContract:
         """A deletion leaves nothing."""
         assert store.swap(session_id, store.read(session_id), None) == Swap(True, None)
         assert other_store.read(session_id) is None
-        assert session_id not in list(other_store.ids())
+        assert session_id not in self.listed(other_store)
 
     def test_delete_loses_against_a_replacement(self, store, other_store, session_id, stored, raw):
         """A deletion of what no longer stands is not made, and shows what stands."""
@@ -470,7 +478,7 @@ class StoreContract:
         """A lock on a session that does not exist is no session."""
         with store.lock(session_id, PATIENCE):
             assert other_store.read(session_id) is None
-            assert session_id not in list(other_store.ids())
+            assert session_id not in self.listed(other_store)
 
         assert other_store.read(session_id) is None
 
@@ -514,14 +522,43 @@ class StoreContract:
         ids = {secrets.token_hex(16) for _ in range(5)}
         for session_id in ids:
             store.swap(session_id, None, raw())
-        listed = [session_id for session_id in other_store.ids() if session_id in ids]
+        listed = [session_id for session_id in self.listed(other_store) if session_id in ids]
 
         assert sorted(listed) == (sorted(ids) if self.lists_ids else [])
 
         for session_id in ids:
             store.swap(session_id, store.read(session_id), None)
 
-        assert ids.isdisjoint(other_store.ids())
+        assert ids.isdisjoint(self.listed(other_store))
+
+    def test_records_are_read_in_batches(self, store, other_store, raw):
+        """A scan reads each record once, with its id, and no more of them at once than it was asked for."""
+        if not self.lists_ids:
+            with pytest.raises(SessionStoreError):
+                next(store.scan())
+            return
+        records = {secrets.token_hex(16): raw() for _ in range(5)}
+        for session_id, new in records.items():
+            store.swap(session_id, None, new)
+        batches = list(other_store.scan(2))
+        found = [(session_id, record.raw) for batch in batches for session_id, record in batch if session_id in records]
+
+        assert all(0 < len(batch) <= 2 for batch in batches)
+        assert sorted(found) == sorted(records.items())
+        assert other_store.count() >= 5
+
+    def test_records_are_deleted_as_they_were_read(self, store, other_store, raw):
+        """Of many records that are deleted at once, one that was replaced since stays."""
+        ids = [secrets.token_hex(16) for _ in range(5)]
+        records = [(session_id, store.swap(session_id, None, raw()).found) for session_id in ids]
+        read = [(session_id, other_store.read(session_id)) for session_id in ids]
+        theirs = raw()
+        store.swap(*records[2], theirs)
+
+        assert other_store.delete(read) == 4
+        assert [store.read(session_id) and session_id for session_id in ids] == [None, None, ids[2], None, None]
+        assert store.read(ids[2]).raw == theirs
+        assert other_store.delete([]) == 0
 
     def test_a_sweep_leaves_records(self, store, session_id, stored):
         """A sweep removes nothing of a record, however old it is."""

@@ -16,7 +16,7 @@ from beaker_bridge.record.fields import RESERVED_KEYS
 from beaker_bridge.request.exchange import SessionObject
 from beaker_bridge.session.base import SafeSession
 from beaker_bridge.session.config import SessionConfig
-from beaker_bridge.stores.base import Record, Store, Swap
+from beaker_bridge.stores.base import ID_FORM, Record, Store, Swap
 
 #: When the tests' clocks begin, in seconds since the epoch.
 START = 1_700_000_000.0
@@ -206,11 +206,11 @@ class WatchedStore(Store):
         with self._store.lock(session_id, timeout) as lease:
             yield lease
 
-    def ids(self):
-        return self._store.ids()
+    def ids(self, form=ID_FORM):
+        return self._store.ids(form)
 
-    def sweep(self, before: float) -> int:
-        return self._store.sweep(before)
+    def sweep(self, before: float, *, dry_run: bool = False) -> int:
+        return self._store.sweep(before, dry_run=dry_run)
 
     def close(self) -> None:
         self._store.close()

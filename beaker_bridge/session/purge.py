@@ -5,13 +5,14 @@ from __future__ import annotations
 import logging
 import threading
 import time
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any, NamedTuple
 
-from beaker_bridge.exceptions import DamagedRecordError, SessionStoreError
-from beaker_bridge.logs import log_once
-from beaker_bridge.record.fields import MOVED, is_expired, is_stub
+from beaker_bridge.exceptions import DamagedRecordError
+from beaker_bridge.options.table import SessionOptions
+from beaker_bridge.record.fields import ACCESSED, MOVED, is_expired, is_stub
 from beaker_bridge.session.config import SessionConfig
-from beaker_bridge.stores._breaker import ServerUnavailableError
-from beaker_bridge.stores.base import Record, Store
+from beaker_bridge.stores.base import BATCH, ID_FORM, Listed, Record
 
 log = logging.getLogger(__name__)
 
@@ -45,53 +46,114 @@ def _purge_in_turn(config: SessionConfig, every: int) -> None:
     try:
         with store.purge_turn(every) as is_due:
             if is_due:
-                log.info("%d expired sessions were purged from the store %s", purge(config), store.kind)
+                done = purge(config)
+                log.info("%d expired sessions were purged from the store %s", done.deleted, store.kind)
     except Exception:  # no caller would see it
         log.exception("the purge of the store %s failed; it is tried again in %d seconds", store.kind, every)
 
 
-def purge(config: SessionConfig) -> int:
-    """Delete the records of expired sessions, and unfinished records of killed writers.
+class Purged(NamedTuple):
+    """What a purge has done so far, or would do.
+
+    Args:
+        seen: the records that were looked at.
+        deleted: the records of ended sessions that were deleted.
+        unreadable: the records that were left, since they cannot be opened or read.
+        swept: the files, or rows, of killed processes that were removed: unfinished records, and locks.
+    """
+
+    seen: int = 0
+    deleted: int = 0
+    unreadable: int = 0
+    swept: int = 0
+
+
+def purge(
+    config: SessionConfig,
+    *,
+    older_than: float | None = None,
+    dry_run: bool = False,
+    batch: int = BATCH,
+    progress: Callable[[Purged], object] | None = None,
+) -> Purged:
+    """Delete the records of ended sessions, and what killed processes have left.
 
     Keep a record that a request renews meanwhile, and one that cannot be read: another configuration, or another user
     of the machine, may have written it. Sessions without a timeout never expire.
 
     Args:
         config: the configuration whose store is purged.
-
-    Returns:
-        The number of records and files that were deleted.
+        older_than: as :func:`beaker_bridge.purge` has it, as are the others.
+        dry_run: see there.
+        batch: see there.
+        progress: see there.
 
     Raises:
-        SessionStoreError: the store cannot be reached.
+        SessionStoreError: the store cannot be reached, or cannot list its records.
+        ValueError: an argument is out of its range.
     """
-    store = config.store
-    if store is None:
+    _check(config, older_than, batch)
+    store, done = config.store, Purged()
+    if store is None or store.expires_by_itself:
         # Cookie sessions are in browsers.
-        return 0
-    deleted = sum(_purge_record(config, store, session_id) for session_id in store.ids())
+        return done
+    for listed in store.scan(batch):
+        ended, unreadable = _ended(config, listed, older_than)
+        done = done._replace(
+            seen=done.seen + len(listed),
+            deleted=done.deleted + (len(ended) if dry_run else store.delete(ended)),
+            unreadable=done.unreadable + unreadable,
+        )
+        if progress is not None:
+            progress(done)
     # Use the machine's time, which files have, instead of the config's clock.
-    return deleted + store.sweep(time.time() - ABANDONED_AFTER)
+    return done._replace(swept=store.sweep(time.time() - ABANDONED_AFTER, dry_run=dry_run))
 
 
-def _purge_record(config: SessionConfig, store: Store, session_id: str) -> bool:
-    try:
-        record = store.read(session_id)
-        return record is not None and _has_ended(config, record) and store.swap(session_id, record, None).made
-    except ServerUnavailableError:
-        raise
-    except SessionStoreError as error:
-        # Go on: one record must not end every purge.
-        log_once(log, logging.WARNING, f"the purge leaves out what it cannot open: {error}")
-        return False
+def _check(config: SessionConfig, older_than: float | None, batch: int) -> None:
+    if batch < 1:
+        raise ValueError(f"batch must be 1 or more, got {batch}")
+    # A session in use is as old as the last renewal of its access time says.
+    if older_than is not None and older_than < config.touch_interval:
+        raise ValueError(
+            f"older_than must be {config.touch_interval:g} seconds or more, got {older_than:g}: access times are"
+            " renewed only that often (reissue_time), so a session that old may be in use"
+        )
 
 
-def _has_ended(config: SessionConfig, record: Record) -> bool:
-    try:
-        content, _ = config.codec.decode(record.raw)
-    except DamagedRecordError:
-        return False
-    now = config.clock()
+def _ended(
+    config: SessionConfig, listed: Iterable[Listed], older_than: float | None
+) -> tuple[list[tuple[str, Record]], int]:
+    """Return the listed records whose sessions have ended, and how many cannot be read."""
+    decode, now = config.codec.decode, config.clock()
+    ended, unreadable = [], 0
+    for record_id, record in listed:
+        try:
+            content = None if record is None else decode(record.raw)[0]
+        except DamagedRecordError:
+            content = None
+        if record is None or content is None:
+            unreadable += 1
+        elif has_ended(config.options, record_id, content, now, older_than):
+            ended.append((record_id, record))
+    return ended, unreadable
+
+
+def has_ended(
+    options: SessionOptions, record_id: str, content: Mapping[str, Any], now: float, older_than: float | None = None
+) -> bool:
+    """Say whether a record can be deleted: its time is over, or nothing is in it.
+
+    Args:
+        options: the option table.
+        record_id: the record's id.
+        content: the record.
+        now: the time, in seconds.
+        older_than: seconds without a request after which a session counts as ended, too.
+    """
     if MOVED in content:
         return bool(now >= content[MOVED])
-    return is_stub(content) or is_expired(content, config.options, now)
+    if not ID_FORM.fullmatch(record_id):
+        return False  # The index of a user's sessions.
+    is_idle = older_than is not None and now - content.get(ACCESSED, now) > older_than
+    return is_idle or is_stub(content) or is_expired(content, options, now)

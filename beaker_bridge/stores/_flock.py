@@ -8,10 +8,11 @@ from __future__ import annotations
 
 import hashlib
 import os
+import re
 import threading
 import time
-from collections.abc import Iterator
-from contextlib import AbstractContextManager, contextmanager, suppress
+from collections.abc import Collection, Generator, Iterable, Iterator
+from contextlib import AbstractContextManager, closing, contextmanager, suppress
 
 from beaker_bridge.stores._forks import PerProcess
 from beaker_bridge.stores._keyed_locks import KeyedLocks
@@ -25,6 +26,8 @@ except ImportError:  # pragma: no cover -- Windows: file sessions lock within th
 SLOTS = 64
 #: Seconds between two tries for a lock that another holder has.
 POLL = 0.001
+#: The name of a lock file of Beaker's: a digest.
+_BEAKERS = re.compile(r"[0-9a-f]{40}\.lock")
 #: The width of the time of the last purge in its lock file.
 _DIGITS = 20
 
@@ -51,6 +54,31 @@ class FileLocks:
             LockTimeoutError: another holder kept one of them for ``timeout`` seconds.
         """
         return _Guard(self._slot(session_id), time.monotonic() + timeout, self._beakers(session_id))
+
+    @contextmanager
+    def guarding(self, session_ids: Collection[str], timeout: float) -> Iterator[Iterator[str]]:
+        """Hold the short lock that several sessions share, as :meth:`guard`; yield the ids that Beaker has not locked.
+
+        Args:
+            session_ids: the ids, all of one :meth:`slot`. Each is locked for Beaker, too, until the next one is taken.
+            timeout: the longest wait, in seconds.
+
+        Raises:
+            LockTimeoutError: another holder kept the lock for ``timeout`` seconds.
+        """
+        guard = _Guard(self._slot(next(iter(session_ids))), time.monotonic() + timeout, None)
+        with guard, closing(self._with_beakers(session_ids)) as free:
+            yield free
+
+    def _with_beakers(self, session_ids: Iterable[str]) -> Generator[str, None, None]:
+        """Yield each id while Beaker's own lock of it is held, without waiting for that."""
+        for session_id in session_ids:
+            with suppress(LockTimeoutError):
+                descriptor = lock_file(self._beakers(session_id), 0, create=False)
+                try:
+                    yield session_id
+                finally:
+                    unlock_file(descriptor)
 
     @contextmanager
     def queue(self, session_id: str, timeout: float) -> Iterator[None]:
@@ -99,9 +127,24 @@ class FileLocks:
         with suppress(FileNotFoundError):
             os.unlink(self._beakers(session_id))
 
+    def beakers_before(self, before: float) -> Iterator[str]:
+        """Yield the paths of Beaker's lock files that were made before a time, in seconds since the epoch."""
+        for folder, _folders, names in os.walk(self._directory):
+            for name in names:
+                if _BEAKERS.fullmatch(name):
+                    path = os.path.join(folder, name)
+                    with suppress(FileNotFoundError):
+                        if os.stat(path).st_mtime < before:
+                            yield path
+
+    @staticmethod
+    def slot(session_id: str) -> int:
+        """Return the number of the lock file of an id."""
+        return int(session_id[:4], 16) % SLOTS
+
     def _slot(self, session_id: str) -> tuple[threading.Lock, str]:
         """Return the lock between the threads of this process, and the path of the one between processes."""
-        number = int(session_id[:4], 16) % SLOTS
+        number = self.slot(session_id)
         return self._threads.get()[number], f"{self._directory}/bridge-guard-{number:02d}.lock"
 
     def _beakers(self, session_id: str) -> str:
@@ -210,10 +253,10 @@ class _Guard:
     Args:
         slot: the lock between the threads of this process, and the path of the one between processes.
         deadline: the time to give up, of ``time.monotonic()``.
-        beakers: the path of Beaker's lock.
+        beakers: the path of Beaker's lock; None to leave it.
     """
 
-    def __init__(self, slot: tuple[threading.Lock, str], deadline: float, beakers: str) -> None:
+    def __init__(self, slot: tuple[threading.Lock, str], deadline: float, beakers: str | None) -> None:
         self._thread_lock, self._path = slot
         self._deadline = deadline
         self._beakers_path = beakers
@@ -225,7 +268,8 @@ class _Guard:
         try:
             self._descriptor = lock_file(self._path, self._deadline)
             try:
-                self._beakers = lock_file(self._beakers_path, self._deadline, create=False)
+                path = self._beakers_path
+                self._beakers = None if path is None else lock_file(path, self._deadline, create=False)
             except BaseException:
                 unlock_file(self._descriptor)
                 raise
@@ -241,6 +285,27 @@ class _Guard:
                 unlock_file(self._descriptor)
             finally:
                 self._thread_lock.release()
+
+
+def remove_unheld(path: str, *, dry_run: bool = False) -> int:
+    """Remove a lock file that nobody holds, and return how many that were.
+
+    Args:
+        path: the lock file.
+        dry_run: whether to leave it, and only count.
+
+    Raises:
+        LockTimeoutError: somebody holds it.
+    """
+    descriptor = lock_file(path, 0, create=False)
+    if descriptor is None:
+        return 0
+    try:
+        if not dry_run:
+            os.unlink(path)
+        return 1
+    finally:
+        unlock_file(descriptor)
 
 
 def lock_file(path: str, deadline: float, *, create: bool = True, shared: bool = False) -> int | None:

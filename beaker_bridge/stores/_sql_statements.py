@@ -21,6 +21,12 @@ PROBE: Any = sa.select(sa.literal_column("1"))
 PAUSES = (0.001, 0.05)
 #: The number of namespaces that are read at once.
 CHUNK = 1000
+#: The lengths of our records' ids: of a session's, and of a user's index.
+ID_SIZES = (32, 65)
+#: The most records that one statement deletes, as even an old SQLite takes them, and their size together, in bytes.
+DELETED_AT_ONCE, DELETED_SIZE = 300, 1 << 20
+#: The size of the records that are read at once, in bytes, as far as the ones before tell it.
+READ_SIZE = 1 << 24
 #: The codes of a statement that concurrent ones kept from being executed: PostgreSQL's states, MySQL's and MariaDB's
 #: numbers.
 _REFUSED = {"40001", "40P01", "55P03", 1020, 1205, 1213}
@@ -50,11 +56,26 @@ class Statements:
         self.insert = table.insert().inline().values(namespace=sa.bindparam("key"), data=new, accessed=now, created=now)
         self.update = table.update().where(key, same).values(data=new, accessed=now)
         self.delete = table.delete().where(key, same)
+        after = table.c.namespace > sa.bindparam("last")
         self.names = (
             sa.select(table.c.namespace)
-            .where(table.c.namespace > sa.bindparam("last"), table.c.namespace.like(sa.bindparam("pattern")))
+            .where(after, table.c.namespace.like(sa.bindparam("pattern")))
             .order_by(table.c.namespace)
             .limit(CHUNK)
+        )
+        # Read no values of caches, which may be in the same table.
+        is_ours = sa.func.length(table.c.namespace).in_(ID_SIZES)
+        self.records = (
+            sa.select(table.c.namespace, data)
+            .where(after, is_ours)
+            .order_by(table.c.namespace)
+            .limit(sa.bindparam("size", type_=sa.Integer()))
+        )
+        self.count = sa.select(sa.func.count()).where(is_ours).select_from(table)
+        # Name the keys apart from the pairs: not each database looks for pairs by its index.
+        self.delete_all = table.delete().where(
+            table.c.namespace.in_(sa.bindparam("keys", expanding=True)),
+            sa.tuple_(table.c.namespace, data).in_(sa.bindparam("pairs", expanding=True)),
         )
 
 

@@ -2,20 +2,30 @@
 
 from __future__ import annotations
 
+import logging
 import re
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
+from itertools import islice
 from typing import Any, ClassVar, NamedTuple, TypeVar
 
 from beaker_bridge.exceptions import SessionConflictError, SessionStoreError
+from beaker_bridge.logs import log_once
 from beaker_bridge.options.masking import chain, clean
 from beaker_bridge.record.envelope import Envelope
+from beaker_bridge.stores._breaker import ServerUnavailableError
 
 E = TypeVar("E", bound=SessionStoreError)
 
+log = logging.getLogger(__name__)
+
 #: The form of a session's id. Whatever else a store holds belongs to others, such as cache regions.
 ID_FORM = re.compile(r"[0-9a-f]{32}")
+#: The forms of the ids of all our records: of sessions, and of the index of a user's sessions.
+RECORD_FORM = re.compile(r"[0-9a-f]{32}|u[0-9a-f]{64}")
+#: The number of records that are read at once by default.
+BATCH = 250
 
 
 class Record(NamedTuple):
@@ -32,6 +42,10 @@ class Swap(NamedTuple):
     found: Record | None
 
 
+#: A record that was listed, with its id; None if it cannot be opened.
+Listed = tuple[str, "Record | None"]
+
+
 class Store(ABC):
     """Keeps records under Beaker's names and in Beaker's format.
 
@@ -42,6 +56,8 @@ class Store(ABC):
     kind: str
     #: The envelope that Beaker's backend puts around a record's text.
     envelope: ClassVar[Envelope]
+    #: Whether the server removes expired records by itself, so that there is nothing to purge.
+    expires_by_itself: ClassVar[bool] = False
 
     @abstractmethod
     def read(self, session_id: str) -> Record | None:
@@ -77,15 +93,69 @@ class Store(ABC):
             SessionConflictError: another holder kept it for that long.
         """
 
-    def ids(self) -> Iterator[str]:
-        """Yield the id of each record, for a purge; none if the server expires records itself."""
-        return iter(())
+    def ids(self, form: re.Pattern[str] = ID_FORM) -> Iterator[str]:
+        """Yield the id of each record; what is written or deleted meanwhile may be missing, or be there.
 
-    def sweep(self, before: float) -> int:
-        """Remove what killed writers have left of unfinished records: no reader finds it, it only takes up space.
+        Args:
+            form: the form of the ids.
+
+        Raises:
+            SessionStoreError: the backend cannot list its records.
+        """
+        raise SessionStoreError(f"the session store {self.kind} cannot list its sessions", name=self.kind)
+
+    def scan(self, batch: int = BATCH) -> Iterator[list[Listed]]:
+        """Yield all our records with their ids, those of users' indexes included, in batches.
+
+        Args:
+            batch: the largest number of records in one.
+
+        Raises:
+            SessionStoreError: the backend cannot list its records.
+        """
+        ids = self.ids(RECORD_FORM)
+        while listed := list(islice(ids, batch)):
+            yield [(record_id, record) for record_id in listed for record in self._opened(record_id)]
+
+    def _opened(self, record_id: str) -> tuple[Record | None, ...]:
+        """Return the record of an id that was listed; None if it cannot be opened, and nothing if it is gone."""
+        try:
+            record = self.read(record_id)
+        except ServerUnavailableError:
+            raise
+        except SessionStoreError as error:
+            leave_out(error)
+            return (None,)
+        return () if record is None else (record,)
+
+    def delete(self, records: Sequence[tuple[str, Record]]) -> int:
+        """Delete each record that still is the one that was read, and return how many were deleted.
+
+        Args:
+            records: the records, with their ids.
+        """
+        return sum(self._deleted(record_id, record) for record_id, record in records)
+
+    def _deleted(self, record_id: str, record: Record) -> bool:
+        try:
+            return self.swap(record_id, record, None).made
+        except ServerUnavailableError:
+            raise
+        except SessionStoreError as error:
+            # Go on: one record must not end every purge.
+            leave_out(error)
+            return False
+
+    def count(self) -> int:
+        """Return about how many records :meth:`scan` will yield."""
+        return sum(1 for _ in self.ids(RECORD_FORM))
+
+    def sweep(self, before: float, *, dry_run: bool = False) -> int:
+        """Remove what killed processes have left: unfinished records, which no reader finds, and locks.
 
         Args:
             before: the time of the last write, in seconds since the epoch, before which something is removed.
+            dry_run: whether to remove nothing, and only count.
 
         Returns:
             The number of files, or rows, that were removed.
@@ -132,6 +202,15 @@ class LockingStore(Store):
                 return Swap(True, None)
             self._write(session_id, new, expires_in)
             return Swap(True, Record(new))
+
+
+def leave_out(error: BaseException) -> None:
+    """Log once what a listing goes on without.
+
+    Args:
+        error: the reason.
+    """
+    log_once(log, logging.WARNING, f"what cannot be opened is left out: {error}")
 
 
 def unreachable(

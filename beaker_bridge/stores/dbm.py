@@ -22,7 +22,7 @@ from beaker.synchronization import file_synchronizer
 from beaker_bridge.options.table import SessionOptions
 from beaker_bridge.record.envelope import PickledEnvelope
 from beaker_bridge.stores._directories import Directories
-from beaker_bridge.stores.base import ID_FORM, Record, Store
+from beaker_bridge.stores.base import ID_FORM, RECORD_FORM, Record, Store
 from beaker_bridge.stores.beaker import BeakerStore
 from beaker_bridge.stores.file import TEMPORARY, DirectoryStore, remove_old, replace, session_path
 
@@ -58,6 +58,8 @@ class _Format(ABC):
 
     #: The ends of the names of the files by which a database exists, after its path.
     marks: ClassVar[frozenset[str]]
+    #: The ends of the names of files that a killed writer may leave without these: no database yet, or no more.
+    leftovers: ClassVar[frozenset[str]] = frozenset()
 
     @abstractmethod
     def read(self, path: str) -> bytes | None:
@@ -71,9 +73,9 @@ class _Format(ABC):
     def remove(self, path: str) -> None:
         """Remove the database."""
 
-    def sweep(self, path: str, before: float) -> int:
-        """Remove, as :meth:`Store.sweep`, what a writer left that was killed before the database was one."""
-        return 0
+    def exists(self, path: str) -> bool:
+        """Say whether there is a database."""
+        return any(os.path.exists(path + mark) for mark in self.marks)
 
 
 class DbmStore(DirectoryStore):
@@ -99,26 +101,28 @@ class DbmStore(DirectoryStore):
             raise self._unreachable(error) from error
         return None if raw is None else Record(raw)
 
-    def ids(self) -> Iterator[str]:
-        for session_id, rest in self._parts():
+    def ids(self, form: re.Pattern[str] = ID_FORM) -> Iterator[str]:
+        for session_id, rest in self._parts(form):
             if rest in self._format.marks:
                 yield session_id
 
-    def sweep(self, before: float) -> int:
-        removed = super().sweep(before)
-        for session_id in {session_id for session_id, _rest in self._parts()}:
-            removed += self._removed(self._swept, session_id, before)
+    def sweep(self, before: float, *, dry_run: bool = False) -> int:
+        removed = super().sweep(before, dry_run=dry_run)
+        for session_id, rest in self._parts(RECORD_FORM):
+            if rest in self._format.leftovers:
+                removed += self._removed(self._swept, session_id, rest, before, dry_run=dry_run)
         return removed
 
-    def _swept(self, session_id: str, before: float) -> int:
+    def _swept(self, session_id: str, rest: str, before: float, *, dry_run: bool) -> int:
         with self._guard(session_id):
-            return self._format.sweep(self._path(session_id), before)
+            path = self._path(session_id)
+            return 0 if self._format.exists(path) else remove_old(path + rest, before, dry_run=dry_run)
 
-    def _parts(self) -> Iterator[tuple[str, str]]:
-        """Yield the id, and what follows the database's path, in the name of each session's file."""
+    def _parts(self, form: re.Pattern[str]) -> Iterator[tuple[str, str]]:
+        """Yield the id, and what follows the database's path, in the name of each record's file."""
         for _folder, name in self._files():
             session_id, _suffix, rest = name.partition(self.suffix)
-            if ID_FORM.fullmatch(session_id):
+            if form.fullmatch(session_id):
                 yield session_id, rest
 
     def _write(self, session_id: str, raw: bytes, expires_in: float | None) -> None:
@@ -181,6 +185,7 @@ class _DumbFormat(_Format):
     """
 
     marks = frozenset({".dir"})
+    leftovers = frozenset({".dat", ".bak"})
 
     def read(self, path: str) -> bytes | None:
         while True:
@@ -208,11 +213,6 @@ class _DumbFormat(_Format):
         for suffix in (".dir", ".dat", ".bak"):
             with suppress(FileNotFoundError):
                 os.unlink(path + suffix)
-
-    def sweep(self, path: str, before: float) -> int:
-        if os.path.exists(path + ".dir"):
-            return 0
-        return remove_old(path + ".dat", before) + remove_old(path + ".bak", before)
 
     def _value(self, path: str, directory: bytes) -> bytes | None:
         try:

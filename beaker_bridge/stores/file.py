@@ -2,23 +2,23 @@
 
 from __future__ import annotations
 
-import logging
+import hashlib
 import os
+import re
 import secrets
 import time
-from collections.abc import Callable, Iterator
+from array import array
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager, suppress
-from typing import ClassVar
+from itertools import groupby
+from typing import Any, ClassVar
 
 from beaker_bridge.exceptions import SessionStoreError
-from beaker_bridge.logs import log_once
 from beaker_bridge.options.table import SessionOptions
 from beaker_bridge.record.envelope import NamespaceEnvelope
 from beaker_bridge.stores._directories import Directories
-from beaker_bridge.stores._flock import FileLocks, LockTimeoutError
-from beaker_bridge.stores.base import ID_FORM, LockingStore, Record, Swap, lock_timed_out, unreachable
-
-log = logging.getLogger(__name__)
+from beaker_bridge.stores._flock import FileLocks, LockTimeoutError, remove_unheld
+from beaker_bridge.stores.base import ID_FORM, LockingStore, Record, Swap, leave_out, lock_timed_out, unreachable
 
 #: The size of one read, in bytes.
 _CHUNK = 1 << 16
@@ -26,6 +26,10 @@ _CHUNK = 1 << 16
 _BINARY = getattr(os, "O_BINARY", 0)
 #: The end of a file's name while it is written; a purge removes those that killed processes have left.
 TEMPORARY = ".bridge-tmp"
+#: The end of the name of a file that Beaker writes, behind that of the session's file.
+_BEAKERS_TEMPORARY = ".temp"
+#: The ends of the names of a database's files, behind its path, where Beaker has a cache's namespace in one.
+_CACHES = ("", ".db", ".dat", ".dir", ".pag")
 
 
 class DirectoryStore(LockingStore):
@@ -57,16 +61,81 @@ class DirectoryStore(LockingStore):
                     raise lock_timed_out(self.kind, timeout) from None
             yield
 
-    def ids(self) -> Iterator[str]:
+    def ids(self, form: re.Pattern[str] = ID_FORM) -> Iterator[str]:
         for _folder, name in self._files():
             session_id = name.removesuffix(self.suffix)
             # Leave out the files of Beaker's cache regions, which may be in the same directories.
-            if name.endswith(self.suffix) and ID_FORM.fullmatch(session_id):
+            if name.endswith(self.suffix) and form.fullmatch(session_id):
                 yield session_id
 
-    def sweep(self, before: float) -> int:
-        left = [os.path.join(folder, name) for folder, name in self._files() if TEMPORARY in name]
-        return sum(self._removed(remove_old, path, before) for path in left)
+    def delete(self, records: Sequence[tuple[str, Record]]) -> int:
+        deleted = 0
+        # Take each lock once for the records that share it.
+        for _, group in groupby(sorted(records, key=self._slot_of), self._slot_of):
+            found = dict(group)
+            try:
+                with self._locks.guarding(found, self._timeout) as free:
+                    for record_id in free:
+                        deleted += self._deleted_here(record_id, found[record_id])
+            except (LockTimeoutError, OSError, SessionStoreError):
+                # Delete the others one by one, and report what cannot be deleted.
+                deleted += super().delete([*found.items()])
+        return deleted
+
+    def _slot_of(self, record: tuple[str, Record]) -> int:
+        return self._locks.slot(record[0])
+
+    def _deleted_here(self, record_id: str, record: Record) -> bool:
+        """Delete a record if it still is what was read; the caller holds its locks."""
+        if self.read(record_id) != record:
+            return False
+        self._remove(record_id)
+        self._locks.remove_beakers(record_id)
+        return True
+
+    def sweep(self, before: float, *, dry_run: bool = False) -> int:
+        removed = 0
+        for folder, name in self._files():
+            if TEMPORARY in name or self._is_beakers_temporary(name):
+                removed += self._removed(remove_old, os.path.join(folder, name), before, dry_run=dry_run)
+        for path in self._dead_locks(before):
+            removed += self._removed(self._swept_lock, path, dry_run=dry_run)
+        return removed
+
+    def _is_beakers_temporary(self, name: str) -> bool:
+        record_id, suffix, rest = name.partition(self.suffix)
+        return rest == _BEAKERS_TEMPORARY and bool(suffix and ID_FORM.fullmatch(record_id))
+
+    def _dead_locks(self, before: float) -> Iterator[str]:
+        """Yield the paths of old lock files of Beaker's without a session, or a namespace of a cache.
+
+        A file that belongs to one is kept even if nobody holds it: a process of Beaker's may have opened it just now.
+        """
+        with self._translated():
+            live: list[array[int]] = []
+            for path in self._locks.beakers_before(before):
+                # Keep what is compared small: eight bytes of each digest, by the first one.
+                live = live or self._digests()
+                digest = os.path.basename(path).removesuffix(".lock")
+                if _shortened(bytes.fromhex(digest)) not in live[int(digest[:2], 16)] and not self._is_cache(digest):
+                    yield path
+
+    def _digests(self) -> list[array[int]]:
+        digests = [array("Q") for _ in range(256)]
+        for session_id in self.ids():
+            digest = hashlib.sha1(session_id.encode("ascii"), usedforsecurity=False).digest()
+            digests[digest[0]].append(_shortened(digest))
+        return digests
+
+    def _is_cache(self, digest: str) -> bool:
+        """Say whether the namespace of a cache region has a digest."""
+        return any(os.path.exists(session_path(self._root, digest, self.suffix) + rest) for rest in _CACHES)
+
+    def _swept_lock(self, path: str, *, dry_run: bool) -> int:
+        try:
+            return remove_unheld(path, dry_run=dry_run)
+        except LockTimeoutError:
+            return 0
 
     @contextmanager
     def purge_turn(self, every: float) -> Iterator[bool]:
@@ -80,10 +149,10 @@ class DirectoryStore(LockingStore):
                 for name in names:
                     yield folder, name
 
-    def _removed(self, remove: Callable[[str, float], int], what: str, before: float) -> int:
+    def _removed(self, remove: Callable[..., int], *what: Any, **how: Any) -> int:
         """Return the number of files that a function removed; 0 if it could not, so that one file ends no purge."""
         try:
-            return remove(what, before)
+            return remove(*what, **how)
         except (LockTimeoutError, OSError) as error:
             self._leave_out(error)
             return 0
@@ -94,7 +163,7 @@ class DirectoryStore(LockingStore):
             return
         if isinstance(error, OSError) and error.filename == self._root:
             raise error
-        log_once(log, logging.WARNING, f"the purge leaves out what it cannot open: {self._unreachable(error)}")
+        leave_out(self._unreachable(error))
 
     def swap(self, session_id: str, record: Record | None, new: bytes | None, expires_in: float | None = None) -> Swap:
         try:
@@ -119,16 +188,27 @@ class DirectoryStore(LockingStore):
         return session_path(self._root, session_id, self.suffix)
 
 
+def _shortened(digest: bytes) -> int:
+    return int.from_bytes(digest[:8], "big")
+
+
 def session_path(root: str, session_id: str, suffix: str) -> str:
     """Return the path of a session's file, as Beaker's ``encoded_path`` has it, without a digest."""
     return f"{root}/{session_id[:1]}/{session_id[:2]}/{session_id}{suffix}"
 
 
-def remove_old(path: str, before: float) -> int:
-    """Remove a file that was last written before a time, and return how many that were."""
+def remove_old(path: str, before: float, *, dry_run: bool = False) -> int:
+    """Remove a file that was last written before a time, and return how many that were.
+
+    Args:
+        path: the file.
+        before: the time, in seconds since the epoch.
+        dry_run: whether to leave it, and only count.
+    """
     with suppress(FileNotFoundError):
         if os.stat(path).st_mtime < before:
-            os.unlink(path)
+            if not dry_run:
+                os.unlink(path)
             return 1
     return 0
 

@@ -37,6 +37,7 @@ class MemcachedStore(ServerStore):
 
     kind = "ext:memcached"
     envelope = BareEnvelope
+    expires_by_itself = True
 
     def __init__(self, options: SessionOptions) -> None:
         self._servers = _servers(options)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import threading
 import time
 from collections import OrderedDict
@@ -53,10 +54,10 @@ class MemoryStore(Store):
                 raise lock_timed_out(self.kind, timeout)
             yield
 
-    def ids(self) -> Iterator[str]:
+    def ids(self, form: re.Pattern[str] = ID_FORM) -> Iterator[str]:
         # Leave out the namespaces of Beaker's cache regions, which are in the same dict.
-        for name, namespace in list(self._namespaces.items()):
-            if ID_FORM.fullmatch(name) and "session" in namespace:
+        for name in list(self._namespaces):
+            if form.fullmatch(name) and "session" in self._namespaces.get(name, ()):
                 yield name
 
     def swap(self, session_id: str, record: Record | None, new: bytes | None, expires_in: float | None = None) -> Swap:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from contextlib import suppress
 from typing import Any, TypeVar
 
@@ -35,7 +35,7 @@ from beaker_bridge.stores._redis_address import (
 )
 from beaker_bridge.stores._redis_swap import DIGEST, SCRIPT, TRANSACTION, compare_and_set
 from beaker_bridge.stores._server import ServerStore, too_large
-from beaker_bridge.stores.base import Record, Swap, refused, unreachable
+from beaker_bridge.stores.base import BATCH, ID_FORM, RECORD_FORM, Listed, Record, Swap, refused, unreachable
 
 T = TypeVar("T")
 
@@ -61,6 +61,8 @@ _IN_SCRIPT = re.compile("executing the script|failure in script")
 _QUOTED = re.compile(",? with args beginning with:.*", re.DOTALL)
 _RIGHTS = "GET, SET and DEL, and EVALSHA and EVAL or else WATCH, UNWATCH, MULTI and EXEC"
 
+#: The characters that have a meaning in a pattern of SCAN's, and a pattern of themselves.
+_SPECIAL, _ESCAPED = re.compile(r"[*?\[\]\\^-]"), r"\\\g<0>"
 #: The option of Redis that bounds the size of a value, and the smallest size that it may have, in bytes.
 _LIMIT, _SMALLEST_LIMIT = "proto-max-bulk-len", 1 << 20
 
@@ -83,6 +85,7 @@ class RedisStore(ServerStore):
 
     kind = "ext:redis"
     envelope = PickledEnvelope
+    expires_by_itself = True
     _option = "url"
     _check_address = staticmethod(check_address)
     _open_client = staticmethod(client_of)
@@ -127,6 +130,53 @@ class RedisStore(ServerStore):
 
     def _key(self, session_id: str) -> str:
         return f"{self._prefix}{session_id}:session"
+
+    # -- Listing -------------------------------------------------------------------------------------
+
+    def ids(self, form: re.Pattern[str] = ID_FORM) -> Iterator[str]:
+        # Yield an id twice where the server does, whose keys are being spread anew.
+        for ids in self._pages(BATCH, form):
+            yield from ids
+
+    def scan(self, batch: int = BATCH) -> Iterator[list[Listed]]:
+        for ids in self._pages(batch, RECORD_FORM):
+            for start in range(0, len(ids), batch):
+                listed = ids[start : start + batch]
+                raws = self._asked("GET", self._values, listed)
+                yield [(record_id, Record(raw)) for record_id, raw in zip(listed, raws, strict=True) if raw is not None]
+
+    def count(self) -> int:
+        return sum(self._asked("DBSIZE", node.dbsize) for node in self._asked("CLUSTER SLOTS", self._nodes))
+
+    def _values(self, ids: list[str]) -> list[bytes | None]:
+        pipeline = self._connected().pipeline(transaction=False)
+        for record_id in ids:
+            pipeline.execute_command("GET", self._key(record_id), NEVER_DECODE=[])
+        values: list[bytes | None] = pipeline.execute()
+        return values
+
+    def _pages(self, size: int, form: re.Pattern[str]) -> Iterator[list[str]]:
+        """Yield the ids of a form in pages of about a size, by SCAN, from each server that has keys."""
+        pattern = f"{_SPECIAL.sub(_ESCAPED, self._prefix)}*:session"
+        for node in self._asked("CLUSTER SLOTS", self._nodes):
+            cursor = None
+            while cursor != 0:
+                cursor, keys = self._asked("SCAN", node.scan, cursor or 0, pattern, size)
+                names = [key.decode("utf-8", "replace") if isinstance(key, bytes) else key for key in keys]
+                ids = [name[len(self._prefix) : -len(":session")] for name in names]
+                if found := [*filter(form.fullmatch, dict.fromkeys(ids))]:
+                    yield found
+
+    def _asked(self, command: str, step: Callable[..., T], *arguments: Any) -> T:
+        """Return what a server answers to a step of a listing."""
+        try:
+            return step(*arguments)
+        except (RedisError, RedisClusterException, OSError) as error:
+            raise self._failed(command, (), error) from error
+
+    def _nodes(self) -> list[Any]:
+        """Return the clients of the servers that have keys."""
+        return [self._connected()]
 
     # -- Compare and set -----------------------------------------------------------------------------
 
@@ -281,6 +331,10 @@ class RedisClusterStore(RedisStore):
         # Let the client follow the slot, and learn its node.
         self._execute("GET", key)
         return super()._transact(key, arguments)
+
+    def _nodes(self) -> list[Any]:
+        client = self._connected()
+        return [client.get_redis_connection(node) for node in client.get_primaries()]
 
     def _pool_of(self, key: str) -> Any:
         client = self._connected()

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import re
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from datetime import datetime
 from typing import Any, TypeVar
@@ -19,7 +20,10 @@ from beaker_bridge.stores._forks import PerProcess
 from beaker_bridge.stores._lease import HeldBy, TimedLeases, is_held
 from beaker_bridge.stores._server import ServerStore, too_large
 from beaker_bridge.stores._sql_statements import (
+    DELETED_AT_ONCE,
+    DELETED_SIZE,
     PROBE,
+    READ_SIZE,
     LostError,
     Retries,
     Statements,
@@ -31,7 +35,7 @@ from beaker_bridge.stores._sql_statements import (
     limits_of,
     refused_by,
 )
-from beaker_bridge.stores.base import ID_FORM, Record, Swap, refused, unreachable
+from beaker_bridge.stores.base import BATCH, ID_FORM, RECORD_FORM, Listed, Record, Swap, refused, unreachable
 from beaker_bridge.stores.engines import application_engine, is_address, own_engine
 
 T = TypeVar("T")
@@ -89,16 +93,41 @@ class SQLStore(ServerStore):
     def swap(self, session_id: str, record: Record | None, new: bytes | None, expires_in: float | None = None) -> Swap:
         return self._swap(session_id, record and record.raw, new)
 
-    def ids(self) -> Iterator[str]:
+    def ids(self, form: re.Pattern[str] = ID_FORM) -> Iterator[str]:
         # Leave out the namespaces of Beaker's caches.
-        return filter(ID_FORM.fullmatch, self._names("%"))
+        return filter(form.fullmatch, self._names("%"))
 
-    def sweep(self, before: float) -> int:
+    def scan(self, batch: int = BATCH) -> Iterator[list[Listed]]:
+        last, size, largest = "", min(batch, BATCH), 1
+        while rows := self._records_after(last, size):
+            last, largest = rows[-1][0], max(largest, *(len(raw) for _, raw in rows))
+            size = max(1, min(batch, READ_SIZE // largest))
+            listed: list[Listed] = [(name, Record(raw)) for name, raw in rows if RECORD_FORM.fullmatch(name)]
+            if listed:
+                yield listed
+
+    def _records_after(self, last: str, size: int) -> Sequence[Any]:
+        return self._run(lambda at: at.execute(self._statements.records, {"last": last, "size": size}).all())
+
+    def count(self) -> int:
+        return self._run(lambda at: at.scalar(self._statements.count) or 0)
+
+    def delete(self, records: Sequence[tuple[str, Record]]) -> int:
+        return sum(map(self._delete_at_once, _portions(records)))
+
+    def _delete_at_once(self, records: Sequence[tuple[str, Record]]) -> int:
+        if len(records) == 1:
+            return self._deleted(*records[0])
+        pairs = [(record_id, record.raw) for record_id, record in records]
+        parameters = {"pairs": pairs, "keys": [record_id for record_id, _ in pairs]}
+        return self._run(lambda at: at.execute(self._statements.delete_all, parameters).rowcount)
+
+    def sweep(self, before: float, *, dry_run: bool = False) -> int:
         removed, now = 0, self._clock()
         for key in self._names("%" + _LOCK):
             found = self._read(key) if ID_FORM.fullmatch(key.removesuffix(_LOCK)) else None
             if found is not None and not is_held(found.raw, now, max(0, now - before)):
-                removed += self._swap(key, found.raw, None).made
+                removed += dry_run or self._swap(key, found.raw, None).made
         return removed
 
     @contextmanager
@@ -268,6 +297,20 @@ class SQLStore(ServerStore):
         if engine.dialect.name in ("mysql", "mariadb"):
             with connected(engine) as connection:
                 self._database.get().limits = limits_of(connection, self._table)
+
+
+def _portions(records: Sequence[tuple[str, Record]]) -> Iterator[list[tuple[str, Record]]]:
+    """Yield records in portions that one statement can hold."""
+    portion: list[tuple[str, Record]] = []
+    size = 0
+    for record_id, record in records:
+        if portion and (len(portion) == DELETED_AT_ONCE or size + len(record.raw) > DELETED_SIZE):
+            yield portion
+            portion, size = [], 0
+        portion.append((record_id, record))
+        size += len(record.raw)
+    if portion:
+        yield portion
 
 
 def _dispose(own: PerProcess[sa.Engine]) -> None:

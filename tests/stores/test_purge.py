@@ -3,22 +3,31 @@
 from __future__ import annotations
 
 import dbm.dumb
+import errno
+import fcntl
+import hashlib
 import os
 import threading
+import tracemalloc
 from contextlib import suppress
 from pathlib import Path
 
 import pytest
 from beaker.cache import clsmap
+from pyramid.config import Configurator
+from pyramid.scripting import prepare
+from sqlalchemy import event
 
+import beaker_bridge
 from beaker_bridge.exceptions import SessionStoreError
 from beaker_bridge.session import purge as purge_module
 from beaker_bridge.session.base import new_id
-from beaker_bridge.session.purge import ABANDONED_AFTER, THREAD, purge
+from beaker_bridge.session.purge import ABANDONED_AFTER, THREAD, Purged
 from beaker_bridge.session.session import MOVED_FOR
 from beaker_bridge.stores._breaker import ServerUnavailableError
+from beaker_bridge.stores.base import BATCH
 from tests import machine
-from tests.requests import START, Browser, Clock, config_of, content, options_of, stored, watched
+from tests.requests import START, Browser, Clock, config_of, content, options_of, store_options, stored, watched
 
 TIMEOUT = 1000
 #: The number of a user without rights.
@@ -53,6 +62,12 @@ def in_memory(clock):
     for session_id in list(config.store.ids()):
         config.store.swap(session_id, config.store.read(session_id), None)
     return config
+
+
+def purge(config, **how):
+    """Purge, and return how many records and files were removed."""
+    done = purge_module.purge(config, **how)
+    return done.deleted + done.swept
 
 
 def write(config, content):
@@ -167,7 +182,7 @@ def test_a_session_that_is_deleted_meanwhile_is_not_counted(in_memory, clock):
     request = browser.begin()
     request.session.invalidate()
     request.commit()
-    store.ids = lambda: iter(ids)
+    store.ids = lambda _form: iter(ids)
 
     assert purge(in_memory) == 0
 
@@ -175,6 +190,145 @@ def test_a_session_that_is_deleted_meanwhile_is_not_counted(in_memory, clock):
 def test_cookie_sessions_are_not_purged():
     """A cookie session is in its browser only."""
     assert purge(config_of(type="cookie", validate_key="v" * 32)) == 0
+
+
+def test_a_server_expires_its_records_itself(memcached_server, redis_server):
+    """Redis and memcached remove what has expired; they are not even asked for it."""
+    for name, server in {"redis": redis_server, "memcached": memcached_server}.items():
+        config = config_of(type=f"ext:{name}", url=server.url)
+        config.store.ids = config.store.scan = refuse
+
+        assert purge_module.purge(config) == Purged()
+
+
+def test_the_index_of_a_user_is_no_session(in_memory, clock):
+    """What lists a user's sessions is not judged by a session's timeout."""
+    index = "u" + "0" * 64
+    in_memory.store.swap(index, None, in_memory.codec.encode({"_accessed_time": START, "_creation_time": START}))
+    clock.now += TIMEOUT + 1
+
+    assert purge_module.purge(in_memory) == Purged(seen=1)
+    assert in_memory.store.read(index) is not None
+
+    in_memory.store.swap(index, in_memory.store.read(index), None)
+
+
+# -- How it is asked for -------------------------------------------------------------------------------
+
+
+def test_a_dry_run_counts_and_deletes_nothing(config, clock):
+    """With dry_run the numbers are those of a purge, and everything stays."""
+    browsers = [Browser(config) for _ in range(3)]
+    for browser in browsers:
+        browser.write(a=1)
+    clock.now += TIMEOUT + 1
+    Browser(config).write(a=1)
+    ids = set(config.store.ids())
+
+    assert purge_module.purge(config, dry_run=True) == Purged(seen=4, deleted=3)
+    assert set(config.store.ids()) == ids
+    assert purge_module.purge(config) == Purged(seen=4, deleted=3)
+
+
+def test_older_sessions_are_purged_where_they_have_no_timeout(options, config, clock):
+    """With older_than sessions that were idle for longer are deleted, too; a lately used one stays."""
+    without = config_of(**{**options, "timeout": None})
+    old, young = Browser(without), Browser(without)
+    old.write(a=1)
+    clock.now += 100
+    young.write(a=2)
+    clock.now += 100
+
+    assert purge(without) == 0
+    assert purge(without, older_than=150) == 1
+    assert old.read() == {}
+    assert young.read() == {"a": 2}
+    without.store.close()
+
+
+def test_a_session_in_use_is_never_older(in_memory):
+    """Access times are renewed now and then only, so nothing younger than that can be asked for."""
+    with pytest.raises(ValueError, match=r"older_than must be 100 seconds or more, got 99\.5: .*reissue_time"):
+        purge_module.purge(in_memory, older_than=99.5)
+
+
+def test_a_batch_has_a_record(in_memory):
+    """A batch of none would never end."""
+    with pytest.raises(ValueError, match="batch must be 1 or more, got 0"):
+        purge_module.purge(in_memory, batch=0)
+
+
+def test_progress_is_told_after_each_batch(config, clock):
+    """What is done so far is passed on batch by batch."""
+    for _ in range(5):
+        Browser(config).write(a=1)
+    clock.now += TIMEOUT + 1
+    told = []
+    done = purge_module.purge(config, batch=2, progress=told.append)
+
+    assert told == [Purged(2, 2), Purged(4, 4), Purged(5, 5)]
+    assert done == told[-1]
+
+
+def test_what_cannot_be_read_is_counted(in_memory):
+    """A record of another configuration is left, and the numbers say so."""
+    write(in_memory, {"_accessed_time": START, "_creation_time": START})
+    session_id = write(in_memory, {"a": 1})
+    in_memory.store.swap(session_id, in_memory.store.read(session_id), b"garbage")
+
+    assert purge_module.purge(in_memory) == Purged(seen=2, unreadable=1)
+
+
+# -- In public -----------------------------------------------------------------------------------------
+
+
+def an_expired_session(config):
+    """Write a session that has expired, and return its id."""
+    return write(config, {"_accessed_time": 1.0, "_creation_time": 1.0, "a": 1})
+
+
+def test_the_sessions_of_settings_are_purged(tmp_path):
+    """A script purges the sessions that an application's settings name; their connections are closed."""
+    settings = {"session.type": "ext:database", "session.url": f"sqlite:///{tmp_path}/s.db", "session.timeout": "60"}
+    an_expired_session(config_of(**{name.removeprefix("session."): value for name, value in settings.items()}))
+
+    assert beaker_bridge.purge(settings, dry_run=True) == Purged(1, 1)
+    assert beaker_bridge.purge(settings, batch=10) == Purged(1, 1)
+    assert beaker_bridge.purge(settings) == Purged()
+    assert beaker_bridge.purge({"session.type": "cookie", "session.validate_key": "v" * 32}) == Purged()
+
+
+def test_the_sessions_of_a_request_are_purged(tmp_path):
+    """With a request, its application's settings count, or the filter that wraps the application."""
+    with Configurator(settings={"session.data_dir": str(tmp_path / "own"), "session.timeout": "60"}) as configurator:
+        configurator.include("beaker_bridge")
+    app = configurator.make_wsgi_app()
+    config = config_of(data_dir=str(tmp_path / "own"), timeout=60)
+    an_expired_session(config)
+    with prepare(registry=app.registry) as env:
+        assert beaker_bridge.purge(env["request"]) == Purged(1, 1)
+
+    filter_ = beaker_bridge.SessionMiddleware(app, type="file", data_dir=str(tmp_path / "filters"), timeout=60)
+    an_expired_session(config)
+    an_expired_session(filter_._config)
+    with prepare(registry=app.registry) as env:
+        assert beaker_bridge.purge(env["request"]) == Purged(1, 1)
+
+    assert beaker_bridge.purge(config) == Purged(1, 1)
+
+
+def test_what_has_no_session_cannot_be_purged():
+    """Settings without an option of a session, and a request of an application without our sessions, are refused."""
+    with pytest.raises(beaker_bridge.SettingsError, match=r"the settings have no session\. option"):
+        beaker_bridge.purge({"pyramid.reload_templates": "true"})
+
+    app = Configurator().make_wsgi_app()
+    refused = pytest.raises(beaker_bridge.SettingsError, match="the request has no session of beaker_bridge's")
+    with prepare(registry=app.registry) as env, refused:
+        beaker_bridge.purge(env["request"])
+
+
+# -- What cannot be opened -----------------------------------------------------------------------------
 
 
 def mark_of(config, session_id):
@@ -284,13 +438,13 @@ def test_a_purge_ends_where_the_store_cannot_be_reached(in_files, clock):
 
     root.unlink()
     away = in_files()
-    away.store.ids = lambda: iter([new_id()])
+    away.store.ids = lambda _form: iter([new_id()])
     away.store.read = refuse
     with pytest.raises(ServerUnavailableError):
         purge(away)
 
 
-def refuse(_session_id):
+def refuse(*_arguments):
     """Be a server that is down."""
     raise ServerUnavailableError("away")
 
@@ -310,7 +464,173 @@ def test_what_cannot_be_swept_is_left_out(tmp_path, name, caplog):
         left.with_suffix(".bak").symlink_to("nowhere")
 
     assert purge(config) == 2
-    assert f"the purge leaves out what it cannot open: the session store {name} (data_dir = {tmp_path})" in caplog.text
+    assert f"what cannot be opened is left out: the session store {name} (data_dir = {tmp_path})" in caplog.text
+
+
+def beakers_lock(config, name):
+    """Return the path of the lock file that Beaker has for an id, or for a name of a cache."""
+    digest = hashlib.sha1(name.encode()).hexdigest()
+    path = Path(config.store._directories.locks) / digest[:1] / digest[:2] / f"{digest}.lock"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.touch()
+    os.utime(path, (0, 0))
+    return path
+
+
+@pytest.mark.parametrize("name", ["file", "dbm"])
+def test_lock_files_that_nobody_holds_are_swept(tmp_path, name):
+    """Beaker leaves a lock file for each session: one without a session, that nobody holds, is removed when it is old.
+    One of a session, or of a cache, stays: a process of Beaker's may be about to lock it.
+    """
+    config = config_of(**store_options(name, tmp_path))
+    browser = Browser(config)
+    browser.write(a=1)
+    cache = clsmap[name]("a cache", data_dir=str(tmp_path), dbmmodule=dbm.dumb)
+    cache.acquire_write_lock()
+    cache["value"] = 1
+    cache.release_write_lock()
+    kept = [beakers_lock(config, owner) for owner in (browser.id, "a cache")]
+    held, young, *left = (beakers_lock(config, new_id()) for _ in range(5))
+    os.utime(young)
+    (young.parent / "others.lock").touch()
+    with held.open() as file:
+        fcntl.flock(file, fcntl.LOCK_SH)
+
+        assert purge(config, dry_run=True) == 3
+        assert all(path.exists() for path in left)
+        assert purge(config) == 3
+
+    assert [path for path in left if path.exists()] == []
+    assert all(path.exists() for path in (*kept, held, young))
+    assert browser.read() == {"a": 1}
+
+
+@pytest.mark.parametrize("name", ["file", "dbm"])
+def test_the_lock_file_of_a_purged_session_goes_with_it(tmp_path, name, clock):
+    """A session that Beaker has locked now stays until the next purge."""
+    config = config_of(**store_options(name, tmp_path), clock=clock, timeout=TIMEOUT)
+    browsers = [Browser(config) for _ in range(2)]
+    for browser in browsers:
+        browser.write(a=1)
+    free, held = (beakers_lock(config, browser.id) for browser in browsers)
+    clock.now += TIMEOUT + 1
+    with held.open() as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+
+        assert purge_module.purge(config).deleted == 1
+
+    assert not free.exists()
+    assert list(config.store.ids()) == [browsers[1].id]
+    assert purge_module.purge(config).deleted == 1
+    assert not held.exists()
+
+
+@pytest.mark.parametrize("old", [True, False])
+def test_what_a_process_of_beakers_left_is_swept(tmp_path, old):
+    """Beaker writes a file beside the session's, and renames it: one that it was killed at is removed."""
+    config = config_of(**store_options("file", tmp_path))
+    browser = Browser(config)
+    browser.write(a=1)
+    path = next(tmp_path.rglob("*.cache"))
+    left, others = Path(f"{path}.temp"), path.with_name("others.cache.temp")
+    for file in (left, others):
+        file.write_bytes(b"half")
+        os.utime(file, (0, 0) if old else None)
+
+    assert purge(config) == old
+    assert left.exists() is not old
+    assert others.exists()
+
+
+def test_a_record_that_cannot_be_deleted_ends_no_purge(tmp_path, clock, caplog, monkeypatch):
+    """Of records that share a lock, one that cannot be deleted is left and told; the others go."""
+    config = config_of(**store_options("file", tmp_path), clock=clock, timeout=TIMEOUT)
+    record = config.codec.encode({"_accessed_time": START, "_creation_time": START})
+    ids = [f"0000{digit * 28}" for digit in "123"]
+    for session_id in ids:
+        config.store.swap(session_id, None, record)
+    clock.now += TIMEOUT + 1
+    remove = config.store._remove
+
+    def refusing(session_id):
+        if session_id == ids[1]:
+            raise PermissionError(errno.EPERM, "not permitted", config.store._path(session_id))
+        remove(session_id)
+
+    monkeypatch.setattr(config.store, "_remove", refusing)
+
+    assert purge(config) == 2
+    assert list(config.store.ids()) == [ids[1]]
+    assert "what cannot be opened is left out: the session store file" in caplog.text
+    assert ids[1] not in caplog.text
+
+
+def test_a_purge_ends_where_the_server_goes_away(in_memory, clock, monkeypatch):
+    """A server that can no longer be reached when a record is to be deleted ends the purge."""
+    an_expired_session(in_memory)
+    monkeypatch.setattr(in_memory.store, "swap", lambda *_: refuse())
+    with pytest.raises(ServerUnavailableError):
+        purge(in_memory)
+
+
+# -- Many ----------------------------------------------------------------------------------------------
+
+
+def many_files(config, count):
+    """Write many sessions into files, every other one expired, as fast as the disk takes them."""
+    root = Path(config.store._root)
+    for place in range(256):
+        (root / f"{place >> 4:x}" / f"{place:02x}").mkdir(parents=True)
+    for session_id, raw in many(config, count):
+        Path(config.store._path(session_id)).write_bytes(raw)
+
+
+def many_rows(config, count):
+    """Write many sessions into a table, every other one expired."""
+    rows = [{"key": nth, "new": raw, "now": config.store._now()} for nth, raw in many(config, count)]
+    config.store._run(lambda at: at.execute(config.store._statements.insert, rows))
+
+
+def many(config, count):
+    """Yield the ids and the records of many sessions, every other one expired."""
+    now = config.clock()
+    for nth in range(count):
+        accessed = now - (nth % 2) * 2 * TIMEOUT
+        record = {"_accessed_time": accessed, "_creation_time": accessed, "user": nth, "cart": ["thing"] * 10}
+        yield new_id(), config.codec.encode(record)
+
+
+MANY = [pytest.param(20_000, marks=pytest.mark.ci), pytest.param(1_000_000, marks=pytest.mark.soak)]
+
+
+@pytest.mark.once
+@pytest.mark.parametrize("count", MANY)
+@pytest.mark.parametrize("name", ["file", "sqlite"])
+def test_many_sessions_are_purged_in_little_memory(tmp_path, clock, count, name):
+    """However many sessions there are, a batch of them is in memory, and a statement reads or deletes a batch."""
+    config = config_of(**store_options(name, tmp_path), clock=clock, timeout=TIMEOUT)
+    (many_files if name == "file" else many_rows)(config, count)
+    told, statements = [], []
+    if name == "sqlite":
+        engine = config.store._engine()
+        event.listen(engine, "after_cursor_execute", lambda *_: statements.append(1))
+    tracemalloc.start()
+    try:
+        done = purge_module.purge(config, progress=told.append)
+        _, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+
+    assert done == Purged(count, count // 2)
+    assert len(told) == count // BATCH
+    assert peak < 8 << 20
+    # One reads a batch, one deletes what has ended in it, one finds no more; and one looks for locks.
+    assert len(statements) == (2 * count // BATCH + 2 if name == "sqlite" else 0)
+    assert config.store.count() == count // 2
+    config.store.close()
+
+
+# -- What killed processes have left -------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("name", ["file", "dbm"])
@@ -324,9 +644,14 @@ def test_what_a_killed_writer_left_is_swept(tmp_path, name, old):
     written = min(path for path in Path(tmp_path).rglob(f"{browser.id}.*") if path.suffix != ".lock")
     left = written.with_name(f"{written.name}.0123456789abcdef.bridge-tmp")
     left.write_bytes(b"half")
+    # One that goes meanwhile is none.
+    (tmp_path / "container_file_lock").mkdir(exist_ok=True)
+    (tmp_path / "container_file_lock" / f"{'0' * 40}.lock").symlink_to("nowhere")
     age = ABANDONED_AFTER + 60 if old else 0
     os.utime(left, (left.stat().st_mtime - age,) * 2)
 
+    assert purge(config, dry_run=True) == old
+    assert left.exists()
     assert purge(config) == old
     assert left.exists() is not old
     assert browser.read() == {"a": 1}
@@ -522,7 +847,7 @@ def test_a_forked_child_purges(in_files, clock):
 def test_what_cannot_be_listed_is_not_purged(in_files, caplog):
     """Where Beaker's own interface is all there is, purge_every is one warning at the start."""
     other = in_files(type="dbm", dbmmodule=threading)
-    write_and_wait(in_files(namespace_class=clsmap["memory"]))
+    Browser(in_files(namespace_class=clsmap["memory"])).write(a=1)
 
     assert "purge_every is ignored: Beaker's own interface, which this type = dbm goes through" in caplog.text
     assert "which this type = file goes through" in caplog.text

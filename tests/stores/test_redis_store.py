@@ -44,8 +44,6 @@ def key_of(session_id):
 class RedisContract(StoreContract):
     """What both kinds of Redis keep beside the contract."""
 
-    lists_ids = False
-
     @pytest.fixture
     def client(self):
         """Return a client of the test's own."""
@@ -131,6 +129,23 @@ class RedisContract(StoreContract):
         with store._connecting.get(), as_child():
             assert store.read(session_id) == stored
 
+    def test_a_prefix_is_no_pattern(self, options, session_id, raw):
+        """Only what begins with the prefix is listed, whatever its characters mean to Redis."""
+        store, other = (opened(**{**options, "key_prefix": prefix}) for prefix in ("a*[b-c]?\\^", "ab[b-c]x\\^"))
+        for one in (store, other):
+            one.swap(session_id, None, raw())
+
+        assert list(store.ids()) == [session_id]
+
+        store.swap(session_id, store.read(session_id), None)
+
+        assert list(store.ids()) == []
+        assert list(other.ids()) == [session_id]
+
+        other.swap(session_id, other.read(session_id), None)
+        for one in (store, other):
+            one.close()
+
     def test_a_closed_store_connects_again(self, store, session_id, stored):
         """A store can be closed, twice, and be used again."""
         store.close()
@@ -149,6 +164,8 @@ class RedisContract(StoreContract):
         assert store.swap(session_id, None, new).made
         assert store.swap(session_id, None, raw()).found.raw == new
         assert store.read(session_id).raw == new
+        assert session_id in list(store.ids())
+        assert (session_id, store.read(session_id)) in [found for batch in store.scan() for found in batch]
 
         with store.lock(session_id, PATIENCE):
             assert self._is_refused(store, session_id)
@@ -658,6 +675,22 @@ def test_scripts_are_tried_again_when_the_server_was_away(start_server, session_
     assert refused == ["evalsha"]
     assert calls["cmdstat_evalsha"]["calls"] == 2
     assert "cmdstat_watch" not in calls
+
+    store.close()
+
+
+def test_sessions_that_cannot_be_listed_are_an_unreachable_store(start_server):
+    """A listing that the server refuses, or that finds it away, is an error that says so."""
+    server = start_server("redis", "Redis")
+    store = opened(type="ext:redis", url=server.url)
+    with server.client() as client:
+        client.execute_command("ACL", "SETUSER", "default", "-scan")
+    with pytest.raises(SessionStoreError, match="the session store ext:redis refuses SCAN"):
+        next(store.ids())
+    server.kill()
+    for use in (store.count, lambda: next(store.ids()), lambda: next(store.scan())):
+        with pytest.raises(SessionStoreError, match="cannot be reached"):
+            use()
 
     store.close()
 

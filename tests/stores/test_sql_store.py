@@ -22,6 +22,7 @@ from sqlalchemy.pool import NullPool, StaticPool
 from beaker_bridge.exceptions import SessionConflictError, SessionStoreError, SessionTooLargeError, SettingsError
 from beaker_bridge.options.reader import given, prefixed, read_options
 from beaker_bridge.stores import _sql_statements, engines, open_store
+from beaker_bridge.stores import sql as sql_module
 from beaker_bridge.stores._breaker import ServerUnavailableError
 from beaker_bridge.stores._lease import HeldBy
 from beaker_bridge.stores.base import Record, Swap
@@ -828,6 +829,33 @@ def test_ids_are_read_in_chunks(url, monkeypatch):
 
     assert sorted(listed) == sorted(ids)
     assert set(store._names("%")) == {"a cache", "F" * 32}
+
+
+def test_records_are_read_and_deleted_by_few_statements(url):
+    """A batch is a statement, and those of others are skipped; large records are read fewer at once."""
+    store = opened(url)
+    large = b"x" * 300_000
+    names = ["0" * 31 + "g", *(f"{digit * 32}" for digit in "123"), "u" + "4" * 64]
+    for name in names:
+        store._swap(name, None, large)
+    with statements(store) as seen:
+        batches = [*store.scan(1)]
+        deleted = store.delete([record for batch in store.scan() for record in batch])
+
+    assert [[name for name, _ in batch] for batch in batches] == [[name] for name in names[1:]]
+    assert deleted == 4
+    # Six read one each, and the last one none; two read all of them, and two deleted three and one.
+    assert seen == ["SELECT"] * (6 + 2) + ["DELETE"] * 2
+
+
+def test_fewer_large_records_are_read_at_once(url, monkeypatch):
+    """What the records were like that were read tells how many more are read with one statement."""
+    monkeypatch.setattr(sql_module, "READ_SIZE", 1000)
+    store = opened(url)
+    for nth in range(260):
+        store._swap(f"{nth:032x}", None, b"x" * (200 if nth < 255 else 10))
+
+    assert [len(batch) for batch in store.scan(1000)] == [250, 5, 5]
 
 
 # -- Processes ---------------------------------------------------------------------------------------
