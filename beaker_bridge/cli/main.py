@@ -9,6 +9,7 @@ from collections.abc import Sequence
 
 import click
 
+from beaker_bridge.cli.check import check
 from beaker_bridge.cli.output import FOUND, INTERRUPTED, WRONG, close_quietly
 from beaker_bridge.options.masking import clean
 
@@ -20,6 +21,9 @@ from beaker_bridge.options.masking import clean
 @click.version_option(package_name="beaker_bridge", prog_name="beaker-bridge")
 def command() -> None:
     """Look at the sessions of a site, and look after them."""
+
+
+command.add_command(check)
 
 
 def run(arguments: Sequence[str]) -> int:

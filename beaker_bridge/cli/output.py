@@ -16,6 +16,8 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from beaker_bridge.logs import forget
+
 #: The exit codes: fine; something was found, or only a part was done; wrong use, wrong settings, or a store that
 #: cannot be reached; interrupted.
 OK, FOUND, WRONG, INTERRUPTED = 0, 1, 2, 130
@@ -40,6 +42,7 @@ class Output:
             # A terminal, or a pipe, may have another encoding than UTF-8.
             with suppress(AttributeError):
                 stream.reconfigure(errors="replace")  # type: ignore[union-attr]  # pytest's streams have none
+        self._collected: list[logging.LogRecord] | None = None
         self._out, self._err = (_console(stderr=stderr) for stderr in (False, True))
 
     # -- Results, on stdout --------------------------------------------------------------------------
@@ -52,7 +55,7 @@ class Output:
             style: the style on a terminal, as rich names it.
         """
         if not self.as_json:
-            self._out.print(Text(text, style=style))
+            self._write(Text(text, style=style))
 
     def table(
         self, columns: Sequence[str], rows: Iterable[Sequence[object]], *, title: str = "", right: Collection[int] = ()
@@ -69,19 +72,26 @@ class Output:
             return
         table = Table(box=box.SIMPLE_HEAD, title=title or None, title_justify="left", pad_edge=False)
         for number, column in enumerate(columns):
-            table.add_column(column, justify="right" if number in right else "left", overflow="fold")
+            justify: Any = "right" if number in right else "left"
+            table.add_column(column, justify=justify, overflow="fold", no_wrap=number == 0)
         for row in rows:
             table.add_row(*(Text(str(cell)) for cell in row))
-        self._out.print(table)
+        self._write(table)
 
     def bullets(self, texts: Iterable[str], style: str = "") -> None:
         """Write a list, each item wrapped under its bullet; nothing with ``--json``."""
         if self.as_json:
             return
-        grid = Table.grid(padding=(0, 1, 0, 0))
+        grid = Table.grid(padding=(0, 1, 0, 0), pad_edge=False)
         for text in texts:
             grid.add_row(Text("*", style=style), Text(text, overflow="fold"))
-        self._out.print(grid)
+        self._write(grid)
+
+    def _write(self, what: Any) -> None:
+        """Write a line, a table or a list, without the spaces with which rich fills the width."""
+        with self._out.capture() as captured:
+            self._out.print(what)
+        sys.stdout.write("".join(f"{line.rstrip()}\n" for line in captured.get().splitlines()))
 
     def result(self, result: Mapping[str, Any]) -> None:
         """Write the JSON object; nothing without ``--json``."""
@@ -98,6 +108,24 @@ class Output:
         """Write an error to stderr, and as the JSON object with ``--json``."""
         self._err.print(Text("error: ", style="bold red") + Text(text, style=""))
         self.result({"error": text})
+
+    @contextmanager
+    def collecting(self) -> Iterator[list[logging.LogRecord]]:
+        """Yield the list of the package's own warnings, which are not written meanwhile; also those logged before."""
+        forget()
+        collected: list[logging.LogRecord] = []
+        before, self._collected = self._collected, collected
+        try:
+            yield collected
+        finally:
+            self._collected = before
+
+    def take(self, record: logging.LogRecord) -> None:
+        """Take a warning of the package's own."""
+        if self._collected is None:
+            self.note(record.getMessage())
+        else:
+            self._collected.append(record)
 
     @contextmanager
     def logging(self) -> Iterator[None]:
@@ -195,14 +223,14 @@ class _Bar(Progress):
 
 
 class _NoteHandler(logging.Handler):
-    """Writes what is logged as a note."""
+    """Hands over what is logged."""
 
     def __init__(self, output: Output) -> None:
         super().__init__(logging.WARNING)
         self._output = output
 
     def emit(self, record: logging.LogRecord) -> None:
-        self._output.note(record.getMessage())
+        self._output.take(record)
 
 
 def _console(*, stderr: bool) -> Console:

@@ -30,7 +30,7 @@ def record_filter(app: Any, config: SessionConfig) -> None:
         config: its configuration.
     """
     found = False
-    for wrapped in _wrapped(app):
+    for wrapped in wrapped_applications(app):
         if isinstance(wrapped, Router):
             setattr(wrapped.registry, _RECORDED, _RecordedFilter(config, wraps_router=True))
         found = found or isinstance(wrapped, Router) or _makes_session(wrapped)
@@ -39,7 +39,7 @@ def record_filter(app: Any, config: SessionConfig) -> None:
         setattr(registry, _RECORDED, _RecordedFilter(config, wraps_router=False))
 
 
-def _wrapped(app: Any) -> list[Any]:
+def wrapped_applications(app: Any) -> list[Any]:
     """Return a WSGI application, and those that it is seen to wrap."""
     found: list[Any] = []
     pending = [app]

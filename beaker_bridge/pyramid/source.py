@@ -25,6 +25,8 @@ REMEDY = (
     "set session.type and session.secret (session.type = file, session.data_dir = …),"
     " or put the session filter into the pipeline (filter-with)"
 )
+#: The options that the settings may add to those of a filter.
+OPEN_OPTIONS = frozenset({"cookie_on_exception", "constant_csrf_token"})
 
 
 class SessionSource:
@@ -76,11 +78,21 @@ class SessionSource:
         self.compared = True
         if self.options is None:
             return
-        # Allow options that a filter does not set.
-        open_options = {"cookie_on_exception", "constant_csrf_token"} - used.given
-        names = [self.options.label(name) for name in differing(used, self.options) if name not in open_options]
+        names = ignored_settings(used, self.options)
         if names:
             log.warning(
                 "a filter configures the session; the settings' own session options are ignored where they differ: %s",
                 ", ".join(names),
             )
+
+
+def ignored_settings(used: SessionOptions, own: SessionOptions) -> list[str]:
+    """Return the settings' session options that have no effect, as they are written.
+
+    Args:
+        used: the options of the filter that configures the session.
+        own: those of the settings.
+    """
+    # Allow options that a filter does not set.
+    open_options = OPEN_OPTIONS - used.given
+    return [own.label(name) for name in differing(used, own) if name not in open_options]

@@ -16,21 +16,19 @@ from beaker_bridge import middleware
 from beaker_bridge.exceptions import SettingsError, SiteError
 from beaker_bridge.options.reader import Given, given, prefixed, read_options
 from beaker_bridge.options.table import SESSION_TABLE, SessionOptions
-from beaker_bridge.pyramid.source import REMEDY
+from beaker_bridge.pyramid.source import OPEN_OPTIONS, REMEDY
 from beaker_bridge.regions.settings import Definition, read_regions
 from beaker_bridge.request.exchange import ENVIRON_KEY
 from beaker_bridge.session.config import SessionConfig
 from beaker_bridge.site.contexts import Origin, Written, read_chain
 
-__all__ = ["Filter", "Origin", "Site", "SiteError", "Source", "find_site"]
+__all__ = ["Filter", "Layer", "Origin", "Site", "SiteError", "Source", "find_site"]
 
 #: The functions that make a session filter, by the package.
 _FILTERS = {
     "beaker_bridge": (middleware.session_filter_factory, middleware.session_filter_app_factory),
     "Beaker": (beaker.middleware.session_filter_factory, beaker.middleware.session_filter_app_factory),
 }
-#: The options that the settings may add to those of a filter.
-OPEN_OPTIONS = frozenset({"cookie_on_exception", "constant_csrf_token"})
 
 
 class Source(NamedTuple):
@@ -47,6 +45,15 @@ class Filter(NamedTuple):
     #: ``beaker_bridge`` or ``Beaker``.
     package: str
     source: Source
+
+
+class Layer(NamedTuple):
+    """A filter of the pipeline, of whatever kind."""
+
+    #: The function that makes it, such as ``paste.deploy.config:make_prefix_middleware``.
+    made_by: str
+    section: str
+    options: Mapping[str, str]
 
 
 class Site:
@@ -68,6 +75,8 @@ class Site:
         self.settings: dict[str, Any] = {}
         #: The filter whose session a request has; None if there is none.
         self.filter: Filter | None = None
+        #: All filters of the pipeline, the outermost first.
+        self.layers: list[Layer] = []
         #: The session's options among the settings.
         self.own = Source({}, {})
         #: Sentences about how the file was read.
@@ -85,6 +94,15 @@ class Site:
             {**theirs.origins, **{name: self.own.origins[name] for name in names & self.own.origins.keys()}},
         )
 
+    def adopt(self, options: SessionOptions | None) -> None:
+        """Take over the options of a session factory that the application has made, where the file has none.
+
+        Args:
+            options: its options; None if it has none.
+        """
+        if options is not None and self.filter is None and not self.own.given:
+            self.options = options
+
     @cached_property
     def options(self) -> SessionOptions:
         """The session's options that are in effect, checked.
@@ -93,8 +111,8 @@ class Site:
             SettingsError: one or more are wrong, or there are none.
         """
         if not self.source.given and self.filter is None:
-            where = f"{os.path.relpath(self.file)}: no session is configured there"
-            raise SettingsError(f"{where}, by a filter or by the settings: {REMEDY}")
+            where = f"{os.path.relpath(self.file)}: no session is configured there, by a filter or by the settings"
+            raise SettingsError(f"{where}: {REMEDY}")
         return read_options(self.source.given)
 
     @cached_property
@@ -181,11 +199,18 @@ def _read_pipeline(site: Site, loader: Any) -> None:
     """Read the application's settings, and find the innermost session filter: it makes a request's session."""
     chain = read_chain(site.file, loader.uri.fragment or None, loader._get_defaults(site.variables), site.notes)
     site.settings = dict(chain.application.local_conf)
+    site.layers = [_layer(context) for context in chain.filters]
     found = [each for each in map(_filter, chain.filters) if each]
     if found:
         site.filter = found[-1]
     if len(found) > 1:
         site.notes.append(f"there are {len(found)} session filters; a request has the session of the innermost one")
+
+
+def _layer(context: Any) -> Layer:
+    made_by = f"{getattr(context.object, '__module__', '')}:{getattr(context.object, '__name__', '')}"
+    section = next((value.origin.section for value in context.local_conf.values() if isinstance(value, Written)), "")
+    return Layer(made_by, section, {name: _plain(value) for name, value in context.local_conf.items()})
 
 
 def _filter(context: Any) -> Filter | None:

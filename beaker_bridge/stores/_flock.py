@@ -144,13 +144,22 @@ class FileLocks:
 
     def _slot(self, session_id: str) -> tuple[threading.Lock, str]:
         """Return the lock between the threads of this process, and the path of the one between processes."""
-        number = self.slot(session_id)
-        return self._threads.get()[number], f"{self._directory}/bridge-guard-{number:02d}.lock"
+        return self._threads.get()[self.slot(session_id)], guard_path(self._directory, session_id)
 
     def _beakers(self, session_id: str) -> str:
         # Name the file by the digest, as beaker.synchronization.FileSynchronizer does.
         name = hashlib.sha1(session_id.encode("ascii"), usedforsecurity=False).hexdigest()
         return f"{self._directory}/{name[:1]}/{name[:2]}/{name}.lock"
+
+
+def guard_path(directory: str, session_id: str) -> str:
+    """Return the lock file of a swap.
+
+    Args:
+        directory: where the lock files are.
+        session_id: the id.
+    """
+    return f"{directory}/bridge-guard-{FileLocks.slot(session_id):02d}.lock"
 
 
 # -- A lock per session ------------------------------------------------------------------------------

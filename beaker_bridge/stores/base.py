@@ -171,6 +171,14 @@ class Store(ABC):
         """
         yield False
 
+    def unmade(self) -> str:
+        """Return what the first use of the store will make, and what only looks at it must not; empty if it is there.
+
+        Raises:
+            SessionStoreError: the store cannot be reached.
+        """
+        return ""
+
     def close(self) -> None:
         """Close the connections that the store itself has opened; a later use opens new ones."""
         return

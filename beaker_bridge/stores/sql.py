@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -142,6 +143,18 @@ class SQLStore(ServerStore):
         finally:
             # Keep the lease until the next purge is due.
             self._leases.renew(_PURGE, lease, began + every, every)
+
+    def unmade(self) -> str:
+        engine = self._engine()
+        file = engine.url.database if engine.dialect.name == "sqlite" else None
+        # Do not connect: that would make the file.
+        if file and not file.startswith((":memory:", "file:")) and not os.path.exists(file):
+            return f"the database {file}"
+        name, schema = self._table.name, self._table.schema
+        is_there = self._breaker().call(
+            self._probe, self._tried, lambda at: sa.inspect(at).has_table(name, schema=schema), self._engine
+        )
+        return "" if is_there else f"the table {name}"
 
     def close(self) -> None:
         if self._own:

@@ -1,0 +1,172 @@
+"""``beaker-bridge check``: each thing that it finds, and its exit code."""
+
+from __future__ import annotations
+
+import pytest
+
+from tests.cli.sites import FINE, PASSWORD, SECRET, with_option
+
+SETTINGS = f"""
+    [app:main]
+    use = call:clisite:main
+    pyramid.includes = beaker_bridge
+    session.type = file
+    session.data_dir = %(here)s/data
+    session.key = mysite
+    session.secret = {SECRET}
+    session.timeout = 3600
+    session.purge_every = 3600
+"""
+SERVER = "\n    [server:main]\n    use = egg:waitress#main\n    {}\n"
+#: A change of the fine site, the rule that finds it, and a part of its sentence.
+RISKY = {
+    "no secret": (with_option(FINE, secret=None), "no-secret", "secret is not set"),
+    "a short secret": (with_option(FINE, secret="short"), "notice", "secret is shorter than 32 bytes"),
+    "pickle": (with_option(FINE, data_serializer="pickle"), "pickle", "data_serializer = pickle"),
+    "pickle still read": (with_option(FINE, legacy_serializer="pickle"), "pickle", "legacy_serializer = pickle"),
+    "no timeout": (with_option(FINE, timeout=None), "no-timeout", "timeout is not set"),
+    "no purge": (with_option(FINE, purge_every=None), "no-purge", "purge_every is not set"),
+    "default key": (with_option(FINE, key=None), "notice", "key is not set"),
+    "unused option": (with_option(FINE, url="redis://h/0"), "notice", "url (for ext:database, "),
+    "memory and waitress's processes": (
+        with_option(FINE, type="memory", data_dir=None, purge_every=None) + SERVER.format("workers = 4"),
+        "memory-with-processes",
+        "[server:main] workers = 4",
+    ),
+    "memory and uwsgi": (
+        with_option(FINE, type="memory", data_dir=None, purge_every=None) + "\n    [uwsgi]\n    processes = 2\n",
+        "memory-with-processes",
+        "[uwsgi] processes = 2",
+    ),
+    "not secure behind https": (
+        with_option(FINE, secure="false") + SERVER.format("url_scheme = https"),
+        "not-secure",
+        "[server:main] url_scheme",
+    ),
+    "not secure behind a trusted proxy": (
+        with_option(FINE, secure="false") + SERVER.format("trusted_proxy_headers = x-forwarded-proto"),
+        "not-secure",
+        "trusted_proxy_headers",
+    ),
+    "not secure with a certificate": (
+        with_option(FINE, secure="false") + SERVER.format("certfile = cert.pem"),
+        "not-secure",
+        "[server:main] certfile",
+    ),
+    "not secure behind a prefix": (
+        with_option(FINE, secure="false")
+        + "    filter-with = prefix\n    [filter:prefix]\n    use = egg:PasteDeploy#prefix\n    force_port = 443\n",
+        "not-secure",
+        "[filter:prefix] force_port",
+    ),
+    "not secure behind a scheme": (
+        with_option(FINE, secure="false")
+        + "    filter-with = prefix\n    [filter:prefix]\n    use = egg:PasteDeploy#prefix\n    scheme = https\n",
+        "not-secure",
+        "[filter:prefix] scheme",
+    ),
+    "filter and settings": (
+        FINE.replace("pyramid.includes", "session.timeout = 60\n    session.key = mysite\n    pyramid.includes"),
+        "filter-and-settings",
+        "where they differ: session.timeout;",
+    ),
+    "unlisted region": (
+        FINE.replace("pyramid.includes", "cache.regions = a\n    cache.b.expire = 5\n    pyramid.includes"),
+        "notice",
+        "cache.b.expire: ignored, since cache.regions does not list a region b",
+    ),
+}
+WRONG = {
+    "a wrong value": (with_option(FINE, timeout="1h"), "settings", "timeout must be a whole number"),
+    "a typing error": (with_option(FINE, timeuot="60"), "settings", "did you mean timeout?"),
+    "a directory that cannot be made": (with_option(FINE, data_dir="/dev/null/data"), "settings", "data_dir must be"),
+    "wrong settings beside the filter": (
+        FINE.replace("pyramid.includes", "session.timeout = 1h\n    pyramid.includes"),
+        "settings",
+        "session.timeout must be",
+    ),
+    "a wrong region": (
+        FINE.replace("pyramid.includes", "cache.regions = a\n    cache.expire = 1h\n    pyramid.includes"),
+        "settings",
+        "cache.expire must be",
+    ),
+    "a region that cannot be used": (
+        FINE.replace("pyramid.includes", "cache.regions = a\n    cache.type = file\n    pyramid.includes"),
+        "notice",
+        "the first use of the cache region a raises an error",
+    ),
+    "an address without a type": (
+        with_option(FINE, type=None, data_dir=None, url=f"redis://u:{PASSWORD}@h/0"),
+        "notice",
+        "url without type",
+    ),
+    "no session": (
+        "\n    [app:main]\n    use = call:clisite:main\n",
+        "settings",
+        "no session is configured there",
+    ),
+    "a store that is down": (
+        with_option(FINE, type="ext:redis", data_dir=None, purge_every=None, url=f"redis://u:{PASSWORD}@localhost:1/0"),
+        "store",
+        "ext:redis cannot be reached",
+    ),
+    "a wrong value in Beaker's own filter": (
+        with_option(FINE, timeout="1h").replace("beaker_bridge#session", "Beaker#beaker_session"),
+        "settings",
+        "timeout must be a whole number",
+    ),
+    "Beaker's own filter refuses": (
+        with_option(FINE, **{"session.timeout": "1h"}).replace("beaker_bridge#session", "Beaker#beaker_session"),
+        None,
+        "Beaker's own filter refuses its options",
+    ),
+}
+
+
+def findings(outcome, level):
+    """Return what was found, as rules and sentences."""
+    return [(each["rule"], each["text"]) for each in outcome.json["findings"] if each["level"] == level]
+
+
+def test_a_site_that_is_fine(folder):
+    """Nothing is found, each option says where it is written, and nothing is left behind."""
+    file = folder.write(FINE)
+    before = sorted(folder.path.iterdir())
+    outcome = folder.call("check", "--strict", file)
+
+    assert (outcome.code, outcome.err) == (0, "the module prints something\n")
+    assert "Nothing is wrong, and nothing is risky." in outcome.out
+    assert "Store: write, read, swap, delete: ok" in outcome.out
+    assert [line.split() for line in outcome.out.splitlines() if line.split()[:1] in (["timeout"], ["secret"])] == [
+        ["timeout", "3600", "[filter:session]"],
+        ["secret", "…", "[filter:session]"],
+    ]
+    assert sorted(path for path in folder.path.iterdir() if path.name != "__pycache__") == before
+
+
+@pytest.mark.parametrize("case", RISKY)
+def test_what_is_risky(folder, case):
+    """It is found once; the exit code is 0, and 1 with ``--strict``."""
+    ini, rule, text = RISKY[case]
+    outcome = folder.call("check", "--json", folder.write(ini))
+    found = findings(outcome, "risky")
+
+    assert (outcome.code, findings(outcome, "wrong")) == (0, [])
+    assert [name for name, _ in found] == [rule]
+    assert text in found[0][1]
+    assert folder.call("check", "--strict", folder.write(ini)).code == 1
+
+
+@pytest.mark.parametrize("case", WRONG)
+def test_what_is_wrong(folder, case):
+    """The exit code is 2, and the sentence says what to correct, without a password."""
+    ini, rule, text = WRONG[case]
+    outcome = folder.call("check", "--json", folder.write(ini))
+
+    assert outcome.code == 2
+    if rule is None:
+        assert text in outcome.json["error"]
+    else:
+        assert [name for name, each in findings(outcome, "wrong") if text in each] == [rule]
+    assert PASSWORD not in outcome.out + outcome.err
+    assert SECRET not in outcome.out + outcome.err
