@@ -276,7 +276,7 @@ class SafeSession(BeakerMapping):
         self._state = self._state.clean()
         self._flashed_once = NO_MESSAGES
         if changed:
-            self._stored = dict(self)
+            self._stored = dict.copy(self)
             if self._changes is not None:
                 self._changes.mark_clean(self)
 
@@ -362,14 +362,13 @@ class SafeSession(BeakerMapping):
         Raises:
             BeakerBridgeError: the store, the serializer or a limit refuses it.
         """
-        if self._state.detached or not self.has_pending or self._exchange.discarded:
+        if not self.has_pending or self._state.detached or self._exchange.discarded:
             return
         try:
-            for _ in range(ROUNDS):
+            if self._exchange.notify is None:
+                self._commit()
+            else:
                 self._commit_and_notify()
-                # A subscriber may have changed the session.
-                if not self._state.pending or self._state.detached:
-                    break
         except BaseException:
             # Send no cookie for an uncommitted session; a second try sends it.
             if self.request["set_cookie"]:
@@ -379,14 +378,18 @@ class SafeSession(BeakerMapping):
 
     def _commit_and_notify(self) -> None:
         """Commit, and then notify: what a subscriber changes would count as committed before that."""
-        events: list[SessionEvent] = []
-        self._events = events
-        try:
-            self._commit()
-        finally:
-            self._events = None
-            for event in events:
-                self._exchange.notify(event)  # type: ignore[misc]  # there are events only where it is not None
+        for _ in range(ROUNDS):
+            events: list[SessionEvent] = []
+            self._events = events
+            try:
+                self._commit()
+            finally:
+                self._events = None
+                for event in events:
+                    self._exchange.notify(event)  # type: ignore[misc]  # it is not None here
+            # A subscriber may have changed the session.
+            if not self._state.pending or self._state.detached:
+                break
 
     def _commit(self) -> None:
         state = self._state

@@ -184,9 +184,10 @@ class Session(SafeSession):
             return False
         if self._lease is not None:
             self._refuse_ended_lease()
-        swap = self._swap(self.id, self._state.record, plain)
+        state = self._state
+        swap = self._swap(state.id, state.record, plain)
         if swap.made:
-            self._note_written(swap, plain)
+            self._state, self._plain = state.written(swap.found), plain
             return True
         return self._write_merged(swap.found, plain)
 
@@ -204,10 +205,10 @@ class Session(SafeSession):
             if found.raw not in self._in_doubt:
                 conflicts |= self._merge(self._base(), self._as_record(), theirs)
                 plain, merged = self._serialized(), True
-            self._state = self._state.written(found)
+            self._state = self._state.based_on(found)
             swap = self._swap(self.id, found, plain)
             if swap.made:
-                self._note_written(swap, plain)
+                self._state, self._plain = self._state.written(swap.found), plain
             found = swap.found
             return swap.made
 
@@ -222,9 +223,6 @@ class Session(SafeSession):
         merged = merge(base, ours, theirs, whole_keys=whole_keys, flashed_once=self._flashed_once)
         self._take(merged.record)
         return merged.conflicts
-
-    def _note_written(self, swap: Swap, plain: bytes) -> None:
-        self._state, self._plain = self._state.written(swap.found), plain
 
     def _serialized(self) -> bytes:
         if not self._writer:
