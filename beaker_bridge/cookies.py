@@ -93,10 +93,9 @@ class Signer:
     """
 
     def __init__(self, secrets: Sequence[str], algorithms: Sequence[str] = ("sha1",)) -> None:
-        #: The keys that are accepted, the current one first.
-        self._keys = [
-            hmac.new(secret.encode("utf-8"), digestmod=algorithm) for algorithm in algorithms for secret in secrets
-        ]
+        keys = [hmac.new(secret.encode("utf-8"), digestmod=algorithm) for algorithm in algorithms for secret in secrets]
+        #: The accepted keys, the current one first, each with the length of its signatures and whether it is retired.
+        self._keys = [(key, 2 * key.digest_size, key is not keys[0]) for key in keys]
 
     @property
     def signs(self) -> bool:
@@ -105,7 +104,7 @@ class Signer:
 
     def sign(self, value: str) -> str:
         """Return the value with its signature before it."""
-        return _signature(self._keys[0], value) + value if self._keys else value
+        return _signature(self._keys[0][0], value) + value if self._keys else value
 
     def verify(self, signed: str) -> tuple[str, bool] | None:
         """Return the value, and whether it was signed under a retired key; None if it was under none."""
@@ -118,18 +117,18 @@ class Signer:
             values: the values, with their signatures.
             form: what a value must match as a whole to count.
         """
-        keys = self._keys
-        if not keys:
+        if not self._keys:
             return [(value, False) for value in values if form.fullmatch(value)]
         found = []
-        for signed in filter(str.isascii, values):
+        for signed in values:
             # Cut the value by each key's own signature length: however it is cut, what one hash has signed does not
             # verify under another.
-            for key in keys:
-                length = 2 * key.digest_size
+            for key, length, is_retired in self._keys:
                 value = signed[length:]
-                if form.fullmatch(value) and hmac.compare_digest(_signature(key, value), signed[:length]):
-                    found.append((value, key is not keys[0]))
+                if not (form.fullmatch(value) and signed.isascii()):
+                    continue
+                if hmac.compare_digest(_signature(key, value), signed[:length]):
+                    found.append((value, is_retired))
                     break
         return found
 

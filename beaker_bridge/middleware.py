@@ -12,7 +12,7 @@ from beaker_bridge.options.reader import Given, given, prefixed, read_options
 from beaker_bridge.options.table import SESSION_TABLE
 from beaker_bridge.pyramid.recorded_filter import record_filter
 from beaker_bridge.request.attach import show_to_test
-from beaker_bridge.request.exchange import ENVIRON_KEY, Exchange, SessionObject, standalone_session
+from beaker_bridge.request.exchange import ENVIRON_KEY, SessionObject, standalone_session
 from beaker_bridge.request.headers import Headers
 from beaker_bridge.request.streaming import StreamedBody, is_streamed
 from beaker_bridge.session.config import SessionConfig
@@ -29,14 +29,14 @@ class _Answer:
     It holds the headers back until the application has returned its body, which may be the first to read the session.
 
     Args:
-        exchange: the request's.
+        session_object: the request's, with the exchange of each attempt at it.
         start_response: the server's.
     """
 
-    __slots__ = ("_exchange", "_held", "_is_going_on", "_start_response", "_write")
+    __slots__ = ("_held", "_is_going_on", "_session_object", "_start_response", "_write")
 
-    def __init__(self, exchange: Exchange, start_response: Callable[..., Any]) -> None:
-        self._exchange = exchange
+    def __init__(self, session_object: SessionObject, start_response: Callable[..., Any]) -> None:
+        self._session_object = session_object
         self._start_response = start_response
         self._held: tuple[str, Headers, Any] | None = None
         #: Whether the application works while its response is sent.
@@ -45,16 +45,15 @@ class _Answer:
 
     def __call__(self, status: str, headers: Headers, exc_info: Any = None) -> Callable[[bytes], Any]:
         """Take the application's answer, and commit the session."""
-        exchange = self._exchange
+        exchange = self._session_object.exchange
         if self._held is not None:
             # Pass both answers on: whether the second may replace the first is for the server to decide.
             exchange.mark_headers_sent()
             self.pass_on(streamed=True)
-        if exchange.session is not None and exchange.has_pending:
-            if exc_info:
-                exchange.commit_before_error()
-            else:
-                exchange.commit_or_discard()
+        if exc_info:
+            exchange.commit_before_error()
+        elif exchange.session is not None:
+            exchange.commit_or_discard()
         self._held = status, headers, exc_info
         if self._is_going_on:
             self.pass_on(streamed=True)
@@ -77,7 +76,7 @@ class _Answer:
         if self._held is not None:
             self.pass_on(streamed=False)
         else:
-            self._exchange.close()
+            self._session_object.exchange.close()
 
     def pass_on(self, *, streamed: bool) -> None:
         """Pass the headers on to the server.
@@ -87,7 +86,7 @@ class _Answer:
         """
         assert self._held is not None
         (status, headers, exc_info), self._held = self._held, None
-        headers = self._exchange.finish(headers, streamed=streamed)
+        headers = self._session_object.exchange.finish(headers, streamed=streamed)
         self._write = self._start_response(status, headers, exc_info)
 
 
@@ -134,23 +133,22 @@ class SessionMiddleware:
     def __call__(self, environ: MutableMapping[str, Any], start_response: Callable[..., Any]) -> Iterable[bytes]:
         """Answer a request."""
         session_object = environ[self.environ_key] = SessionObject(environ, self._config)
-        exchange = session_object.exchange
         environ["beaker.get_session"] = self._get_session
         if "paste.registry" in environ and environ["paste.registry"].reglist:
             environ["paste.registry"].register(self.session, session_object)
         if self._webtest_varname:
             show_to_test(session_object, environ, self._webtest_varname)
 
-        answer = _Answer(exchange, start_response)
+        answer = _Answer(session_object, start_response)
         try:
             body = self.app(environ, answer)
             # Save a call: most bodies are lists.
             if type(body) is not list and is_streamed(body, environ):
                 answer.go_on()
-                return StreamedBody(body, exchange)
+                return StreamedBody(body, session_object.exchange)
             answer.end()
         except BaseException:
-            exchange.end()
+            session_object.exchange.end()
             raise
         return body
 

@@ -12,6 +12,7 @@ import binascii
 import logging
 import sys
 from collections.abc import Mapping
+from functools import partial
 from typing import Any
 
 from beaker_bridge.exceptions import BeakerBridgeError, DamagedRecordError, SessionValueError
@@ -28,11 +29,11 @@ log = logging.getLogger(__name__)
 MAX_REFUSED = 1000
 
 
-def _from_base64(text: str | bytes) -> bytes:
-    """Return the bytes of ``base64.b64decode(text, validate=True)``, without its Python code."""
-    if sys.version_info >= (3, 11):
-        return binascii.a2b_base64(text, strict_mode=True)
-    return base64.b64decode(text, validate=True)  # pragma: no cover -- Python 3.10 is strict only there
+if sys.version_info >= (3, 11):
+    # The same as below, without its Python code.
+    _from_base64 = partial(binascii.a2b_base64, strict_mode=True)
+else:  # pragma: no cover -- Python 3.10 is strict only there
+    _from_base64 = partial(base64.b64decode, validate=True)
 
 
 class RecordCodec:

@@ -98,7 +98,7 @@ def check_record(record: Any) -> None:
         raise UnreadableError(f"it holds a {type(record).__name__}, not a dict")
     created, accessed = record.get(CREATED), record.get(ACCESSED)
     # Take the short way for two floats, as nearly every record has them.
-    are_times = type(created) is type(accessed) is float and 0 < created < _MAX_TIME and 0 < accessed < _MAX_TIME
+    are_times = type(created) is type(accessed) is float and 0 < created <= accessed < _MAX_TIME
     if are_times and _RARE.isdisjoint(record):
         return
     for key, is_right in _CHECKS.items():

@@ -36,8 +36,8 @@ WINDOW = 32 * 1024
 _STORED = b"\x78\x01\x01"
 #: The format of a block's size and its complement, and the largest block, in bytes.
 _SIZES, _LARGEST_BLOCK = struct.Struct("<HH"), 0xFFFF
-#: The positions of the data between the block's header and the checksum.
-_BEFORE, _BEHIND = len(_STORED) + _SIZES.size, -4
+#: The positions of the data between the block's header and the checksum, and of the checksum.
+_DATA, _CHECKSUM = slice(len(_STORED) + _SIZES.size, -4), slice(-4, None)
 
 #: The depth from which a value is left to :class:`Tagging`.
 _DEEP = 50
@@ -120,9 +120,11 @@ class JSONSerializer:
         # Read a stored block without a decompressor, which takes long to set up: it can be no bomb.
         json_bytes = _unstored(plain) if plain.startswith(_STORED) else _decompress(plain)
         text = json_bytes.decode("utf-8")
-        if TAG in text and SEAL_WORD in text:
-            return self._unsealed(text)
-        decoder = _TAG_DECODER if TAG in text else _DECODER
+        decoder = _DECODER
+        if TAG in text:
+            if SEAL_WORD in text:
+                return self._unsealed(text)
+            decoder = _TAG_DECODER
         # Call what decode() calls, which costs less.
         try:
             record, end = decoder.scan_once(text, 0)
@@ -199,13 +201,13 @@ def _stored(data: bytes) -> bytes:
 
 
 def _checksum(data: bytes) -> bytes:
-    return zlib.adler32(data).to_bytes(-_BEHIND, "big")
+    return zlib.adler32(data).to_bytes(4, "big")
 
 
 def _unstored(plain: bytes) -> bytes:
     """Return the data of such a block; its checksum proves that it is complete, and that nothing follows."""
-    data = plain[_BEFORE:_BEHIND]
-    if _checksum(data) != plain[_BEHIND:] or len(data) > _LARGEST_BLOCK:
+    data = plain[_DATA]
+    if _checksum(data) != plain[_CHECKSUM] or len(data) > _LARGEST_BLOCK:
         raise UnreadableError("it is cut, or something follows it")
     return data
 

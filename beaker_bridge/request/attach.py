@@ -59,15 +59,18 @@ def attach(session_object: Any, environ: Mapping[str, Any]) -> Exchange:
     """
     if not isinstance(session_object, BeakerSessionObject):
         raise SettingsError(f"environ[{ENVIRON_KEY!r}] must be a Beaker session, got a {type(session_object).__name__}")
-    exchange = session_object.exchange if isinstance(session_object, SessionObject) else _adopt(session_object)
+    if not isinstance(session_object, SessionObject):
+        _adopt(session_object)
     # Default to the known attempt: a subrequest's environ has none.
-    attempt = environ.get("retry.attempt", exchange.attempt)
-    if attempt != exchange.attempt:
-        exchange.begin_attempt(attempt, environ)
+    known = session_object.exchange.attempt
+    attempt = environ.get("retry.attempt", known)
+    if attempt != known:
+        session_object.begin_attempt(attempt, environ)
+    exchange: Exchange = session_object.exchange
     return exchange
 
 
-def _adopt(session_object: Any) -> Exchange:
+def _adopt(session_object: Any) -> None:
     """Make a session object that Beaker's own middleware has put into the environ one of ours, in its place."""
     state = session_object.__dict__
     theirs = state["_sess"]
@@ -80,7 +83,6 @@ def _adopt(session_object: Any) -> Exchange:
     exchange.is_save_asked = is_save_asked
     if theirs is not None:
         _take_over(exchange, theirs)
-    return exchange
 
 
 _configs: list[tuple[dict[str, Any], SessionConfig]] = []

@@ -33,12 +33,8 @@ MIDDLEWARE, BEAKER, FACTORY = "middleware", "beaker", "factory"
 _CLASSES: dict[str | None, type[SafeSession]] = {COOKIE: CookieSession, "memory": MemorySession}
 
 
-#: The attributes that stay from one attempt at a request to the next.
-_LASTING = {"environ", "config", "finisher", "cookies"}
-
-
 class Exchange(SessionContext):
-    """One request, and its session.
+    """One request, and its session; of each attempt that pyramid_retry makes at a request, one of its own.
 
     Args:
         environ: the request's WSGI environ.
@@ -46,10 +42,6 @@ class Exchange(SessionContext):
         finisher: adds the session's headers to the response: :data:`MIDDLEWARE`, :data:`BEAKER` or :data:`FACTORY`.
     """
 
-    #: The session, once it is loaded.
-    session: SafeSession | None = None
-    #: Whether WSGI code has called Beaker's ``save()`` since the last commit.
-    is_save_asked = False
     #: The attempt at the request, as pyramid_retry counts them.
     attempt = 0
     #: The registry whose tween decides whether the session is kept and commits it.
@@ -71,22 +63,13 @@ class Exchange(SessionContext):
         self.environ = environ
         self.config = config
         self.finisher = finisher
+        self.phase = OPEN
+        #: The session, once it is loaded.
+        self.session: SafeSession | None = None
+        #: Whether WSGI code has called Beaker's ``save()`` since the last commit.
+        self.is_save_asked = False
         #: Beaker's dict of the ``Cookie`` header, into which the cookie for the response goes.
         self.cookies: dict[str, Any] = {}
-
-    def begin_attempt(self, attempt: int, environ: Mapping[str, Any]) -> None:
-        """Begin another attempt at the request, as pyramid_retry makes them: from the store, after a discard.
-
-        Args:
-            attempt: its number.
-            environ: the request's WSGI environ.
-        """
-        if self.discarded:
-            for name in vars(self).keys() - _LASTING:
-                delattr(self, name)
-            self.environ = environ
-            self.cookies.clear()
-        self.attempt = attempt
 
     def load(self) -> SafeSession:
         """Return the session, which is loaded when it is first touched."""
@@ -94,21 +77,12 @@ class Exchange(SessionContext):
         if session is None:
             cookies = self.cookies
             # Read the header only now: other middleware may set it until then.
-            cookies.update(cookie_out=None, cookie=self.environ.get("HTTP_COOKIE"))
+            cookies["cookie"] = self.environ.get("HTTP_COOKIE")
             session_class = _CLASSES.get(self.config.options.type, StoredSession)
             session = self.session = session_class(cookies, exchange=self)
         return session
 
     # -- Commit and discard --------------------------------------------------------------------------
-
-    @property
-    def has_pending(self) -> bool:
-        """Whether there is a session, and something has happened to it since the last commit."""
-        session = self.session
-        # Inline the session's own property, since each request asks three times.
-        return session is not None and bool(
-            session._state.pending or session._changes or self.is_save_asked or self.config.options.auto
-        )
 
     @property
     def loses_changes(self) -> bool:
@@ -140,7 +114,7 @@ class Exchange(SessionContext):
             self.is_save_asked = False
         elif self.config.options.auto:
             session.force_by_option()
-        # Inline the session's own property, as above.
+        # Look here whether anything is pending: each request comes here three times.
         if session._state.pending or session._changes:
             session.commit()
 
@@ -217,7 +191,7 @@ class Exchange(SessionContext):
         if self.session is None:
             headers = varied(headers) if streamed else headers
         else:
-            if self.has_pending and not (streamed and self.sent):
+            if not (streamed and self.sent):
                 self.commit_or_discard()
             headers = self.with_session_headers(headers)
         if streamed:
@@ -239,7 +213,7 @@ class Exchange(SessionContext):
         else:
             headers = [*headers, ("Vary", "Cookie")]
         cookies = self.cookies
-        if cookies.get("set_cookie") and cookies.get("cookie_out"):
+        if cookies["set_cookie"]:
             if cookies.get("dropped_out"):
                 # Delete before setting, for clients that take both for the same cookie.
                 headers.append(("Set-Cookie", cookies["dropped_out"]))
@@ -281,26 +255,18 @@ class Exchange(SessionContext):
         Raises:
             BeakerBridgeError: as :meth:`finish`.
         """
-        if self.has_pending:
-            self.commit_or_discard()
+        self.commit_or_discard()
         self.end()
 
     def end(self) -> None:
         """Record that the request is over, and break its reference cycles, to spare the garbage collector."""
         self.phase = OVER
-        self.release_environ()
+        # Release the environ, which holds the session, but keep what a session is loaded from.
+        self.environ = {"HTTP_COOKIE": self.environ.get("HTTP_COOKIE")}
         session = self.session
         if session is not None:
-            session._exchange = SessionContext(self.config, OVER, notify=self.notify, locks=self.locks)
-
-    def release_environ(self) -> None:
-        """Release the environ, which holds the session, but keep the entries that a session reads."""
-        known = self.environ.get
-        self.environ = {
-            "HTTP_COOKIE": known("HTTP_COOKIE"),
-            "wsgi.url_scheme": known("wsgi.url_scheme"),
-            "wsgi.multiprocess": known("wsgi.multiprocess"),
-        }
+            session._exchange = context = SessionContext(self.config, self.notify, self.locks)
+            context.phase = OVER
 
     def reopen(self) -> None:
         """Record that the body of a response goes on, or is closed: its changes are committed after all."""
@@ -359,8 +325,7 @@ def standalone_session(
         SessionStoreError: the store cannot be reached.
     """
     _refuse_cookies(config)
-    context = SessionContext(config, notify=notify, locks=locks)
-    return StandaloneSession({}, exchange=context, session_id=session_id)
+    return StandaloneSession({}, exchange=SessionContext(config, notify, locks), session_id=session_id)
 
 
 def _refuse_cookies(config: SessionConfig) -> None:
@@ -389,10 +354,26 @@ class SessionObject(BeakerSessionObject):
     exchange: Exchange
 
     def __init__(self, environ: Mapping[str, Any], config: SessionConfig, finisher: str = MIDDLEWARE) -> None:
+        self._begin(Exchange(environ, config, finisher))
+
+    def _begin(self, exchange: Exchange) -> None:
         # Write to the __dict__: Beaker's proxy sets attributes on the session. Its middleware reads the cookie from
         # ``_headers``.
-        state, exchange = self.__dict__, Exchange(environ, config, finisher)
+        state = self.__dict__
         state["exchange"], state["_headers"] = exchange, exchange.cookies
+
+    def begin_attempt(self, attempt: int, environ: Mapping[str, Any]) -> None:
+        """Begin another attempt at the request, as pyramid_retry makes them: from the store, after a discard.
+
+        Args:
+            attempt: its number.
+            environ: the request's WSGI environ.
+        """
+        before = self.exchange
+        if before.discarded:
+            # Leave the earlier one to the threads of that attempt: nothing that they change is committed.
+            self._begin(Exchange(environ, before.config, before.finisher))
+        self.exchange.attempt = attempt
 
     def _session(self) -> SafeSession:
         return self.exchange.load()

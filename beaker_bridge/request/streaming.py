@@ -69,10 +69,8 @@ class StreamedBody:
             self._end()
 
     def _end(self) -> None:
-        exchange = self._exchange
-        if exchange.has_pending:
-            exchange.commit_late()
-        exchange.end()
+        self._exchange.commit_late()
+        self._exchange.end()
 
 
 def is_streamed(body: Iterable[bytes], environ: Mapping[str, Any]) -> bool:

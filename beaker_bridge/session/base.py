@@ -11,8 +11,8 @@ import logging
 import secrets
 from collections.abc import Callable, Collection, Mapping
 from contextlib import AbstractContextManager
-from dataclasses import dataclass, field
 from threading import get_ident
+from types import MappingProxyType
 from typing import Any
 
 from beaker_bridge.cookies import ANY_FORM, BLANK, HOST_ONLY, CookieWriter, cookie_values, own_values
@@ -63,26 +63,34 @@ def new_id() -> str:
 OPEN, SENT, OVER = "open", "sent", "over"
 
 
-@dataclass(eq=False)
 class SessionContext:
     """A session's view of its request. This class itself is for one without: a script's, or one found by its id.
 
     Args:
         config: the configuration.
-        phase: how far the response is: :data:`OPEN`, :data:`SENT` or :data:`OVER`.
-        discarded: whether the request leaves no trace, whatever touches its session from now on.
         notify: notifies the application's subscribers of an event; set where Pyramid's registry is known.
         locks: the locks that the request holds, by thread and id, and how long they last; shared with the sessions that
             it found by their ids.
-        environ: the request's WSGI environ.
     """
 
-    config: SessionConfig
-    phase: str = OPEN
-    discarded: bool = False
+    #: How far the response is: :data:`OPEN`, :data:`SENT` or :data:`OVER`.
+    phase = OPEN
+    #: Whether the request leaves no trace, whatever touches its session from now on.
+    discarded = False
     notify: Callable[[object], None] | None = None
     locks: dict[tuple[int, str], Callable[[], float] | None] | None = None
-    environ: Mapping[str, Any] = field(default_factory=dict)
+    #: The request's WSGI environ.
+    environ: Mapping[str, Any] = MappingProxyType({})
+
+    def __init__(
+        self,
+        config: SessionConfig,
+        notify: Callable[[object], None] | None = None,
+        locks: dict[tuple[int, str], Callable[[], float] | None] | None = None,
+    ) -> None:
+        self.config = config
+        self.notify = notify
+        self.locks = locks
 
     @property
     def sent(self) -> bool:
@@ -111,7 +119,6 @@ class SafeSession(BeakerMapping):
         request: Beaker's dict of the ``Cookie`` header, into which the cookie for the response goes.
         exchange: the request.
         session_id: the id of a stored session, instead of a cookie's.
-        beaker_options: what Beaker's ``SessionObject`` passes; ignored, since the configuration holds it parsed.
     """
 
     #: Whether the browser is the store.
@@ -122,8 +129,6 @@ class SafeSession(BeakerMapping):
     _ours = 0
     #: The plain bytes of the last commit: a second one with the same writes nothing.
     _plain: bytes | None = None
-    #: The mutable values that the application was handed, with their states.
-    _changes: Changes | None = None
     #: The stored values themselves, to see which ones were replaced since.
     _stored: Mapping[str, Any] = {}
     #: By the key of their queue, the messages flashed with ``allow_duplicate=False`` since the last commit.
@@ -136,15 +141,15 @@ class SafeSession(BeakerMapping):
     #: The time of the access before this one, in seconds; None in a new session.
     last_accessed: float | None
 
-    def __init__(
-        self, request: dict[str, Any], exchange: SessionContext, session_id: str | None = None, **beaker_options: Any
-    ) -> None:
+    def __init__(self, request: dict[str, Any], exchange: SessionContext, session_id: str | None = None) -> None:
         # Skip Beaker's constructor, which parses, verifies, loads and locks in ways of its own.
         self.request = request
         request["set_cookie"] = False
         self._exchange = exchange
         self._config = config = exchange.config
         self._now = config.clock()
+        #: The mutable values that the application was handed, with their states.
+        self._changes: Changes | None = None
         self._load(session_id)
 
     # -- State ---------------------------------------------------------------------------------------
@@ -177,11 +182,6 @@ class SafeSession(BeakerMapping):
             )
             log.error("session %s: %s", shown(self.id), error)
             raise error
-
-    @property
-    def has_pending(self) -> bool:
-        """Whether the next commit has anything to look at."""
-        return bool(self._state.pending or self._changes)
 
     def invalidate(self) -> None:
         """Delete the session at the next commit, and begin a new, empty one."""
@@ -273,7 +273,8 @@ class SafeSession(BeakerMapping):
 
     def _mark_clean(self, *, changed: bool) -> None:
         """Start to look for changes from what is now committed."""
-        self._state = self._state.clean()
+        if self._state.pending:
+            self._state = self._state.clean()
         self._flashed_once = NO_MESSAGES
         if changed:
             self._stored = dict.copy(self)
@@ -302,10 +303,9 @@ class SafeSession(BeakerMapping):
         }
         if WRITER in record:
             metadata[WRITER] = record.pop(WRITER)
-        for key in RESERVED_KEYS.intersection(record):
-            metadata[key] = record.pop(key)
-        if len(self):
-            dict.clear(self)
+        if not RESERVED_KEYS.isdisjoint(record):
+            metadata.update((key, record.pop(key)) for key in RESERVED_KEYS.intersection(record))
+        dict.clear(self)
         dict.update(self, record)
         self._stored = record
 
@@ -362,7 +362,7 @@ class SafeSession(BeakerMapping):
         Raises:
             BeakerBridgeError: the store, the serializer or a limit refuses it.
         """
-        if not self.has_pending or self._state.detached or self._exchange.discarded:
+        if self._state.detached or self._exchange.discarded:
             return
         try:
             if self._exchange.notify is None:

@@ -55,7 +55,6 @@ class Session(SafeSession):
         request: as :class:`SafeSession`'s.
         exchange: as :class:`SafeSession`'s.
         session_id: as :class:`SafeSession`'s.
-        beaker_options: as :class:`SafeSession`'s.
     """
 
     #: The random word that marks what this object writes; chosen at the first write.
@@ -105,7 +104,7 @@ class Session(SafeSession):
                         return False
                     record = None if is_stub(content) else self._expire(session_id, record, content)
                 else:
-                    state = State(session_id, record, COOKIE if stale else 0, sent=tuple(sent))
+                    state = State(session_id, record, COOKIE if stale else 0, (), tuple(sent))
                     self._begin(state, content, stale=stale_record)
                     return True
         except SessionStoreError as error:

@@ -141,7 +141,7 @@ class State(NamedTuple):
 
     def _pending(self, bits: int) -> State:
         # Avoid _replace(), which takes twice as long.
-        return self._make((*self[:2], bits, *self[3:]))
+        return State._make((*self[:2], bits, *self[3:]))
 
     def rotated(self, new_id: str) -> State:
         """Return the state of a session that moves to a new id.
@@ -193,7 +193,7 @@ class State(NamedTuple):
         These stay pending as long as an id is to be retired: a commit that failed at that can be repeated.
         """
         pending = self.pending if self.retired else self.pending & (COOKIE | ENDED)
-        return self._make((self.id, record, pending, *self[3:]))
+        return State._make((self.id, record, pending, *self[3:]))
 
     def based_on(self, record: Any) -> State:
         """Return the state in which the store holds another record than was read, which the next try replaces."""
@@ -205,7 +205,7 @@ class State(NamedTuple):
 
     def clean(self) -> State:
         """Return the state from which further changes count."""
-        return self._pending(0) if self.pending else self
+        return self._pending(0)
 
     def ended(self) -> State:
         """Return the state of a session that moved or ended elsewhere."""

@@ -2509,6 +2509,20 @@ def test_a_discard_belongs_to_one_attempt(config):
     assert found == [True, True, False]
 
 
+def test_an_attempt_that_goes_on_changes_nothing_of_the_next(config):
+    """What a thread of a discarded attempt changes in its session is not in that of the next attempt."""
+    session_object = SessionObject({}, config)
+    before = PyramidSession(session_object)
+    attach(session_object, {"retry.attempt": 0}).discard()
+    exchange = attach(session_object, {"retry.attempt": 1})
+    before["late"] = True
+    after = PyramidSession(session_object)
+    after["a"] = 1
+    exchange.commit()
+
+    assert dict(after) == {"a": 1}
+
+
 def test_a_writer_is_named_in_its_records(browser, config):
     """Each request's records differ from every other's, also where they hold the same."""
     one = stored(config, browser.id)[WRITER]
