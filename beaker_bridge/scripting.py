@@ -23,6 +23,8 @@ from dataclasses import replace
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
+from pyramid.registry import Registry
+
 from beaker_bridge.events import SessionExpired
 from beaker_bridge.exceptions import SessionNotFoundError, SettingsError
 from beaker_bridge.options.reader import prefixed, read_options
@@ -53,8 +55,8 @@ def sessions(site: Any, variables: Mapping[str, str] | None = None) -> SiteSessi
 
             - the path of an ``.ini``, as ``pserve`` takes it, also with an application's name (``site.ini#name``): the
               options are found there, without starting the application;
-            - what ``pyramid.paster.bootstrap()`` returns, or the application's ``registry``, which ``pshell`` has, too:
-              the options are those of the filter that wraps the application, else of its settings;
+            - what ``pyramid.paster.bootstrap()`` returns, or the application's ``registry``, or a request, which
+              ``pshell`` has, too: the options are those of the filter around the application, else of its settings;
             - an application's settings: a dict with options under ``session.`` or ``beaker.session.``.
         variables: the ``name=value`` pairs that ``pserve`` takes behind the path.
 
@@ -65,13 +67,19 @@ def sessions(site: Any, variables: Mapping[str, str] | None = None) -> SiteSessi
         SettingsError: the options are wrong, or there are none; or no script can open the sessions: they are in the
             cookies of the browsers, or in the memory of another process.
         SiteError: the ``.ini`` cannot be read, or has no such application, or has several and none is named.
+        TypeError: it is none of these.
     """
     if isinstance(site, (str, os.PathLike)):
         return _opened(_options_of(os.fspath(site), variables))
-    registry = site["registry"] if isinstance(site, Mapping) and "registry" in site else site
-    if hasattr(registry, "queryUtility"):
-        notify = registry.notify if getattr(registry, "has_listeners", False) else None
-        return SiteSessions(_stored(_config_of(registry)), notify)
+    registry = site.get("registry") if isinstance(site, Mapping) else getattr(site, "registry", None)
+    for each in (registry, site):
+        if isinstance(each, Registry):
+            return SiteSessions(_stored(_config_of(each)), each.notify if each.has_listeners else None)
+    if not isinstance(site, Mapping):
+        raise TypeError(
+            "sessions() takes the path of an .ini, what bootstrap() returns, a registry, a request, or a dict of"
+            f" settings, got a {type(site).__name__}"
+        )
     found = prefixed(site)
     if not found:
         raise SettingsError("the settings have no option under session. or beaker.session.: no session is configured")

@@ -42,8 +42,14 @@ def count(request):
     return request.session.id
 
 
+def add(request):
+    with request.session.exclusive():
+        request.session["count"] += 1
+
+
 VIEWS = {
     "count": count,
+    "add": add,
     "data": lambda request: sorted(request.session.items()),
     "rotate": lambda request: request.session.regenerate_id(),
     "logout": lambda request: request.session.invalidate(),
@@ -283,11 +289,31 @@ def test_an_applications_settings(tmp_path):
     app = install("settings", options, Views(**VIEWS))
     session_id = TestApp(app).get("/count").text
     with prepare(registry=app.registry) as environment:
-        found = [
-            dict(sessions(opened).get(session_id)) for opened in (app.registry.settings, app.registry, environment)
-        ]
+        known = app.registry.settings, app.registry, environment, environment["request"], app
+        found = [dict(sessions(opened).get(session_id)) for opened in known]
 
-    assert found == [{"count": 1}] * 3
+    assert found == [{"count": 1}] * 5
+
+
+@pytest.mark.parametrize("site", [None, b"site.ini", 7, object(), [("session.type", "file")]])
+def test_what_is_no_site(site):
+    """Whatever else is given is an error that says what can be."""
+    with pytest.raises(TypeError, match=r"takes the path of an \.ini, .* got a \w+$"):
+        sessions(site)
+
+
+def test_beakers_own_filter(tmp_path):
+    """Behind Beaker's own filter nothing is known of its options before a request; the ``.ini`` has them."""
+    visitor = Visitor(store_options("file", tmp_path))
+    path = tmp_path / "site.ini"
+    options = "\n".join(f"{name} = {value}" for name, value in visitor.options.items() if name not in ("key", "secret"))
+    text = INI.format(SECRET=SECRET, options=f"{options}\ndata_serializer = json")
+    path.write_text(text.replace("egg:beaker_bridge#session", "egg:Beaker#beaker_session"), encoding="utf-8")
+    app = get_app(str(path))
+
+    assert dict(sessions(path).get(visitor.id)) == {"count": 1}
+    with pytest.raises(SettingsError, match="no filter of beaker_bridge wraps it"):
+        sessions(app.wrap_app.registry)
 
 
 def test_an_ini(ini):
@@ -542,6 +568,48 @@ def test_a_script(ini, tmp_path):
 
     assert said == "found {'count': 1}\nTrue False True\n"
     assert browser.get("/data").text == "[('count', 11)]"
+
+
+COUNTER = """
+import sys
+from beaker_bridge.scripting import sessions
+
+path, session_id = sys.argv[1:]
+with sessions(path) as site:
+    for _ in range(30):
+        with site.exclusive(session_id) as session:
+            session["count"] += 1
+"""
+
+
+@pytest.mark.slow
+def test_a_script_and_requests_count_together(ini, tmp_path):
+    """While requests change the session, no step of a script is lost, and none of theirs."""
+    path, browser, session_id = ini
+    (tmp_path / "counter.py").write_text(COUNTER, encoding="utf-8")
+    is_done = threading.Event()
+    counts = []
+
+    def visit():
+        own = TestApp(browser.app, cookiejar=browser.cookiejar)
+        steps = 0
+        while not is_done.is_set():
+            own.get("/add")
+            steps += 1
+        counts.append(steps)
+
+    visitors = [threading.Thread(target=visit) for _ in range(2)]
+    for thread in visitors:
+        thread.start()
+    try:
+        run(tmp_path / "counter.py", path, session_id)
+    finally:
+        is_done.set()
+        for thread in visitors:
+            thread.join()
+
+    assert len(counts) == 2
+    assert browser.get("/data").text == f"[('count', {1 + 30 + sum(counts)})]"
 
 
 @pytest.mark.slow
