@@ -140,7 +140,7 @@ class FileLocks:
     @staticmethod
     def slot(session_id: str) -> int:
         """Return the number of the lock file of an id."""
-        return int(session_id[:4], 16) % SLOTS
+        return int(session_id[-4:], 16) % SLOTS
 
     def _slot(self, session_id: str) -> tuple[threading.Lock, str]:
         """Return the lock between the threads of this process, and the path of the one between processes."""

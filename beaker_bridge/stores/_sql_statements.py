@@ -25,6 +25,8 @@ CHUNK = 1000
 ID_SIZES = (32, 65)
 #: The most records that one statement deletes, as even an old SQLite takes them, and their size together, in bytes.
 DELETED_AT_ONCE, DELETED_SIZE = 300, 1 << 20
+#: The most records that one statement reads by their ids.
+READ_AT_ONCE = 900
 #: The size of the records that are read at once, in bytes, as far as the ones before tell it.
 READ_SIZE = 1 << 24
 #: The codes of a statement that concurrent ones kept from being executed: PostgreSQL's states, MySQL's and MariaDB's
@@ -70,6 +72,9 @@ class Statements:
             .where(after, is_ours)
             .order_by(table.c.namespace)
             .limit(sa.bindparam("size", type_=sa.Integer()))
+        )
+        self.read_all = sa.select(table.c.namespace, data).where(
+            table.c.namespace.in_(sa.bindparam("keys", expanding=True))
         )
         self.count = sa.select(sa.func.count()).where(is_ours).select_from(table)
         # Name the keys apart from the pairs: not each database looks for pairs by its index.

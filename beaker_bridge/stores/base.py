@@ -56,6 +56,8 @@ class Store(ABC):
     kind: str
     #: The envelope that Beaker's backend puts around a record's text.
     envelope: ClassVar[Envelope]
+    #: Whether the backend can list its records.
+    lists: ClassVar[bool] = True
     #: Whether the server removes expired records by itself, so that there is nothing to purge.
     expires_by_itself: ClassVar[bool] = False
 
@@ -116,6 +118,14 @@ class Store(ABC):
         ids = self.ids(RECORD_FORM)
         while listed := list(islice(ids, batch)):
             yield [(record_id, record) for record_id in listed for record in self._opened(record_id)]
+
+    def read_all(self, record_ids: Sequence[str]) -> list[Record | None]:
+        """Return the record of each id, or None; in one step where the server can.
+
+        Args:
+            record_ids: the ids.
+        """
+        return [self.read(record_id) for record_id in record_ids]
 
     def _opened(self, record_id: str) -> tuple[Record | None, ...]:
         """Return the record of an id that was listed; None if it cannot be opened, and nothing if it is gone."""

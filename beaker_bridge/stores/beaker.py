@@ -55,6 +55,7 @@ class BeakerStore(LockingStore):
     """
 
     envelope = BareEnvelope
+    lists = False
 
     def __init__(self, options: SessionOptions) -> None:
         self.kind = str(options.type)

@@ -109,12 +109,13 @@ class DbmStore(DirectoryStore):
     def sweep(self, before: float, *, dry_run: bool = False) -> int:
         removed = super().sweep(before, dry_run=dry_run)
         for session_id, rest in self._parts(RECORD_FORM):
-            if rest in self._format.leftovers:
+            if rest in self._format.leftovers and not self._format.exists(self._path(session_id)):
                 removed += self._removed(self._swept, session_id, rest, before, dry_run=dry_run)
         return removed
 
     def _swept(self, session_id: str, rest: str, before: float, *, dry_run: bool) -> int:
         with self._guard(session_id):
+            # Look again: a writer may have come first.
             path = self._path(session_id)
             return 0 if self._format.exists(path) else remove_old(path + rest, before, dry_run=dry_run)
 

@@ -74,9 +74,10 @@ class DirectoryStore(LockingStore):
         for _, group in groupby(sorted(records, key=self._slot_of), self._slot_of):
             found = dict(group)
             try:
-                with self._locks.guarding(found, self._timeout) as free:
+                with self._locks.guarding([*found], self._timeout) as free:
                     for record_id in free:
                         deleted += self._deleted_here(record_id, found[record_id])
+                        del found[record_id]
             except (LockTimeoutError, OSError, SessionStoreError):
                 # Delete the others one by one, and report what cannot be deleted.
                 deleted += super().delete([*found.items()])

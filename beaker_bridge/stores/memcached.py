@@ -37,6 +37,7 @@ class MemcachedStore(ServerStore):
 
     kind = "ext:memcached"
     envelope = BareEnvelope
+    lists = False
     expires_by_itself = True
 
     def __init__(self, options: SessionOptions) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from typing import Any, TypeVar
 
@@ -142,13 +142,16 @@ class RedisStore(ServerStore):
         for ids in self._pages(batch, RECORD_FORM):
             for start in range(0, len(ids), batch):
                 listed = ids[start : start + batch]
-                raws = self._asked("GET", self._values, listed)
-                yield [(record_id, Record(raw)) for record_id, raw in zip(listed, raws, strict=True) if raw is not None]
+                records = zip(listed, self.read_all(listed), strict=True)
+                yield [(record_id, record) for record_id, record in records if record is not None]
+
+    def read_all(self, record_ids: Sequence[str]) -> list[Record | None]:
+        return [None if raw is None else Record(raw) for raw in self._asked("GET", self._values, record_ids)]
 
     def count(self) -> int:
         return sum(self._asked("DBSIZE", node.dbsize) for node in self._asked("CLUSTER SLOTS", self._nodes))
 
-    def _values(self, ids: list[str]) -> list[bytes | None]:
+    def _values(self, ids: Sequence[str]) -> list[bytes | None]:
         pipeline = self._connected().pipeline(transaction=False)
         for record_id in ids:
             pipeline.execute_command("GET", self._key(record_id), NEVER_DECODE=[])

@@ -8,6 +8,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from datetime import datetime
+from functools import partial
 from typing import Any, TypeVar
 from weakref import finalize
 
@@ -24,6 +25,7 @@ from beaker_bridge.stores._sql_statements import (
     DELETED_AT_ONCE,
     DELETED_SIZE,
     PROBE,
+    READ_AT_ONCE,
     READ_SIZE,
     LostError,
     Retries,
@@ -108,7 +110,15 @@ class SQLStore(ServerStore):
                 yield listed
 
     def _records_after(self, last: str, size: int) -> Sequence[Any]:
-        return self._run(lambda at: at.execute(self._statements.records, {"last": last, "size": size}).all())
+        return self._run(partial(_rows, self._statements.records, {"last": last, "size": size}))
+
+    def read_all(self, record_ids: Sequence[str]) -> list[Record | None]:
+        found: dict[str, Record] = {}
+        for start in range(0, len(record_ids), READ_AT_ONCE):
+            keys = {"keys": list(record_ids[start : start + READ_AT_ONCE])}
+            rows = self._run(partial(_rows, self._statements.read_all, keys))
+            found.update((name, Record(raw)) for name, raw in rows)
+        return [found.get(record_id) for record_id in record_ids]
 
     def count(self) -> int:
         return self._run(lambda at: at.scalar(self._statements.count) or 0)
@@ -310,6 +320,10 @@ class SQLStore(ServerStore):
         if engine.dialect.name in ("mysql", "mariadb"):
             with connected(engine) as connection:
                 self._database.get().limits = limits_of(connection, self._table)
+
+
+def _rows(statement: sa.Executable, parameters: dict[str, Any], connection: sa.Connection) -> Sequence[Any]:
+    return connection.execute(statement, parameters).all()
 
 
 def _portions(records: Sequence[tuple[str, Record]]) -> Iterator[list[tuple[str, Record]]]:

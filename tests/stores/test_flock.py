@@ -106,7 +106,7 @@ def test_beakers_lock_file_is_forgotten(locks, tmp_path):
         locks.remove_beakers(ID)
         locks.remove_beakers(ID)
 
-    assert [path.name for path in (tmp_path / "locks").rglob("*.lock")] == [f"bridge-guard-{0x0123 % SLOTS}.lock"]
+    assert [path.name for path in (tmp_path / "locks").rglob("*.lock")] == [f"bridge-guard-{0xCDEF % SLOTS}.lock"]
 
 
 def test_a_child_that_was_forked_does_not_keep_a_lock(locks, other_locks):

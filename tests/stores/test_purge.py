@@ -7,9 +7,10 @@ import errno
 import fcntl
 import hashlib
 import os
+import sqlite3
 import threading
 import tracemalloc
-from contextlib import suppress
+from contextlib import closing, suppress
 from pathlib import Path
 
 import pytest
@@ -546,7 +547,7 @@ def test_a_record_that_cannot_be_deleted_ends_no_purge(tmp_path, clock, caplog, 
     """Of records that share a lock, one that cannot be deleted is left and told; the others go."""
     config = config_of(**store_options("file", tmp_path), clock=clock, timeout=TIMEOUT)
     record = config.codec.encode({"_accessed_time": START, "_creation_time": START})
-    ids = [f"0000{digit * 28}" for digit in "123"]
+    ids = [f"{digit * 28}0000" for digit in "123"]
     for session_id in ids:
         config.store.swap(session_id, None, record)
     clock.now += TIMEOUT + 1
@@ -586,9 +587,12 @@ def many_files(config, count):
 
 
 def many_rows(config, count):
-    """Write many sessions into a table, every other one expired."""
-    rows = [{"key": nth, "new": raw, "now": config.store._now()} for nth, raw in many(config, count)]
-    config.store._run(lambda at: at.execute(config.store._statements.insert, rows))
+    """Write many sessions into SQLite, every other one expired, in one transaction."""
+    config.store.count()
+    rows = ((nth, raw, f"{config.store._now()}") for nth, raw in many(config, count))
+    statement = "INSERT INTO beaker_cache (namespace, data, accessed, created) VALUES (?1, ?2, ?3, ?3)"
+    with closing(sqlite3.connect(config.store._engine().url.database)) as connection, connection:
+        connection.executemany(statement, rows)
 
 
 def many(config, count):
