@@ -36,8 +36,14 @@ TESTING = [
     "asgiref",
     "coverage>=7.10",
     "docutils",
+    # What OpenTelemetry's instrumentation of SQLAlchemy imports.
+    "greenlet",
     "gunicorn>=25",
     "hypothesis",
+    "opentelemetry-instrumentation-redis",
+    "opentelemetry-instrumentation-sqlalchemy",
+    "opentelemetry-sdk",
+    "prometheus_client",
     "psycopg[binary]>=3",
     "pyramid_beaker",
     "pyramid_debugtoolbar",
@@ -46,6 +52,7 @@ TESTING = [
     "pytest-xdist",
     "python-memcached",
     "redis",
+    "statsd",
 ]
 
 setup(

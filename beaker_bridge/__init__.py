@@ -4,7 +4,17 @@ from __future__ import annotations
 
 from typing import Any
 
-from beaker_bridge.events import SessionEvent, SessionExpired, SessionInvalidated, SessionMerged
+from beaker_bridge.events import (
+    BreakerClosed,
+    BreakerOpened,
+    SessionEvent,
+    SessionExpired,
+    SessionInvalidated,
+    SessionMerged,
+    SessionNotSaved,
+    StoreEvent,
+    StoreFailed,
+)
 from beaker_bridge.exceptions import (
     BeakerBridgeError,
     CacheStoreError,
@@ -29,6 +39,8 @@ from beaker_bridge.session.purge import Purged
 __all__ = [
     "BeakerBridgeError",
     "BeakerSessionFactoryConfig",
+    "BreakerClosed",
+    "BreakerOpened",
     "CacheStoreError",
     "DamagedRecordError",
     "Purged",
@@ -40,12 +52,15 @@ __all__ = [
     "SessionMerged",
     "SessionMiddleware",
     "SessionNotFoundError",
+    "SessionNotSaved",
     "SessionStoreError",
     "SessionTooLargeError",
     "SessionTooLateError",
     "SessionValueError",
     "SettingsError",
     "SiteError",
+    "StoreEvent",
+    "StoreFailed",
     "includeme",
     "purge",
     "session_factory_from_settings",

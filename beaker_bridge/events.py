@@ -1,6 +1,7 @@
 """The events that an application can subscribe to with ``config.add_subscriber``.
 
-Each event carries the session's id (keep it out of logs: it opens the session) and the data it held.
+A session's event carries its id (keep it out of logs: it opens the session) and the data it held; a store's carries
+neither. ``docs/observability.rst`` says when each is sent.
 """
 
 from __future__ import annotations
@@ -37,8 +38,90 @@ class SessionMerged(SessionEvent):
         session_id: as :class:`SessionEvent`'s.
         data: as :class:`SessionEvent`'s.
         conflicts: the top-level keys in which the change of one of the requests was given up.
+        tries: the number of times that the record was written, or was to be written, until that was done.
     """
 
-    def __init__(self, session_id: str, data: Mapping[str, Any], conflicts: Collection[str] = frozenset()) -> None:
+    def __init__(
+        self, session_id: str, data: Mapping[str, Any], conflicts: Collection[str] = frozenset(), tries: int = 1
+    ) -> None:
         super().__init__(session_id, data)
         self.conflicts = frozenset(conflicts)
+        self.tries = tries
+
+
+class SessionNotSaved(SessionEvent):
+    """A request's changes were given up; ``data`` is what they had made of the session.
+
+    Args:
+        session_id: as :class:`SessionEvent`'s.
+        data: as :class:`SessionEvent`'s.
+        reason: ``ended`` if another request has ended or moved the session meanwhile, and this one goes on without;
+            ``conflict`` if others changed it, or held its lock, for too long, and this one gets a
+            :class:`SessionConflictError`.
+        tries: the number of times that the record was to be written, if that was counted.
+    """
+
+    def __init__(self, session_id: str, data: Mapping[str, Any], reason: str, tries: int | None = None) -> None:
+        super().__init__(session_id, data)
+        self.reason = reason
+        self.tries = tries
+
+
+class StoreEvent:
+    """The root of the events of a session store.
+
+    Args:
+        store: the type of the store, as the option ``type`` has it.
+    """
+
+    def __init__(self, store: str) -> None:
+        self.store = store
+
+
+class StoreFailed(StoreEvent):
+    """A request could not load or save its session, because of the store.
+
+    Args:
+        store: as :class:`StoreEvent`'s.
+        failure: what failed: ``unavailable``, ``connection_lost``, ``breaker_open`` or ``refused``.
+        step: what the request was at: ``load``, ``expire``, ``commit``, ``touch`` or ``exclusive``.
+        error: the error; it may be raised, or the request may go on without its session.
+    """
+
+    def __init__(self, store: str, failure: str, step: str, error: Exception) -> None:
+        super().__init__(store)
+        self.failure = failure
+        self.step = step
+        self.error = error
+
+
+class BreakerOpened(StoreEvent):
+    """A server could not be reached: for a second, and then until it answers a probe, requests fail at once.
+
+    Args:
+        store: as :class:`StoreEvent`'s.
+        server: the server's name and port, of a store that has several; else an empty text.
+        failure: what failed, as :class:`StoreFailed`'s.
+        error: the error.
+    """
+
+    def __init__(self, store: str, server: str, failure: str, error: Exception) -> None:
+        super().__init__(store)
+        self.server = server
+        self.failure = failure
+        self.error = error
+
+
+class BreakerClosed(StoreEvent):
+    """A server answers again.
+
+    Args:
+        store: as :class:`StoreEvent`'s.
+        server: as :class:`BreakerOpened`'s.
+        seconds: the time since the breaker has opened.
+    """
+
+    def __init__(self, store: str, server: str, seconds: float) -> None:
+        super().__init__(store)
+        self.server = server
+        self.seconds = seconds

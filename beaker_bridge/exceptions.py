@@ -17,6 +17,11 @@ class BeakerBridgeError(BeakerException):
         original: the exception that was the cause, if there was one.
     """
 
+    #: What failed, in a word, as events and log lines have it.
+    failure: str = "other"
+    #: Whether subscribers were notified of it.
+    is_reported = False
+
     def __init__(
         self,
         message: str,
@@ -36,6 +41,8 @@ class SettingsError(BeakerBridgeError, ValueError):
 
     ``errors`` holds each fault as an error of its own, so that all of them are reported at once.
     """
+
+    failure = "settings"
 
     def __init__(
         self,
@@ -60,12 +67,18 @@ class SettingsError(BeakerBridgeError, ValueError):
 class SiteError(BeakerBridgeError):
     """A site cannot be found in its file."""
 
+    failure = "settings"
+
 
 class SessionStoreError(BeakerBridgeError):
     """The store cannot be reached, or refused the work; nothing is known about the session.
 
-    ``name`` is the store's kind (``'file'``, ``'ext:redis'``), ``original`` what its client raised.
+    ``name`` is the store's kind (``'file'``, ``'ext:redis'``), ``original`` what its client raised. ``failure`` is
+    ``unavailable``, ``connection_lost``, ``breaker_open`` (it was not asked, since it could not be reached a moment
+    ago) or ``refused``.
     """
+
+    failure = "unavailable"
 
 
 class CacheStoreError(BeakerBridgeError):
@@ -74,21 +87,34 @@ class CacheStoreError(BeakerBridgeError):
     ``name`` is the region, ``original`` what the store or its client raised.
     """
 
+    failure = "unavailable"
+
 
 class SessionValueError(BeakerBridgeError):
     """A key or a value that the serializer refuses; ``name`` is the key in the session."""
+
+    failure = "value"
 
 
 class SessionTooLargeError(BeakerBridgeError):
     """The session is larger than its cookie or its store can hold; ``value`` is its size in bytes."""
 
+    failure = "too_large"
+
 
 class SessionConflictError(BeakerBridgeError):
-    """Other requests changed the session each time that this one tried to merge its changes."""
+    """Other requests changed the session each time that this one tried to merge its changes.
+
+    ``value`` is the number of tries, if the lock that others held is not what it waited for.
+    """
+
+    failure = "conflict"
 
 
 class SessionNotFoundError(BeakerBridgeError, LookupError):
     """There is no live session of an id that a script has named."""
+
+    failure = "not_found"
 
 
 class SessionAttributeError(BeakerBridgeError, AttributeError):
@@ -104,6 +130,15 @@ class SessionTooLateError(BeakerBridgeError):
     ``exclusive()`` works at any time.
     """
 
+    failure = "too_late"
+
 
 class DamagedRecordError(BeakerBridgeError):
     """A record or a cookie that cannot be read as a session; ``value`` is its size in bytes."""
+
+    failure = "damaged"
+
+
+def failure_of(error: BaseException) -> str:
+    """Return what failed, in a word: an error's ``failure``, or the name of the class of one that is not ours."""
+    return error.failure if isinstance(error, BeakerBridgeError) else type(error).__name__

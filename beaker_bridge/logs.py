@@ -1,4 +1,4 @@
-"""Limits for log lines that each request, or each start, could cause: one in a while, or one a process."""
+"""The fields of log lines, and limits for lines that each request, or each start, could cause."""
 
 from __future__ import annotations
 
@@ -6,9 +6,21 @@ import math
 import threading
 from collections.abc import Hashable
 from logging import Logger
+from typing import Any
 
 #: Seconds between two lines about one thing.
 QUIET = 60
+
+
+def fields(*, store: str | None = None, failure: str | None = None, tries: int | None = None) -> dict[str, Any]:
+    """Return the ``extra`` of a log line. Each line of this package has all of them, so that a formatter may name them.
+
+    Args:
+        store: the type of the store that the line is about, as the option ``type`` has it.
+        failure: what failed, in a word, as :func:`beaker_bridge.exceptions.failure_of` returns it.
+        tries: the number of times that something was tried.
+    """
+    return {"store": store, "failure": failure, "tries": tries}
 
 
 class LogLimiter:
@@ -37,7 +49,7 @@ class LogLimiter:
 _once: dict[str, LogLimiter] = {}
 
 
-def log_once(log: Logger, level: int, message: str, about: Hashable = None) -> None:
+def log_once(log: Logger, level: int, message: str, about: Hashable = None, **extra: Any) -> None:
     """Log a message, unless this process has logged it before.
 
     Args:
@@ -45,9 +57,10 @@ def log_once(log: Logger, level: int, message: str, about: Hashable = None) -> N
         level: the level, as ``logging`` has it.
         message: the message.
         about: what else must be the same, such as the configuration that is concerned.
+        extra: as :func:`fields` takes it; by default the line is about settings.
     """
     if _once.setdefault(log.name, LogLimiter()).is_due((message, about), math.inf, 0):
-        log.log(level, "%s", message)
+        log.log(level, "%s", message, extra=fields(**(extra or {"failure": "settings"})))
 
 
 def forget(log: Logger | None = None) -> None:

@@ -27,6 +27,7 @@ from pyramid.registry import Registry
 
 from beaker_bridge.events import SessionExpired
 from beaker_bridge.exceptions import SessionNotFoundError, SettingsError
+from beaker_bridge.logs import fields
 from beaker_bridge.options.reader import prefixed, read_options
 from beaker_bridge.options.table import SessionOptions
 from beaker_bridge.options.types import COOKIE, MEMORY
@@ -89,7 +90,7 @@ def sessions(site: Any, variables: Mapping[str, str] | None = None) -> SiteSessi
 def _options_of(uri: str, variables: Mapping[str, str] | None) -> SessionOptions:
     found = find_site(uri, variables)
     for note in found.notes:
-        log.warning("%s", note)
+        log.warning("%s", note, extra=fields(failure="settings"))
     return found.options
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import re
 import sys
 from collections import Counter
 from collections.abc import Iterator
@@ -114,6 +115,34 @@ def _started(module: str, name: str, tmp_path_factory, *options) -> Iterator:
     server_class = getattr(import_module(f"tests.servers.{module}"), name)
     with server_class(tmp_path_factory.mktemp(name), *options) as server:
         yield server
+
+
+class _Lines(logging.Handler):
+    """Keeps the lines of the package that hold an id, or lack a field."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.setFormatter(logging.Formatter("%(message)s"))
+        self.wrong: list[str] = []
+
+    def emit(self, record: logging.LogRecord) -> None:
+        line = self.format(record)
+        if ID.search(line) or not {"store", "failure", "tries"} <= vars(record).keys():
+            self.wrong.append(line)
+
+
+_lines = _Lines()
+logging.getLogger("beaker_bridge").addHandler(_lines)
+#: An id in full, that is no part of a longer number. Some tests have ids of one repeated digit.
+ID = re.compile(r"(?<![0-9a-f])(?!(.)\1{31})[0-9a-f]{32}(?![0-9a-f])")
+
+
+@pytest.fixture(autouse=True)
+def no_id_in_the_log():
+    """Have a test fail that makes the package log an id in full, in a line or its traceback, or without the fields."""
+    _lines.wrong.clear()
+    yield
+    assert _lines.wrong == []
 
 
 @pytest.fixture(autouse=True)

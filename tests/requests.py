@@ -6,6 +6,7 @@ No server and no threads: two requests overlap where one is begun before the oth
 from __future__ import annotations
 
 import dbm.dumb
+import threading
 from contextlib import contextmanager
 
 from webob.cookies import parse_cookie
@@ -16,6 +17,7 @@ from beaker_bridge.record.fields import RESERVED_KEYS
 from beaker_bridge.request.exchange import SessionObject
 from beaker_bridge.session.base import SafeSession
 from beaker_bridge.session.config import SessionConfig
+from beaker_bridge.session.listeners import THREAD
 from beaker_bridge.stores.base import ID_FORM, Record, Store, Swap
 
 #: When the tests' clocks begin, in seconds since the epoch.
@@ -157,6 +159,13 @@ class Browser:
     def id(self) -> str:
         """The id in the cookie; only for a configuration without ``secret``."""
         return dict(parse_cookie(self.cookie)).get(NAME.encode(), b"").decode()
+
+
+def wait_for_events() -> None:
+    """Wait until the events of stores that were sent so far have reached their subscribers."""
+    for thread in threading.enumerate():
+        if thread.name == THREAD:
+            thread.join()
 
 
 def stored(config: SessionConfig, session_id: str) -> dict | None:

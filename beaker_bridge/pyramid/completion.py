@@ -11,6 +11,7 @@ from typing import Any
 
 import pyramid.router
 
+from beaker_bridge.logs import fields
 from beaker_bridge.options.table import SessionOptions
 from beaker_bridge.options.types import Policy
 from beaker_bridge.pyramid.policy import keeps_session
@@ -115,7 +116,8 @@ class Completion:
             if exchange.loses_changes:
                 log.warning(
                     "a session that was changed by a script, or first touched after the response callbacks, is not"
-                    " saved: see the tween"
+                    " saved: see the tween",
+                    extra=fields(store=exchange.config.options.type, failure="too_late"),
                 )
             exchange.discard()
             exchange.end()

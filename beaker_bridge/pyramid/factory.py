@@ -9,6 +9,7 @@ from typing import Any
 from pyramid.interfaces import ISessionFactory
 from zope.interface import directlyProvides
 
+from beaker_bridge.logs import fields
 from beaker_bridge.options.reader import Given, given, prefixed, read_options
 from beaker_bridge.options.table import SessionOptions
 from beaker_bridge.pyramid.isession import RequestSession
@@ -27,7 +28,8 @@ def BeakerSessionFactoryConfig(**options: Any) -> type[RequestSession]:  # noqa:
         SettingsError: one or more options are wrong.
     """
     if not options:
-        log.warning("sessions are kept in memory, under ids without a signature: no option is given")
+        message = "sessions are kept in memory, under ids without a signature: no option is given"
+        log.warning(message, extra=fields(store="memory", failure="settings"))
     # Allow unknown options with a warning: pyramid_beaker ignored them.
     return _session_factory(read_options(given(options, strict=False)))
 

@@ -362,8 +362,8 @@ class RequestSession(PyramidSession):
         # Allow for a registry that is not Pyramid's, as in tests.
         if getattr(registry, "has_listeners", False):
             exchange.notify = registry.notify
-        if not (source.compared or exchange.config is source.config):
-            source.compare(exchange.config.options)
+        if exchange.config is not source.met:
+            source.meet(exchange.config, registry)
         # Skip the common case, where our middleware and our tween complete it all.
         if not (exchange.finisher is MIDDLEWARE and exchange.tween is registry is not None):
             owner = owner_of(request, session_object) if len(manager.stack) > 1 else request

@@ -8,6 +8,7 @@ from collections.abc import Mapping, MutableMapping
 from typing import Any
 
 from beaker_bridge.exceptions import SettingsError
+from beaker_bridge.logs import fields
 from beaker_bridge.options.reader import differing, read_options
 from beaker_bridge.options.table import SessionOptions
 from beaker_bridge.pyramid.recorded_filter import recorded_config
@@ -42,6 +43,8 @@ class SessionSource:
         self.csrf_token = options.constant_csrf_token if options else None
         #: Whether the options were compared with those of a filter.
         self.compared = False
+        #: The last configuration that a request was served with.
+        self.met: SessionConfig | None = None
         self._lock = threading.Lock()
         #: The configuration for want of another, once it was needed.
         self.in_memory: SessionConfig | None = None
@@ -68,10 +71,24 @@ class SessionSource:
         with self._lock:
             if self.in_memory is None:
                 log.error(
-                    "%s: sessions are kept in the memory of this process, and end with it; %s", NOT_CONFIGURED, REMEDY
+                    "%s: sessions are kept in the memory of this process, and end with it; %s",
+                    *(NOT_CONFIGURED, REMEDY),
+                    extra=fields(store="memory", failure="settings"),
                 )
                 self.in_memory = SessionConfig(read_options({}))
             return self.in_memory
+
+    def meet(self, config: SessionConfig, registry: Any) -> None:
+        """Prepare, once, to serve requests with a configuration.
+
+        Args:
+            config: the configuration.
+            registry: the application's registry, or None.
+        """
+        self.met = config
+        config.listeners.add(registry)
+        if not (self.compared or config is self.config):
+            self.compare(config.options)
 
     def compare(self, used: SessionOptions) -> None:
         """Warn once of settings that have no effect, since a filter configures the session."""
@@ -83,6 +100,7 @@ class SessionSource:
             log.warning(
                 "a filter configures the session; the settings' own session options are ignored where they differ: %s",
                 ", ".join(names),
+                extra=fields(failure="settings"),
             )
 
 

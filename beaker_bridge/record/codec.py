@@ -16,6 +16,7 @@ from functools import partial
 from typing import Any
 
 from beaker_bridge.exceptions import BeakerBridgeError, DamagedRecordError, SessionValueError
+from beaker_bridge.logs import fields
 from beaker_bridge.record.cipher import Cipher
 from beaker_bridge.record.envelope import BareEnvelope, Envelope
 from beaker_bridge.record.fields import UnreadableError, check_record
@@ -124,7 +125,7 @@ class RecordCodec:
                     self._legacy.serialize({key: value})
                 except BeakerBridgeError as error:
                     refused.add(kind)
-                    log.warning("with data_serializer = json: %s", error)
+                    log.warning("with data_serializer = json: %s", error, extra=fields(failure=error.failure))
 
     def encode(self, record: dict[str, Any]) -> bytes:
         """Return the raw bytes of a record.

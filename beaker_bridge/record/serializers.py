@@ -17,6 +17,7 @@ from functools import partial
 from typing import Any, Protocol
 
 from beaker_bridge.exceptions import SessionTooLargeError
+from beaker_bridge.logs import fields
 from beaker_bridge.record.fields import SEAL_WORD, UnreadableError
 from beaker_bridge.record.json_types import LEAVES, TAG, Seals, untagged, written
 from beaker_bridge.record.tagging import TOO_DEEP, Tagging
@@ -184,6 +185,7 @@ def _warn_of(converted: Iterable[tuple[Any, type, type]]) -> None:
                 key,
                 name,
                 base.__name__,
+                extra=fields(failure="value"),
             )
 
 

@@ -11,7 +11,7 @@ import beaker.cache
 from beaker.exceptions import InvalidCacheBackendError
 
 from beaker_bridge.exceptions import SettingsError
-from beaker_bridge.logs import forget
+from beaker_bridge.logs import fields, forget
 from beaker_bridge.options.masking import learn_passwords, masked
 from beaker_bridge.options.table import REGION_TABLE, RegionOptions
 from beaker_bridge.regions.backends import empty_memory
@@ -173,6 +173,7 @@ def _define(region: Region) -> None:
             " Functions that are called for the first time from now on go by the second",
             *(region.name, standing["type"].region.defined_by if ours else "other code", _difference(before, now)),
             *(region.defined_by, _difference(now, before)),
+            extra=fields(store=region.options.type, failure="settings"),
         )
     if not ours or before != now:
         beaker.cache.cache_regions[region.name] = arguments

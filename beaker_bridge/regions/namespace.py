@@ -23,8 +23,14 @@ from typing import Any
 from beaker.cache import clsmap
 from beaker.container import DBMNamespaceManager, FileNamespaceManager, NamespaceManager
 
-from beaker_bridge.exceptions import CacheStoreError, DamagedRecordError, SessionStoreError, SessionTooLargeError
-from beaker_bridge.logs import QUIET, LogLimiter
+from beaker_bridge.exceptions import (
+    CacheStoreError,
+    DamagedRecordError,
+    SessionStoreError,
+    SessionTooLargeError,
+    failure_of,
+)
+from beaker_bridge.logs import QUIET, LogLimiter, fields
 from beaker_bridge.options.masking import clean
 from beaker_bridge.options.table import RegionOptions
 from beaker_bridge.options.types import MEMORY, SERVER_TYPES
@@ -83,7 +89,10 @@ class FailureReporter:
         message = f"{self._region}: {failure}: {_reason(error)}"
         if self._options.store_error == "raise" and failure != DAMAGED:
             raise CacheStoreError(message, name=self._options.region, original=error) from error
-        self._log(failure, message, QUIET)
+        # Beaker's own backends raise the errors of their clients, and of the system.
+        self._log(
+            failure, message, QUIET, "damaged" if failure == DAMAGED else getattr(error, "failure", "unavailable")
+        )
 
     def report_unkept(self, function: str, value: Any, error: Exception) -> None:
         """Log that a value is not kept: once per function and type; at most once a minute if it is too large.
@@ -98,19 +107,22 @@ class FailureReporter:
         if isinstance(error, SessionTooLargeError):
             limit = str(error).partition(", ")[2]
             self._log(
-                about, f"{message}, so each call computes it: {error.value} bytes are too many for it ({limit})", QUIET
+                about,
+                f"{message}, so each call computes it: {error.value} bytes are too many for it ({limit})",
+                QUIET,
+                error.failure,
             )
         else:
             advice = "let it return data: a list for a generator, what a coroutine gives for the coroutine"
-            self._log(about, f"{message}, so each call computes it: {error}; {advice}", inf)
+            self._log(about, f"{message}, so each call computes it: {error}; {advice}", inf, "unpicklable")
 
     @property
     def _region(self) -> str:
         return f"cache region {self._options.region} ({self._options.type})"
 
-    def _log(self, about: Hashable, message: str, quiet: float) -> None:
+    def _log(self, about: Hashable, message: str, quiet: float, kind: str) -> None:
         if self._limiter.is_due(about, quiet, time.monotonic()):
-            log.warning("%s", message)
+            log.warning("%s", message, extra=fields(store=self._options.type, failure=kind))
 
 
 def _type_name(value: Any) -> str:
@@ -287,7 +299,9 @@ class RegionNamespace(NamespaceManager):
             try:
                 self._backend.end(digest, lease)
             except Exception as error:  # noqa: BLE001 -- as in _attempt; the value is there, so do not fail
-                log.debug("cache region %s: a lease ends by itself: %s", self._options.region, _reason(error))
+                extra = fields(store=self._options.type, failure=failure_of(error))
+                message = "cache region %s: a lease ends by itself: %s"
+                log.debug(message, self._options.region, _reason(error), extra=extra)
 
         return _ValueLock(CreationLock(f"{self._name}.{digest}", patience, take, end), digest, self._keys_in_work())
 

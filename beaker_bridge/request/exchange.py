@@ -13,7 +13,8 @@ from typing import Any
 
 from beaker.session import SessionObject as BeakerSessionObject
 
-from beaker_bridge.exceptions import BeakerBridgeError
+from beaker_bridge.exceptions import BeakerBridgeError, failure_of
+from beaker_bridge.logs import fields
 from beaker_bridge.options.types import COOKIE
 from beaker_bridge.request.headers import Headers, guarded, length_of, varied
 from beaker_bridge.session.base import OPEN, OVER, SENT, SafeSession, SessionContext
@@ -134,8 +135,9 @@ class Exchange(SessionContext):
         """Commit when the answer can no longer become an error: a failure is logged, and discards the request."""
         try:
             self.commit_or_discard()
-        except Exception:
-            log.exception("a session that was changed too late for an error page is not saved")
+        except Exception as error:
+            extra = fields(store=self.config.options.type, failure=failure_of(error))
+            log.exception("a session that was changed too late for an error page is not saved", extra=extra)
 
     def commit_before_error(self) -> None:
         """Commit before an error page (``exc_info``), which is sent even if the commit fails.
@@ -233,6 +235,7 @@ class Exchange(SessionContext):
                 " private. Do without the session there, or without http_cache",
                 f"route {route.name!r} ({route.pattern})" if route else f"a page at {_shown_path(self.environ)}",
                 ", ".join(shared),
+                extra=fields(failure="shared_cache"),
             )
         return headers
 

@@ -16,8 +16,16 @@ from types import MappingProxyType
 from typing import Any
 
 from beaker_bridge.cookies import ANY_FORM, BLANK, HOST_ONLY, CookieWriter, cookie_values, own_values
-from beaker_bridge.events import SessionEvent
-from beaker_bridge.exceptions import BeakerBridgeError, DamagedRecordError, SessionTooLateError
+from beaker_bridge.events import SessionEvent, SessionNotSaved, StoreFailed
+from beaker_bridge.exceptions import (
+    BeakerBridgeError,
+    DamagedRecordError,
+    SessionConflictError,
+    SessionStoreError,
+    SessionTooLateError,
+    failure_of,
+)
+from beaker_bridge.logs import fields
 from beaker_bridge.record.fields import (
     ACCESSED,
     CREATED,
@@ -30,6 +38,7 @@ from beaker_bridge.record.fields import (
 )
 from beaker_bridge.session.changes import IMMUTABLE, Changes
 from beaker_bridge.session.config import SessionConfig
+from beaker_bridge.session.listeners import notify_safely
 from beaker_bridge.session.mapping import BeakerMapping
 from beaker_bridge.session.merge import NO_MESSAGES
 from beaker_bridge.session.state import (
@@ -180,7 +189,7 @@ class SafeSession(BeakerMapping):
                 "the session was changed after the response's headers were sent, and the change needs a cookie:"
                 " change it before the body is streamed"
             )
-            log.error("session %s: %s", shown(self.id), error)
+            log.error("session %s: %s", shown(self.id), error, extra=self._fields(error))
             raise error
 
     def invalidate(self) -> None:
@@ -354,7 +363,8 @@ class SafeSession(BeakerMapping):
             self._exchange.discard()
             if not (self._exchange.sent and isinstance(error, BeakerBridgeError)):
                 raise
-            log.exception("a session that was changed after the response's headers were sent is not saved")
+            message = "a session that was changed after the response's headers were sent is not saved"
+            log.exception(message, extra=self._fields(error))
 
     def commit(self) -> None:
         """Write what changed since the last commit; idempotent.
@@ -369,11 +379,12 @@ class SafeSession(BeakerMapping):
                 self._commit()
             else:
                 self._commit_and_notify()
-        except BaseException:
+        except BaseException as error:
             # Send no cookie for an uncommitted session; a second try sends it.
             if self.request["set_cookie"]:
                 self._state = self._state.asked(COOKIE)
             self.request["set_cookie"] = False
+            self._report_failure(error, "commit")
             raise
 
     def _commit_and_notify(self) -> None:
@@ -509,7 +520,27 @@ class SafeSession(BeakerMapping):
         """Log a damaged record or cookie; or raise, if ``invalidate_corrupt`` is off."""
         if not self._config.options.invalidate_corrupt:
             raise error
-        log.warning("session %s: %s; it opens nothing", session, error)
+        log.warning("session %s: %s; it opens nothing", session, error, extra=self._fields(error))
+
+    def _fields(self, error: BaseException) -> dict[str, Any]:
+        """Return the ``extra`` of a log line about an error."""
+        return fields(store=self._config.options.type, failure=failure_of(error))
+
+    def _report_failure(self, error: BaseException, step: str) -> None:
+        """Notify, once, of an error of the store, or of a conflict.
+
+        Args:
+            error: the error.
+            step: what the session was at.
+        """
+        if not isinstance(error, (SessionStoreError, SessionConflictError)) or error.is_reported:
+            return
+        error.is_reported = True
+        if isinstance(error, SessionStoreError):
+            self._config.listeners.send(StoreFailed(str(error.name), error.failure, step, error))
+        elif self._exchange.notify is not None:
+            tries: Any = error.value
+            notify_safely(self._exchange.notify, SessionNotSaved(self.id, dict(self), "conflict", tries))
 
     def _notify(self, kind: type[SessionEvent], session_id: str, record: dict[str, Any], **more: Any) -> None:
         if self._exchange.notify is not None:

@@ -17,6 +17,7 @@ from beaker_bridge.record.cipher import Cipher
 from beaker_bridge.record.codec import RecordCodec
 from beaker_bridge.record.envelope import BareEnvelope
 from beaker_bridge.record.serializers import JSONSerializer, PickleSerializer, Serializer
+from beaker_bridge.session.listeners import Listeners
 from beaker_bridge.stores import open_store
 
 log = logging.getLogger(__name__)
@@ -42,6 +43,10 @@ class SessionConfig:
             log_once(log, logging.WARNING, warning)
         self.clock: Callable[[], float] = options.clock or time.time
         self.store = None if options.type == COOKIE else open_store(options)
+        #: The applications whose subscribers get the store's events.
+        self.listeners = Listeners()
+        if self.store is not None:
+            self.store.on_event = self.listeners.report_breaker
         self.codec = _codec(options, BareEnvelope if self.store is None else self.store.envelope)
         self.signer = Signer(_keys(options), (options.sign_algorithm, *options.previous_sign_algorithms))
         self.cookies = CookieWriter(options, self.signer)

@@ -121,7 +121,8 @@ class CookieSession(SafeSession):
         try:
             self._send(record)
         except BeakerBridgeError as error:
-            log.warning("session %s: its access time is not saved: %s", shown(self.id), error)
+            message = "session %s: its access time is not saved: %s"
+            log.warning(message, shown(self.id), error, extra=self._fields(error))
 
     def _send(self, record: dict[str, Any]) -> None:
         self._note_form(record)

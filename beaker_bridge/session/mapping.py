@@ -182,7 +182,7 @@ class BeakerMapping(BeakerAttributes, BeakerSession):
             setattr(self, key.removeprefix("_"), value)
         elif key in BEAKER_KEYS:
             message = f"session[{key!r}] is Beaker's own, and kept by the session itself: what sets it is ignored"
-            log_once(log, logging.WARNING, message)
+            log_once(log, logging.WARNING, message, failure="value")
         else:
             raise SessionValueError(f"the key {key!r} of a session is beaker_bridge's own", name=key)
 

@@ -8,7 +8,8 @@ import time
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any, NamedTuple
 
-from beaker_bridge.exceptions import DamagedRecordError
+from beaker_bridge.exceptions import DamagedRecordError, failure_of
+from beaker_bridge.logs import fields
 from beaker_bridge.options.table import SessionOptions
 from beaker_bridge.record.fields import ACCESSED, MOVED, is_expired, is_stub
 from beaker_bridge.session.config import SessionConfig
@@ -37,7 +38,7 @@ def begin_purge(config: SessionConfig) -> None:
     try:
         threading.Thread(target=_purge_in_turn, args=(config, every), name=THREAD, daemon=True).start()
     except RuntimeError as error:
-        log.warning("expired sessions are not purged: %s", error)
+        log.warning("expired sessions are not purged: %s", error, extra=fields(failure=failure_of(error)))
 
 
 def _purge_in_turn(config: SessionConfig, every: int) -> None:
@@ -46,10 +47,12 @@ def _purge_in_turn(config: SessionConfig, every: int) -> None:
     try:
         with store.purge_turn(every) as is_due:
             if is_due:
-                done = purge(config)
-                log.info("%d expired sessions were purged from the store %s", done.deleted, store.kind)
-    except Exception:  # no caller would see it
-        log.exception("the purge of the store %s failed; it is tried again in %d seconds", store.kind, every)
+                message = "%d expired sessions were purged from the store %s"
+                log.info(message, purge(config).deleted, store.kind, extra=fields(store=store.kind))
+    except Exception as error:  # no caller would see it
+        extra = fields(store=store.kind, failure=failure_of(error))
+        message = "the purge of the store %s failed; it is tried again in %d seconds"
+        log.exception(message, store.kind, every, extra=extra)
 
 
 class Purged(NamedTuple):

@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext, suppress
 from typing import Any
 
-from beaker_bridge.events import SessionExpired, SessionInvalidated, SessionMerged
+from beaker_bridge.events import SessionExpired, SessionInvalidated, SessionMerged, SessionNotSaved
 from beaker_bridge.exceptions import (
     BeakerBridgeError,
     DamagedRecordError,
@@ -18,6 +18,7 @@ from beaker_bridge.exceptions import (
     SessionStoreError,
     SessionValueError,
 )
+from beaker_bridge.logs import fields
 from beaker_bridge.record.fields import (
     ACCESSED,
     CREATED,
@@ -108,6 +109,7 @@ class Session(SafeSession):
                     self._begin(state, content, stale=stale_record)
                     return True
         except SessionStoreError as error:
+            self._report_failure(error, "load")
             sent.append(Sent(session_id, None))
             self._begin_without_store(sent, error)
             return True
@@ -127,7 +129,8 @@ class Session(SafeSession):
         """Serve an empty session although the store cannot be reached, if ``store_error`` says so; else raise."""
         if self._config.options.store_error != "empty":
             raise error
-        log.warning("session %s: %s; an empty session is served", shown(sent[-1].id), error)
+        shown_id = shown(sent[-1].id)
+        log.warning("session %s: %s; an empty session is served", shown_id, error, extra=self._fields(error))
         self._begin_new(State(new_id(), sent=tuple(sent), detached=True, is_new=True))
 
     def _expire(self, session_id: str, record: Record, content: dict[str, Any]) -> Record | None:
@@ -135,7 +138,9 @@ class Session(SafeSession):
         try:
             swap = self._store.swap(session_id, record, None)
         except SessionStoreError as error:
-            log.warning("session %s has expired, its record cannot be deleted: %s", shown(session_id), error)
+            message = "session %s has expired, its record cannot be deleted: %s"
+            log.warning(message, shown(session_id), error, extra=self._fields(error))
+            self._report_failure(error, "expire")
             return None
         if swap.made and MOVED not in content:
             self._notify(SessionExpired, session_id, content)
@@ -153,7 +158,8 @@ class Session(SafeSession):
         except SessionStoreError as error:
             if not fresh or state.retired or self._config.options.store_error != "empty":
                 raise
-            log.warning("a new session is not saved: %s", error)
+            log.warning("a new session is not saved: %s", error, extra=self._fields(error))
+            self._report_failure(error, "commit")
             self._state = state.ended()
             return
         if not self._state.detached and (state.pending & COOKIE or (written and (fresh or renewed))):
@@ -211,10 +217,18 @@ class Session(SafeSession):
             found = swap.found
             return swap.made
 
-        self._retry(self.id, write, lost=1)
+        tries = self._retry(self.id, write, lost=1)
         if merged and not self._state.detached:
-            self._notify(SessionMerged, self.id, self._as_record(), conflicts=conflicts)
+            self._report_merge(conflicts, tries)
         return not self._state.detached
+
+    def _report_merge(self, conflicts: frozenset[str], tries: int) -> None:
+        """Log a merge, and notify of it."""
+        level = logging.INFO if conflicts else logging.DEBUG
+        message = "session %s: merged with another request's changes; those of %d keys were given up"
+        extra = fields(store=self._store.kind, failure="conflict" if conflicts else None, tries=tries)
+        log.log(level, message, shown(self.id), len(conflicts), extra=extra)
+        self._notify(SessionMerged, self.id, self._as_record(), conflicts=conflicts, tries=tries)
 
     def _merge(self, base: dict[str, Any], ours: dict[str, Any], theirs: dict[str, Any]) -> frozenset[str]:
         """Merge, and take the outcome as the content; return the keys in which a change was given up."""
@@ -251,7 +265,7 @@ class Session(SafeSession):
         left: float = options.absolute_timeout - (self._now - self.created)
         return (min(left, timeout) if timeout else left) + GRACE
 
-    def _retry(self, session_id: str, attempt: Callable[[], bool], *, lost: int = 0) -> None:
+    def _retry(self, session_id: str, attempt: Callable[[], bool], *, lost: int = 0) -> int:
         """Repeat an attempt until it succeeds: a few times freely, then under the store's lock.
 
         Args:
@@ -259,20 +273,27 @@ class Session(SafeSession):
             attempt: makes one try, and returns whether it is done.
             lost: the number of tries that were lost before.
 
+        Returns:
+            The number of tries, with those.
+
         Raises:
             SessionConflictError: no try succeeded within ``store_timeout``.
         """
-        for _ in range(lost, FREE_TRIES):
+        tries = lost
+        while tries < FREE_TRIES:
+            tries += 1
             if attempt():
-                return
+                return tries
         timeout = self._config.options.store_timeout
         deadline = time.monotonic() + timeout
         with nullcontext() if self._locked_by == threading.get_ident() else self._lock(session_id):
             while time.monotonic() < deadline:
+                tries += 1
                 if attempt():
-                    return
+                    return tries
         raise SessionConflictError(
-            f"session {shown(session_id)} was changed by others each time it was merged, for {timeout:g} seconds"
+            f"session {shown(session_id)} was changed by others each time it was merged, for {timeout:g} seconds",
+            value=tries,
         )
 
     def _content(self, session_id: str, found: Record | None) -> dict[str, Any] | None:
@@ -286,7 +307,8 @@ class Session(SafeSession):
         except DamagedRecordError as error:
             if not self._config.options.invalidate_corrupt:
                 raise
-            log.warning("session %s: %s; nothing is written over it", shown(session_id), error)
+            message = "session %s: %s; nothing is written over it"
+            log.warning(message, shown(session_id), error, extra=self._fields(error))
             return None
 
     def _readable_content(self, session_id: str, found: Record | None) -> dict[str, Any] | None:
@@ -297,7 +319,9 @@ class Session(SafeSession):
         """Detach: the session ended elsewhere, and this request's changes are not saved."""
         self._state = self._state.ended()
         self.request["set_cookie"] = False
-        log.info("session %s has ended meanwhile, this request's changes are not saved", shown(self.id))
+        message = "session %s has ended meanwhile, this request's changes are not saved"
+        log.info(message, shown(self.id), extra=fields(store=self._store.kind, failure="ended"))
+        self._notify(SessionNotSaved, self.id, self._as_record(), reason="ended")
 
     # -- Touch ---------------------------------------------------------------------------------------
 
@@ -311,7 +335,9 @@ class Session(SafeSession):
                 return
             swap = self._swap(self.id, self._state.record, plain)
         except BeakerBridgeError as error:
-            log.warning("session %s: its access time is not saved: %s", shown(self.id), error)
+            message = "session %s: its access time is not saved: %s"
+            log.warning(message, shown(self.id), error, extra=self._fields(error))
+            self._report_failure(error, "touch")
             return
         # Ignore a lost swap: the other request has written the session with its time, or has ended it.
         if swap.made:
@@ -333,7 +359,8 @@ class Session(SafeSession):
             plain = codec.serialize_as_before(record)
             if plain is None:
                 raise
-            log.warning("session %s: %s; it stays as legacy_serializer has it", shown(self.id), refusal)
+            message = "session %s: %s; it stays as legacy_serializer has it"
+            log.warning(message, shown(self.id), refusal, extra=self._fields(refusal))
             return plain
 
     # -- The retired ids -----------------------------------------------------------------------------
@@ -427,10 +454,11 @@ class Session(SafeSession):
 
         The new record is written already, so a crash in between leaves the old session, not none.
         """
-        session_id, record = retired.id, retired.record
+        session_id, record, tries = retired.id, retired.record, 0
 
         def entomb() -> bool:
-            nonlocal record
+            nonlocal record, tries
+            tries += 1
             # The record that was read is no tombstone: save the decoding.
             is_own = retired.fate is Fate.ENTOMB and record is retired.record
             names = [] if is_own else self._names(session_id, record)
@@ -446,16 +474,16 @@ class Session(SafeSession):
             if record is None or self._is_tombstone(session_id, record):
                 return False
             theirs = self._content(session_id, record)
-            return theirs is None or self._write_under_new_id(previous, theirs)
+            return theirs is None or self._write_under_new_id(previous, theirs, tries)
 
         self._retry(session_id, entomb)
 
-    def _write_under_new_id(self, base: Record, theirs: dict[str, Any]) -> bool:
+    def _write_under_new_id(self, base: Record, theirs: dict[str, Any], tries: int) -> bool:
         """Merge what another request has written under the old id; return whether the session has ended meanwhile."""
         conflicts = self._merge(self._decoded(base), self._as_record(), theirs)
         self._write()
         if not self._state.detached:
-            self._notify(SessionMerged, self.id, self._as_record(), conflicts=conflicts)
+            self._report_merge(conflicts, tries)
         return self._state.detached
 
     def _tombstone(self, names: list[str]) -> bytes:

@@ -8,7 +8,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
-from beaker_bridge.exceptions import SessionConflictError
+from beaker_bridge.exceptions import SessionConflictError, SessionStoreError
+from beaker_bridge.logs import fields
 from beaker_bridge.session.base import shown
 from beaker_bridge.session.session import Session
 from beaker_bridge.session.state import CHANGED, FORCED, State
@@ -46,6 +47,15 @@ class StoredSession(Session):
                 they may have it now; it is not saved. Or another request has moved the session to a new id.
             SessionStoreError: the store cannot be reached.
         """
+        try:
+            with self._exclusive():
+                yield
+        except (SessionConflictError, SessionStoreError) as error:
+            self._report_failure(error, "exclusive")
+            raise
+
+    @contextmanager
+    def _exclusive(self) -> Iterator[None]:
         exchange, state = self._exchange, self._state
         is_final = (exchange.discarded or state.detached) and not exchange.over
         if not state.exists or self._locked_by == threading.get_ident() or is_final:
@@ -62,7 +72,11 @@ class StoredSession(Session):
             if record is not None and self._is_tombstone(session_id, record):
                 if moved_from is None:
                     self._detach()
-                    raise SessionConflictError(f"session {shown(session_id)} was moved to a new id by another request")
+                    error = SessionConflictError(
+                        f"session {shown(session_id)} was moved to a new id by another request"
+                    )
+                    error.is_reported = True
+                    raise error
                 # This request moves it, too: what it has begun is under an id of its own.
                 yield
                 return
@@ -139,5 +153,6 @@ class MemorySession(StoredSession):
             log.warning(
                 "type = memory gives each process sessions of its own, and wsgi.multiprocess says that there are"
                 " several: a session is lost whenever another one answers;"
-                " type = file, dbm, cookie, ext:redis, ext:memcached or ext:database keeps it for all of them"
+                " type = file, dbm, cookie, ext:redis, ext:memcached or ext:database keeps it for all of them",
+                extra=fields(store="memory", failure="settings"),
             )

@@ -19,6 +19,8 @@ PAUSE = 1
 class ServerUnavailableError(SessionStoreError):
     """The server itself cannot be reached; an answer that refuses one statement is not this."""
 
+    failure = "unavailable"
+
 
 class ConnectionLostError(ServerUnavailableError):
     """A statement was not answered: its connection broke, or it timed out.
@@ -27,9 +29,13 @@ class ConnectionLostError(ServerUnavailableError):
     restarted.
     """
 
+    failure = "connection_lost"
+
 
 class CircuitOpenError(ServerUnavailableError):
     """The server was not asked, since it could not be reached a moment ago."""
+
+    failure = "breaker_open"
 
 
 class CircuitBreaker:
@@ -42,11 +48,19 @@ class CircuitBreaker:
     Args:
         patience: the longest wait for the probe of another caller, in seconds.
         on_close: is called by each caller that has found it open, once it is closed.
+        on_change: is called once when it has opened, with the failure and 0, and once when it has closed after that,
+            with None and the seconds for which it was not closed.
     """
 
-    def __init__(self, patience: float, on_close: Callable[[], object] = lambda: None) -> None:
+    def __init__(
+        self,
+        patience: float,
+        on_close: Callable[[], object] = lambda: None,
+        on_change: Callable[[ServerUnavailableError | None, float], object] = lambda _failure, _seconds: None,
+    ) -> None:
         self._patience = patience
         self._on_close = on_close
+        self._on_change = on_change
         #: An object while the breaker is closed, a new one each time that it closes; None while it is not. A call
         #: compares it, since a failure that began before the breaker closed says nothing about the server now.
         self.closed: object | None = object()
@@ -55,6 +69,8 @@ class CircuitBreaker:
         self._probing = threading.Lock()
         #: The time until which the breaker is open; 0 if it is half open after a lost connection.
         self._open_until = 0.0
+        #: The time at which it opened; None if it did not since it was closed: a lost connection alone refuses nobody.
+        self._opened_at: float | None = None
         self._failure = ServerUnavailableError("")
 
     def call(self, probe: Callable[[], object], step: Callable[..., T], *arguments: Any) -> T:
@@ -92,11 +108,23 @@ class CircuitBreaker:
             self._on_close()
 
     def _open(self, failure: ServerUnavailableError, closed: object) -> None:
+        is_lost = isinstance(failure, ConnectionLostError)
         with self._guard:
-            if self.closed is closed:
-                self.closed, self._failure = None, _without_frames(failure)
-                is_lost = isinstance(failure, ConnectionLostError)
-                self._open_until = 0 if is_lost else time.monotonic() + PAUSE
+            if self.closed is not closed:
+                return
+            self.closed = None
+            has_opened = self._note_failure(failure, 0 if is_lost else PAUSE)
+        if has_opened:
+            self._on_change(self._failure, 0)
+
+    def _note_failure(self, failure: ServerUnavailableError, pause: float) -> bool:
+        """Note a failure, under the guard; return whether the breaker has opened by it."""
+        now = time.monotonic()
+        self._failure, self._open_until = _without_frames(failure), now + pause if pause else 0
+        if not pause or self._opened_at is not None:
+            return False
+        self._opened_at = now
+        return True
 
     def _close(self, probe: Callable[[], object]) -> object:
         """Return the object of a closed breaker, after a probe if need be; raise if the server stays away."""
@@ -118,7 +146,9 @@ class CircuitBreaker:
             probe()
         except ServerUnavailableError as failure:
             with self._guard:
-                self._failure, self._open_until = _without_frames(failure), time.monotonic() + PAUSE
+                has_opened = self._note_failure(failure, PAUSE)
+            if has_opened:
+                self._on_change(self._failure, 0)
             raise
         except SessionStoreError:
             # Count a refusal as an answer.
@@ -126,6 +156,9 @@ class CircuitBreaker:
         closed = object()
         with self._guard:
             self.closed = closed
+            opened_at, self._opened_at = self._opened_at, None
+        if opened_at is not None:
+            self._on_change(None, time.monotonic() - opened_at)
         return closed
 
     def _fast_failure(self) -> CircuitOpenError:
@@ -144,4 +177,6 @@ def _without_frames(failure: ServerUnavailableError) -> ServerUnavailableError:
     # Leave out an error whose class takes other arguments than it shows.
     with suppress(Exception):
         copy = original and type(original)(*original.args)
-    return ServerUnavailableError(str(failure), name=failure.name, original=copy)
+    kept = ServerUnavailableError(str(failure), name=failure.name, original=copy)
+    kept.failure = failure.failure
+    return kept

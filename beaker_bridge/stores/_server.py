@@ -8,8 +8,11 @@ from abc import abstractmethod
 from collections import deque
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
+from functools import partial
 
+from beaker_bridge.events import BreakerClosed, BreakerOpened
 from beaker_bridge.exceptions import SessionStoreError, SessionTooLargeError
+from beaker_bridge.logs import fields
 from beaker_bridge.stores._breaker import CircuitBreaker, CircuitOpenError, ServerUnavailableError
 from beaker_bridge.stores._forks import PerProcess
 from beaker_bridge.stores._keyed_locks import KeyedLocks
@@ -46,8 +49,18 @@ class ServerStore(Store):
         breakers = self._breakers.get()
         if server not in breakers:
             # Wait half the time for the probe of another caller, to have the rest for an answer.
-            breakers.setdefault(server, CircuitBreaker(self._timeout / 2, self._release_again))
+            on_change = partial(self._report_breaker, server)
+            breakers.setdefault(server, CircuitBreaker(self._timeout / 2, self._release_again, on_change))
         return breakers[server]
+
+    def _report_breaker(self, server: str, failure: ServerUnavailableError | None, seconds: float) -> None:
+        """Notify of a circuit breaker that has opened, or closed."""
+        if self.on_event is None:
+            return
+        if failure is None:
+            self.on_event(BreakerClosed(self.kind, server, seconds))
+        else:
+            self.on_event(BreakerOpened(self.kind, server, failure.failure, failure))
 
     @abstractmethod
     def bypass_breaker(self, session_id: str) -> None:
@@ -110,7 +123,11 @@ class ServerStore(Store):
         if failure:
             # Do not fail the request: its work under the lock is done.
             self._unreleased.get().append((session_id, lease, ends))
-            log.warning("%s; the lock that it holds for a session is released later", failure)
+            log.warning(
+                "%s; the lock that it holds for a session is released later",
+                failure,
+                extra=fields(store=self.kind, failure=failure.failure),
+            )
 
     def _release_again(self) -> None:
         """Release the leases whose release failed, unless they have ended by themselves."""

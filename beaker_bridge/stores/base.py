@@ -10,7 +10,8 @@ from contextlib import AbstractContextManager, contextmanager
 from itertools import islice
 from typing import Any, ClassVar, NamedTuple, TypeVar
 
-from beaker_bridge.exceptions import SessionConflictError, SessionStoreError
+from beaker_bridge.events import BreakerClosed, BreakerOpened
+from beaker_bridge.exceptions import SessionConflictError, SessionStoreError, failure_of
 from beaker_bridge.logs import log_once
 from beaker_bridge.options.masking import chain, clean
 from beaker_bridge.record.envelope import Envelope
@@ -60,6 +61,8 @@ class Store(ABC):
     lists: ClassVar[bool] = True
     #: Whether the server removes expired records by itself, so that there is nothing to purge.
     expires_by_itself: ClassVar[bool] = False
+    #: Gets the events of the store's circuit breakers; must return at once.
+    on_event: Callable[[BreakerOpened | BreakerClosed], object] | None = None
 
     @abstractmethod
     def read(self, session_id: str) -> Record | None:
@@ -228,7 +231,8 @@ def leave_out(error: BaseException) -> None:
     Args:
         error: the reason.
     """
-    log_once(log, logging.WARNING, f"what cannot be opened is left out: {error}")
+    message = f"what cannot be opened is left out: {error}"
+    log_once(log, logging.WARNING, message, store=getattr(error, "name", None), failure=failure_of(error))
 
 
 def unreachable(
@@ -255,7 +259,9 @@ def refused(kind: str, error: BaseException, command: str, error_class: type[E] 
         command: the command.
         error_class: the class of the error to return.
     """
-    return _failed(kind, error, error_class, f" refuses {command}")
+    failed = _failed(kind, error, error_class, f" refuses {command}")
+    failed.failure = "refused"
+    return failed
 
 
 def _failed(kind: str, error: BaseException, error_class: type[E], what: str) -> E:

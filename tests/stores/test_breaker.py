@@ -16,13 +16,16 @@ from types import SimpleNamespace
 import pytest
 import redis
 import sqlalchemy as sa
+from webtest import TestApp
 
+from beaker_bridge.events import BreakerClosed, BreakerOpened, StoreEvent, StoreFailed
 from beaker_bridge.exceptions import SessionStoreError, SessionTooLargeError
 from beaker_bridge.options.reader import given, read_options
 from beaker_bridge.stores import _breaker, _server, open_store
 from beaker_bridge.stores._breaker import PAUSE, CircuitBreaker, ConnectionLostError, ServerUnavailableError
 from tests.contract import PATIENCE, together
-from tests.requests import Clock
+from tests.installations import INSTALLATIONS, SECRET, Views, install
+from tests.requests import Clock, wait_for_events
 from tests.servers import free_port, wait_until
 from tests.servers.proxy import Proxy
 
@@ -797,5 +800,99 @@ def test_a_master_that_hangs_is_not_the_one_to_wait_for(start_server, clock):
 
     assert isinstance(hung.original, redis.TimeoutError)
     assert store.read(ID) is None
+
+    store.close()
+
+
+# -- Its events --------------------------------------------------------------------------------------
+
+
+def changes(breaker_class=CircuitBreaker):
+    """Return a breaker, and what it says of its changes."""
+    said = []
+    breaker = breaker_class(0.3, on_change=lambda failure, seconds: said.append((failure and str(failure), seconds)))
+    return breaker, said
+
+
+def test_each_change_is_said_once(clock):
+    """A breaker that opens says so once, however long the server stays away; and once that it has closed."""
+    breaker, said = changes()
+    step = Asked(away())
+    for _ in range(3):
+        refused(lambda: breaker.call(step.probe, step))
+        refused(lambda: breaker.call(step.probe, step))
+        clock.now += PAUSE
+    before = list(said)
+    step.failure = None
+    for _ in range(2):
+        breaker.call(step.probe, step)
+
+    assert before == [("no store", 0)]
+    assert said[1:] == [(None, 3 * PAUSE)]
+
+
+def test_a_lost_connection_alone_is_no_change(clock):
+    """A connection that was lost refuses nobody: only where the probe fails as well, the breaker opens."""
+    breaker, said = changes()
+    step = Asked(away(ConnectionLostError))
+    refused(lambda: breaker.call(well, step))
+    step.failure = None
+    breaker.call(well, step)
+    before = list(said)
+    step.failure = away(ConnectionLostError)
+    refused(lambda: breaker.call(well, step))
+    refused(lambda: breaker.call(step.probe, step))
+    breaker.bypass(well)
+
+    assert before == []
+    assert said == [("no store", 0), (None, 0)]
+
+
+@pytest.mark.parametrize("installation", INSTALLATIONS)
+def test_an_application_is_notified(installation, redis_server, clock, caplog):
+    """In each installation an application learns of a server that goes, of what fails by that, and of its return."""
+    caplog.set_level("INFO", "beaker_bridge")
+    told = []
+    views = Views(read=lambda request: len(request.session), write=lambda request: request.session.save())
+
+    def configure(config):
+        views(config)
+        config.add_subscriber(told.append, StoreEvent)
+
+    with Proxy(redis_server.port) as proxy:
+        url = f"redis://127.0.0.1:{proxy.port}/0"
+        options = {"type": "ext:redis", "url": url, "secret": SECRET, "key": "sid"}
+        app = TestApp(install(installation, options, configure))
+        app.get("/write")
+        proxy.lose_next_answer(times=2)
+        for _ in range(3):
+            refused(lambda: app.get("/read"))
+        clock.now += PAUSE
+        app.get("/read")
+        wait_for_events()
+    _, opened, *_, closed = told
+    lines = [record for record in caplog.records if record.name == "beaker_bridge.session.listeners"]
+
+    assert [type(event) for event in told] == [StoreFailed, BreakerOpened, StoreFailed, StoreFailed, BreakerClosed]
+    assert (opened.store, opened.server, opened.failure) == ("ext:redis", "", "connection_lost")
+    assert [event.failure for event in told[::3]] == ["connection_lost", "breaker_open"]
+    assert (closed.store, closed.server, closed.seconds) == ("ext:redis", "", PAUSE)
+    assert [(line.levelname, line.store, line.failure) for line in lines] == [
+        ("WARNING", "ext:redis", "connection_lost"),
+        ("INFO", "ext:redis", None),
+    ]
+
+
+def test_which_of_several_servers(start_server, clock):
+    """Of several servers an event names the one that it is about."""
+    dead, alive = (start_server("memcached", "Memcached") for _ in range(2))
+    store = opened(type="ext:memcached", url=f"{dead.url};{alive.url}")
+    told = []
+    store.on_event = told.append
+    dead.kill()
+    for _ in range(20):
+        with_error(lambda: store.read(secrets.token_hex(16)))
+
+    assert [(type(event), event.server) for event in told] == [(BreakerOpened, dead.url)]
 
     store.close()
