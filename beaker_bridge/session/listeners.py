@@ -49,8 +49,9 @@ class Listeners:
         Args:
             registry: its registry; one that is not Pyramid's, as in tests, gets none.
         """
-        if hasattr(registry, "has_listeners") and all(known() is not registry for known in self._registries):
-            self._registries = [known for known in self._registries if known() is not None] + [ref(registry)]
+        living = self._living()
+        if hasattr(registry, "has_listeners") and all(known is not registry for known in living):
+            self._registries = [ref(known) for known in (*living, registry)]
 
     def report_breaker(self, event: BreakerOpened | BreakerClosed) -> None:
         """Log that a circuit breaker of the store has opened, or closed, and send the event.
@@ -71,7 +72,7 @@ class Listeners:
 
     def send(self, event: object) -> None:
         """Send an event, and return at once."""
-        if not any(getattr(known(), "has_listeners", False) for known in self._registries):
+        if not any(registry.has_listeners for registry in self._living()):
             return
         queue = self._queue.get()
         with queue.guard:
@@ -92,10 +93,12 @@ class Listeners:
                     queue.is_served = False
                     return
                 event = queue.events.popleft()
-            for known in self._registries:
-                registry = known()
-                if registry is not None:
-                    notify_safely(registry.notify, event)
+            for registry in self._living():
+                notify_safely(registry.notify, event)
+
+    def _living(self) -> list[Any]:
+        """Return the registries of the applications that are still there."""
+        return [registry for known in self._registries if (registry := known()) is not None]
 
 
 def _name_of(event: BreakerOpened | BreakerClosed) -> str:
