@@ -118,6 +118,12 @@ def rights_of(user: str) -> list[str]:
     return [program("setpriv"), f"--reuid={found.pw_uid}", f"--regid={found.pw_gid}", "--clear-groups"]
 
 
+def root() -> None:
+    """Ask for the rights of root."""
+    if os.geteuid() != 0:
+        raise MissingError("the user root", "run the tests as root")
+
+
 # -- Python's modules --------------------------------------------------------------------------------
 
 

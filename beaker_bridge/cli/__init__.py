@@ -5,6 +5,7 @@ All modules but this one need click and rich.
 
 from __future__ import annotations
 
+import signal
 import sys
 
 #: The packages of the extra ``cli``.
@@ -22,4 +23,6 @@ def main() -> None:
         message = f"beaker-bridge: error: the package {package} is missing: pip install 'beaker_bridge[cli]'"
         print(message, file=sys.stderr)  # noqa: T201 -- click and rich are what is missing
         sys.exit(2)
+    # End as after Ctrl-C, so that what was written for a trial is removed.
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
     sys.exit(run(sys.argv[1:]))

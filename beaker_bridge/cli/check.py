@@ -106,7 +106,7 @@ class _Report:
             output.line("Tweens, the outermost first: " + ", ".join(self._started.tweens))
             output.line()
         if self._trial:
-            output.line(f"Store: {self._trial_text(self._trial)}")
+            output.line(f"Store: {self._trial.text()}")
             output.line()
         for level, style in ((WRONG, "bold red"), (RISKY, "yellow")):
             texts = [finding.text for finding in self.findings if finding.level == level]
@@ -149,13 +149,6 @@ class _Report:
             ]
         except SettingsError:
             return []
-
-    @staticmethod
-    def _trial_text(trial: Trial) -> str:
-        done = [name for name, text in trial.steps.items() if text == "ok"]
-        failed = [name for name in trial.steps if name not in done]
-        parts = [f"{', '.join(done)}: ok" if done else "", f"{', '.join(failed)}: failed" if failed else "", trial.note]
-        return "; ".join(filter(None, parts))
 
     def _summary(self) -> str:
         wrong = sum(finding.level == WRONG for finding in self.findings)

@@ -9,6 +9,7 @@ from collections.abc import Sequence
 
 import click
 
+from beaker_bridge.cli.bench import bench
 from beaker_bridge.cli.check import check
 from beaker_bridge.cli.output import FOUND, INTERRUPTED, WRONG, close_quietly
 from beaker_bridge.options.masking import clean
@@ -24,6 +25,7 @@ def command() -> None:
 
 
 command.add_command(check)
+command.add_command(bench)
 
 
 def run(arguments: Sequence[str]) -> int:

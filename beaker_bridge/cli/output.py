@@ -102,11 +102,11 @@ class Output:
 
     def note(self, text: str) -> None:
         """Write a note to stderr."""
-        self._err.print(Text(f"note: {text}"))
+        self._err.print(Text(f"note: {text}"), soft_wrap=True)
 
     def error(self, text: str) -> None:
         """Write an error to stderr, and as the JSON object with ``--json``."""
-        self._err.print(Text("error: ", style="bold red") + Text(text, style=""))
+        self._err.print(Text.assemble(("error: ", "bold red"), text), soft_wrap=True)
         self.result({"error": text})
 
     @contextmanager

@@ -15,24 +15,34 @@ from beaker_bridge.stores._breaker import ServerUnavailableError
 from beaker_bridge.stores._directories import Directories
 from beaker_bridge.stores._flock import SLOTS, guard_path
 from beaker_bridge.stores.base import Record, Store
+from beaker_bridge.stores.file import session_path
 
 #: Seconds after which a server removes a record of ours, where this process was killed before it could.
 EXPIRY = 300
+#: What a step comes to: it was done; or it was not, since there was no record to do it with.
+DONE, UNTRIED = "ok", "untried"
 
 
 class Trial(NamedTuple):
     """What was tried with a store."""
 
-    #: What each step came to, by its name: ``ok``, or an error's text; empty if nothing was tried.
+    #: What each step came to, by its name: :data:`DONE`, :data:`UNTRIED` or an error's text; none if nothing was tried.
     steps: dict[str, str]
     #: What there is to say about a store that was not tried.
     note: str = ""
+
+    def text(self) -> str:
+        """Return what the steps came to, in a line."""
+        names: dict[str, list[str]] = {}
+        for name, text in self.steps.items():
+            names.setdefault(text if text in (DONE, UNTRIED) else "failed", []).append(name)
+        return "; ".join([*(f"{', '.join(each)}: {how}" for how, each in names.items()), *filter(None, [self.note])])
 
     def findings(self) -> list[Finding]:
         """Return what is wrong with the store."""
         failed: dict[str, list[str]] = {}
         for name, text in self.steps.items():
-            if text != "ok":
+            if text not in (DONE, UNTRIED):
                 failed.setdefault(text, []).append(name)
         return [Finding(WRONG, "store", f"{', '.join(names)}: {text}") for text, names in failed.items()]
 
@@ -77,8 +87,10 @@ def _steps(config: SessionConfig, store: Store, session_id: str) -> Iterator[tup
             is_written = is_written and name != "write"
             yield name, str(error)
             continue
-        is_fine = is_done or not is_written
-        yield name, "ok" if is_fine else f"the store {store.kind} does not keep what is written"
+        if is_done:
+            yield name, DONE
+        else:
+            yield name, f"the store {store.kind} does not keep what is written" if is_written else UNTRIED
 
 
 @contextmanager
@@ -97,6 +109,7 @@ def own_record(store: Store) -> Iterator[str]:
             after.enter_context(_as_owner(directories.records))
             session_id = _with_lock_file(directories.locks)
             after.callback(_remove_made, _missing(directories, session_id))
+            after.callback(_remove_files, _folder(directories, session_id), session_id)
         after.callback(_remove_record, store, session_id)
         yield session_id
 
@@ -119,9 +132,22 @@ def _with_lock_file(locks: str) -> str:
     return next((session_id for path, session_id in ids.items() if os.path.exists(path)), secrets.token_hex(16))
 
 
+def _folder(directories: Directories, session_id: str) -> str:
+    """Return the directory of a record's files."""
+    return os.path.dirname(session_path(directories.records, session_id, ""))
+
+
+def _remove_files(folder: str, session_id: str) -> None:
+    """Remove the files of a record that was deleted: Beaker's own interface leaves empty ones of some dbm modules."""
+    with suppress(FileNotFoundError):
+        for name in os.listdir(folder):
+            if name.startswith(session_id):
+                os.unlink(os.path.join(folder, name))
+
+
 def _missing(directories: Directories, session_id: str) -> list[str]:
     """Return the directories that a record needs and that are not there, the innermost first."""
-    innermost = (f"{directories.records}/{session_id[:1]}/{session_id[:2]}", directories.locks)
+    innermost = (_folder(directories, session_id), directories.locks)
     missing: set[str] = set()
     for path in map(os.path.abspath, innermost):
         place = path
