@@ -48,9 +48,13 @@ def changes(site: Site, notices: list[Any]) -> list[Change]:
     errors = _errors(site)
     said = [notice.getMessage() for notice in notices]
     found = [*_name(site), *_given(site, errors, said), *_missing(site), *_regions(site, errors, said)]
-    # A notice that names no option of the site's, or an error about an option that is not there.
-    labels = [change.option for change in found]
-    rest = [text for text in (*said, *errors) if not any(label in text for label in labels)]
+    # The rest is about options that are not there.
+    labels = tuple(f"{change.option} " for change in found)
+    rest = [
+        text
+        for text in (*said, *errors)
+        if not text.startswith(labels) and not any(text in change.changes for change in found)
+    ]
     return [*found, *(Change("", "", text, "as it says", text in errors) for text in rest)]
 
 
@@ -91,12 +95,19 @@ def _given(site: Site, errors: list[str], notices: list[str]) -> Iterator[Change
         said = [text for text in notices if _is_about(text, option.label)]
         if wrong:
             yield Change(option.label, written, f"the site does not start: {'; '.join(wrong)}", "as it says", True)
-        elif name in _CHANGED and (change := _CHANGED[name](site, option)):
-            yield Change(option.label, written, *change)
-        elif said:
-            yield Change(option.label, written, "; ".join(said), "as it says")
+            continue
+        change, write = _changed(site, name, option)
+        said = [*filter(None, [change]), *said]
+        if said:
+            yield Change(option.label, written, "; ".join(said), write or ("" if change else "as it says"))
         else:
             yield Change(option.label, written, _NOTHING, "")
+
+
+def _changed(site: Site, name: str, option: Given) -> tuple[str, str]:
+    """Return what changes for the value of an option, and what to write; empty texts for nothing."""
+    change = _CHANGED.get("sa_opts" if name.startswith("sa.") else name)
+    return (change(site, option) if change else None) or ("", "")
 
 
 def _is_about(text: str, label: str) -> bool:
@@ -178,6 +189,7 @@ _CHANGED: dict[str, Callable[[Site, Given], tuple[str, str] | None]] = {
     "username": _login,
     "password": _login,
     "encrypt_key": _encrypt_key,
+    "sa_opts": _engine,
     **dict.fromkeys(("data_dir", "file_dir", "dbm_dir", "lock_dir"), _directory),
 }
 

@@ -187,7 +187,10 @@ def find_site(uri: str, variables: Mapping[str, str] | None = None) -> Site:
     if isinstance(loader, plaster_pastedeploy.Loader) and loader.filepath is not None:
         _read_pipeline(site, loader)
     else:
-        site.settings = dict(loader.get_wsgi_app_settings(None, known))
+        try:
+            site.settings = dict(loader.get_wsgi_app_settings(None, known))
+        except Exception as error:  # noqa: BLE001 -- the loader may be anybody's
+            raise SiteError(f"{uri}: {type(error).__name__}: {error}") from None
         name = f"{type(loader).__module__}.{type(loader).__name__}"
         site.notes.append(f"{name}, which reads {uri}, gives the application's settings only: a filter is not seen")
     site.own = _source(prefixed(site.settings), site.settings)

@@ -30,6 +30,32 @@ APPLICATION = """
     def refusing(global_config, **settings):
         raise RuntimeError("the application refuses to start")
 
+    def mute(global_config, **settings):
+        raise ValueError
+
+    def under(global_config, **settings):
+        import beaker_bridge
+        from pyramid.tweens import EXCVIEW
+        with Configurator(settings={**settings, "pyramid.includes": ""}) as config:
+            config.set_session_factory(beaker_bridge.session_factory_from_settings(settings))
+            config.add_tween("beaker_bridge.session_tween_factory", under=EXCVIEW)
+            return config.make_wsgi_app()
+
+    def coded(global_config, **settings):
+        import beaker_bridge
+        from tests.cli.sites import Codec, SECRET
+        with Configurator(settings=settings) as config:
+            options = {"type": "memory", "key": "coded", "secret": SECRET, "timeout": 77, "data_serializer": Codec()}
+            config.set_session_factory(beaker_bridge.BeakerSessionFactoryConfig(**options))
+            return config.make_wsgi_app()
+
+    class Wrapping:
+        def __init__(self, application):
+            self.application = application
+
+    def wrapping(application, global_config, **options):
+        return Wrapping(application)
+
     def plain(global_config, **settings):
         return lambda environ, start_response: []
 
@@ -56,6 +82,13 @@ FINE = f"""
     timeout = 3600
     purge_every = 3600
 """
+
+
+class Codec:
+    """A serializer of the application's own."""
+
+    dumps = staticmethod(lambda record: json.dumps(record).encode())
+    loads = staticmethod(json.loads)
 
 
 @dataclass
