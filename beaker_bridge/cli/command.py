@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable, Sequence
 from typing import Any, TypeVar
 
 import click
 
-from beaker_bridge.cli.output import INTERRUPTED, WRONG, Output
+from beaker_bridge.cli.output import FOUND, INTERRUPTED, WRONG, Output, close_quietly
 from beaker_bridge.exceptions import BeakerBridgeError
 from beaker_bridge.site.find import Site, SiteError, find_site
 
@@ -32,6 +33,10 @@ class Subcommand(click.Command):
         try:
             with output.logging():
                 code: int = ctx.invoke(self.callback, output, **parameters)
+            sys.stdout.flush()
+        except BrokenPipeError:
+            close_quietly()
+            return FOUND
         except BeakerBridgeError as error:
             output.error(str(error))
             return WRONG

@@ -60,7 +60,11 @@ def _shown(row: Row, value: Any) -> str:
         return ""
     if row.name in _WITH_PASSWORDS:
         return option_text(masked(row.name, value))
-    return HIDDEN if row.secret else option_text(quoted(row.name, value))
+    if row.secret:
+        return HIDDEN
+    return option_text(
+        [quoted(row.name, each) for each in value] if isinstance(value, tuple) else quoted(row.name, value)
+    )
 
 
 def option_text(value: Any) -> str:

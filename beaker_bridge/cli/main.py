@@ -11,7 +11,7 @@ import click
 
 from beaker_bridge.cli.bench import bench
 from beaker_bridge.cli.check import check
-from beaker_bridge.cli.output import FOUND, INTERRUPTED, WRONG, close_quietly
+from beaker_bridge.cli.output import INTERRUPTED, WRONG
 from beaker_bridge.options.masking import clean
 
 
@@ -43,15 +43,11 @@ def run(arguments: Sequence[str]) -> int:
         warnings.simplefilter("ignore")
     try:
         code = command.main([*arguments], prog_name="beaker-bridge", standalone_mode=False)
-        sys.stdout.flush()
     except click.ClickException as error:
         error.show()
         return WRONG
     except click.Abort:
         return INTERRUPTED
-    except BrokenPipeError:
-        close_quietly()
-        return FOUND
     except Exception as error:  # noqa: BLE001 -- a fault of ours: 1 would mean that something was found
         clean(error)
         traceback.print_exc()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import glob
 import os
 import secrets
 from collections.abc import Callable, Iterator
@@ -139,10 +140,8 @@ def _folder(directories: Directories, session_id: str) -> str:
 
 def _remove_files(folder: str, session_id: str) -> None:
     """Remove the files of a record that was deleted: Beaker's own interface leaves empty ones of some dbm modules."""
-    with suppress(FileNotFoundError):
-        for name in os.listdir(folder):
-            if name.startswith(session_id):
-                os.unlink(os.path.join(folder, name))
+    for path in glob.glob(f"{glob.escape(folder)}/{session_id}*"):
+        os.unlink(path)
 
 
 def _missing(directories: Directories, session_id: str) -> list[str]:
@@ -168,13 +167,18 @@ def _remove_made(made: list[str]) -> None:
                 os.rmdir(folder)
 
 
+def is_root() -> bool:
+    """Say whether this process is root's; none is on Windows."""
+    return hasattr(os, "geteuid") and os.geteuid() == 0
+
+
 @contextmanager
 def _as_owner(path: str) -> Iterator[None]:
     """Work as the user that owns a directory, or the nearest one above it, if this process is root's."""
     place = os.path.abspath(path)
     while not os.path.lexists(place):
         place = os.path.dirname(place)
-    if not hasattr(os, "geteuid") or os.geteuid() != 0:
+    if not is_root():
         yield
         return
     owner, group = os.stat(place), os.getegid()

@@ -127,8 +127,7 @@ class _Loader(ConfigLoader):
 
 def _context(path: str, object_type: Any, name: str, global_conf: Any, notes: list[str]) -> Any:
     loader = _Loader(os.path.normpath(path), notes)
-    if global_conf:
-        loader.update_defaults(global_conf, overwrite=False)
+    loader.update_defaults(global_conf, overwrite=False)
     return loader.get_context(object_type, name, global_conf)
 
 

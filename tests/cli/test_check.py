@@ -170,3 +170,63 @@ def test_what_is_wrong(folder, case):
         assert [name for name, each in findings(outcome, "wrong") if text in each] == [rule]
     assert PASSWORD not in outcome.out + outcome.err
     assert SECRET not in outcome.out + outcome.err
+
+
+def test_settings_that_say_the_same_as_the_filter(folder):
+    """They are not ignored: nothing is found."""
+    ini = FINE.replace("pyramid.includes", "session.timeout = 3600\n    session.key = mysite\n    pyramid.includes")
+
+    assert folder.call("check", "--strict", folder.write(ini)).code == 0
+
+
+def test_cron_purges(folder):
+    """With ``--cron`` nobody asks for ``purge_every``."""
+    assert folder.call("check", "--strict", "--cron", folder.write(with_option(FINE, purge_every=None))).code == 0
+
+
+def test_a_database_that_is_down(folder):
+    """The store is asked for its table first; that fails."""
+    url = f"postgresql+psycopg://user:{PASSWORD}@127.0.0.1:1/x"
+    ini = with_option(FINE, type="ext:database", data_dir=None, url=url, **{"sa.pool_size": 5, "sa.echo": "false"})
+    outcome = folder.call("check", "--json", folder.write(ini))
+
+    assert outcome.code == 2
+    assert "ext:database cannot be reached" in findings(outcome, "wrong")[0][1]
+    assert outcome.json["options"]["url"]["value"] == "postgresql+psycopg://user:…@127.0.0.1:1/x"
+    assert outcome.json["options"]["sa_opts"] == {
+        "name": "sa_opts",
+        "value": "sa.pool_size = 5, sa.echo = false",
+        "written": "[filter:session] sa.*",
+        "default": "",
+    }
+    assert PASSWORD not in outcome.out + outcome.err
+
+
+def test_options_of_a_backend_that_we_do_not_know(folder):
+    """They are shown, with what may be a secret hidden."""
+    ini = with_option(
+        FINE, namespace_class="tests.cli.losing.Losing", whole_keys="a\n        b", bucket_token=PASSWORD, bucket="b"
+    )
+    options = folder.call("check", "--json", folder.write(ini)).json["options"]
+
+    assert options["namespace_class"]["value"] == "tests.cli.losing.Losing"
+    assert options["whole_keys"]["value"] == "a, b"
+    assert options["bucket_token"] == {
+        "name": "bucket_token",
+        "value": "…",
+        "written": "[filter:session]",
+        "default": "",
+    }
+
+
+def test_every_option_is_text(folder):
+    """Values are as an ``.ini`` has them."""
+    options = folder.call("check", "--json", folder.write(FINE)).json["options"]
+
+    assert {name: options[name]["value"] for name in ("secure", "auto", "store_timeout", "reissue_time", "secret")} == {
+        "secure": "auto",
+        "auto": "false",
+        "store_timeout": "2",
+        "reissue_time": "360",
+        "secret": "…",
+    }

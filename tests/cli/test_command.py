@@ -120,13 +120,14 @@ def test_an_error_is_json_too(folder):
     assert outcome.err.startswith("error: ")
 
 
-def test_a_closed_pipe_is_quiet(folder):
+@pytest.mark.parametrize("words", ["check", "check --json", "bench --json --requests 1"])
+def test_a_closed_pipe_is_quiet(folder, words):
     """Who reads the first line only, as ``head -1`` does, sees no traceback."""
     file = folder.write(FINE)
-    words = [sys.executable, "-W", "ignore", "-m", "beaker_bridge.cli", "check", file]
+    command_line = [sys.executable, "-W", "ignore", "-m", "beaker_bridge.cli", *words.split(), file]
     reader, writer = os.pipe()
     os.close(reader)
-    done = subprocess.run(words, stdout=writer, stderr=subprocess.PIPE, text=True, cwd=folder.path, check=False)
+    done = subprocess.run(command_line, stdout=writer, stderr=subprocess.PIPE, text=True, cwd=folder.path, check=False)
     os.close(writer)
 
     assert "Traceback" not in done.stderr
@@ -160,6 +161,19 @@ def test_an_interrupted_check(folder, monkeypatch):
     monkeypatch.setattr("click.Context.invoke", interrupt)
     monkeypatch.setattr("click.Group.invoke", interrupt)
     assert folder.call("check", "site.ini").code == 130
+
+
+def test_notes_are_on_stderr(folder):
+    """What was read in another way, and what the package itself warns of, are notes, one in a line."""
+    ini = with_option(FINE, secret="short").replace("call:clisite:main", "call:absent:main")
+    outcome = folder.call("bench", folder.write(ini), "--requests", "1", "port=1")
+
+    assert outcome.code == 0
+    assert [line.partition("(")[0] for line in outcome.err.splitlines()] == [
+        "note: call:absent:main cannot be imported ",
+        "note: secret is shorter than 32 bytes: it can be guessed",
+        "note: calls: 4 of 4 ",
+    ]
 
 
 # -- Progress ----------------------------------------------------------------------------------------

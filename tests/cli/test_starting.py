@@ -56,13 +56,17 @@ def test_what_is_wrong_with_it(folder, ini, code, level, rule, text):
     assert [each for name, each in findings(outcome, level) if name == rule and text in each]
 
 
-@pytest.mark.parametrize("around", ["our filter", "Beaker's filter", "other middleware"])
+@pytest.mark.parametrize("around", ["our filter", "Beaker's filter", "in other middleware", "around other middleware"])
 def test_an_application_within_filters(folder, around):
     """The application is found in them."""
     line = {
         "our filter": "use = egg:beaker_bridge#session",
         "Beaker's filter": "use = egg:Beaker#beaker_session",
-        "other middleware": (
+        "in other middleware": (
+            "use = egg:beaker_bridge#session\n    filter-with = outer\n"
+            "    [filter:outer]\n    paste.filter_app_factory = clisite:wrapping\n    [filter:rest]"
+        ),
+        "around other middleware": (
             "paste.filter_app_factory = clisite:wrapping\n    filter-with = inner\n"
             "    [filter:inner]\n    use = egg:beaker_bridge#session"
         ),
