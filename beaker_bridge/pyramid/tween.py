@@ -65,12 +65,10 @@ def session_tween_factory(handler: Callable[[Any], Any], registry: Any) -> Calla
             response = handler(request)
             kept = getattr(request, "exception", None) is None or is_kept(request, exchange, fallback)
         finally:
-            exchange.is_answered = True
             if not kept:
                 exchange.discard()
-            if exchange.finisher is not MIDDLEWARE and source is not None and not exchange.has_completion:
-                # Do so even for an untouched session: a thread, or a body that a response callback sets, may read it.
-                Completion(exchange, source.options).arrange(request)
+            if exchange.finisher is not MIDDLEWARE:
+                _answered(request, exchange, source)
         if may_discard or exchange.config.options.cookie_on_exception is not True:
             # Follow up: a response callback, or a tween over this one, may raise after the commit.
             request.add_finished_callback(follow_failure)
@@ -94,6 +92,14 @@ def _attached(request: Any, session_object: Any, source: SessionSource | None) -
     begun = begin_exchange(request.environ, config, FACTORY)
     begun.exchange.is_remembered = True
     return begun
+
+
+def _answered(request: Any, exchange: Exchange, source: SessionSource | None) -> None:
+    """Note that Pyramid has answered, and arrange for the response to be completed without our middleware."""
+    exchange.is_answered = True
+    if source is not None and not exchange.has_completion:
+        # Complete an untouched session, too: a thread, or a body that a response callback sets, may read it.
+        Completion(exchange, source.options).arrange(request)
 
 
 def _committed(request: Any, response: Any, exchange: Exchange) -> Any:

@@ -12,7 +12,6 @@ import binascii
 import logging
 import sys
 from collections.abc import Mapping
-from functools import partial
 from typing import Any
 
 from beaker_bridge.exceptions import BeakerBridgeError, DamagedRecordError, SessionValueError
@@ -31,10 +30,15 @@ MAX_REFUSED = 1000
 
 
 if sys.version_info >= (3, 11):
-    # The same as below, without its Python code.
-    _from_base64 = partial(binascii.a2b_base64, strict_mode=True)
+
+    def _from_base64(text: str | bytes) -> bytes:
+        # Return the same as below, without its Python code.
+        return binascii.a2b_base64(text, strict_mode=True)
+
 else:  # pragma: no cover -- Python 3.10 is strict only there
-    _from_base64 = partial(base64.b64decode, validate=True)
+
+    def _from_base64(text: str | bytes) -> bytes:
+        return base64.b64decode(text, validate=True)
 
 
 class RecordCodec:

@@ -80,7 +80,7 @@ class Exchange(SessionContext):
             # Read the header only now: other middleware may set it until then.
             cookies["cookie"] = self.environ.get("HTTP_COOKIE")
             session_class = _CLASSES.get(self.config.options.type, StoredSession)
-            session = self.session = session_class(cookies, exchange=self)
+            session = self.session = session_class(cookies, self)
         return session
 
     # -- Commit and discard --------------------------------------------------------------------------

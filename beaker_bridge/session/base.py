@@ -48,8 +48,9 @@ from beaker_bridge.session.state import (
     ENDED,
     FORCED,
     STALE,
+    TOUCH,
+    WRITE,
     State,
-    Step,
     needs_cookie,
     todo,
 )
@@ -301,7 +302,7 @@ class SafeSession(BeakerMapping):
         return self._config.codec.decode(record.raw)[0]
 
     def _as_record(self) -> dict[str, Any]:
-        return {**self, **self._metadata}
+        return self | self._metadata
 
     def _take(self, record: dict[str, Any]) -> None:
         """Make a record the content of this session."""
@@ -313,7 +314,8 @@ class SafeSession(BeakerMapping):
         if WRITER in record:
             metadata[WRITER] = record.pop(WRITER)
         if not RESERVED_KEYS.isdisjoint(record):
-            metadata.update((key, record.pop(key)) for key in RESERVED_KEYS.intersection(record))
+            for key in RESERVED_KEYS.intersection(record):
+                metadata[key] = record.pop(key)
         dict.clear(self)
         dict.update(self, record)
         self._stored = record
@@ -407,11 +409,11 @@ class SafeSession(BeakerMapping):
         changed = self.has_changed()
         only_forced = changed and state.pending & (FORCED | COOKIE) == FORCED
         step = todo(state, changed=changed, empty=not len(self), as_stored=bool(only_forced) and self._is_as_stored())
-        if step is Step.WRITE:
+        if step is WRITE:
             if self._exchange.phase is not OPEN:
                 self._refuse_late(state.asked(CHANGED))
             self._save()
-        elif step is Step.TOUCH:
+        elif step is TOUCH:
             self._touch()
         if not self._state.detached:
             if self._state.retired or self._state.pending & ENDED:

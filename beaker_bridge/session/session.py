@@ -245,7 +245,7 @@ class Session(SafeSession):
         if self._config.options.encrypt_key:
             # Bind the ciphertext to its id, so a copied record cannot be replayed under another one.
             self._metadata[ID] = self.id
-        return self._config.codec.serialize({**self, **self._metadata})
+        return self._config.codec.serialize(self | self._metadata)
 
     def _swap(self, session_id: str, record: Record | None, plain: bytes) -> Swap:
         raw = self._config.codec.seal(plain)
