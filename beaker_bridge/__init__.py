@@ -12,6 +12,7 @@ from beaker_bridge.events import (
     SessionInvalidated,
     SessionMerged,
     SessionNotSaved,
+    SessionRevoked,
     StoreEvent,
     StoreFailed,
 )
@@ -21,6 +22,7 @@ from beaker_bridge.exceptions import (
     DamagedRecordError,
     SessionAttributeError,
     SessionConflictError,
+    SessionLimitError,
     SessionNotFoundError,
     SessionStoreError,
     SessionTooLargeError,
@@ -33,8 +35,10 @@ from beaker_bridge.middleware import SessionMiddleware
 from beaker_bridge.pyramid.factory import BeakerSessionFactoryConfig, session_factory_from_settings
 from beaker_bridge.pyramid.purge import purge
 from beaker_bridge.pyramid.tween import NAME, OVER, UNDER, session_tween_factory, set_up_at_start
+from beaker_bridge.pyramid.users import revoke, revoke_one, user_sessions
 from beaker_bridge.regions.define import define_regions, set_cache_regions_from_settings
 from beaker_bridge.session.purge import Purged
+from beaker_bridge.session.users import UserSession
 
 __all__ = [
     "BeakerBridgeError",
@@ -49,10 +53,12 @@ __all__ = [
     "SessionEvent",
     "SessionExpired",
     "SessionInvalidated",
+    "SessionLimitError",
     "SessionMerged",
     "SessionMiddleware",
     "SessionNotFoundError",
     "SessionNotSaved",
+    "SessionRevoked",
     "SessionStoreError",
     "SessionTooLargeError",
     "SessionTooLateError",
@@ -61,11 +67,15 @@ __all__ = [
     "SiteError",
     "StoreEvent",
     "StoreFailed",
+    "UserSession",
     "includeme",
     "purge",
+    "revoke",
+    "revoke_one",
     "session_factory_from_settings",
     "session_tween_factory",
     "set_cache_regions_from_settings",
+    "user_sessions",
 ]
 
 

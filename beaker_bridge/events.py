@@ -31,6 +31,20 @@ class SessionInvalidated(SessionEvent):
     """``invalidate()`` or ``delete()`` was committed; the record is deleted."""
 
 
+class SessionRevoked(SessionEvent):
+    """A session was ended from elsewhere: by ``revoke()`` or ``revoke_one()``, or by a login over the limit.
+
+    Args:
+        session_id: as :class:`SessionEvent`'s.
+        data: as :class:`SessionEvent`'s.
+        reason: ``"revoked"`` or ``"limit"``.
+    """
+
+    def __init__(self, session_id: str, data: Mapping[str, Any], reason: str) -> None:
+        super().__init__(session_id, data)
+        self.reason = reason
+
+
 class SessionMerged(SessionEvent):
     """A commit found another request's changes in the store and merged them; ``data`` is the outcome.
 

@@ -133,6 +133,10 @@ class SessionTooLateError(BeakerBridgeError):
     failure = "too_late"
 
 
+class SessionLimitError(BeakerBridgeError):
+    """A login would be one more than ``limit``, its ``value``, and ``on_limit`` is ``refuse``."""
+
+
 class DamagedRecordError(BeakerBridgeError):
     """A record or a cookie that cannot be read as a session; ``value`` is its size in bytes."""
 

@@ -269,6 +269,51 @@ class PyramidSession:  # noqa: PLW1641 -- as a dict, it has no hash
         if CSRF_TOKEN in self:
             self.new_csrf_token()
 
+    def bind(
+        self, user_id: str | int, note: Mapping[str, Any] | None = None, limit: int | None = None, on_limit: str = "end"
+    ) -> None:
+        """Bind the session to a user at a login, so that it can be listed and ended from elsewhere.
+
+        It moves to a new id, unless this request has moved it already, or has begun it. A session that was bound
+        before leaves that login.
+
+        Args:
+            user_id: the user's id; 42 and ``"42"`` are one user. The store never holds it in plain.
+            note: what a list of the user's sessions shows of this one, such as the browser and the place: a dict of at
+                most 1,024 bytes of JSON.
+            limit: how many sessions the user may have, this one included; None for 1,000.
+            on_limit: ``"end"`` ends the oldest at the commit; ``"refuse"`` raises.
+
+        Raises:
+            BeakerBridgeError: sessions are in cookies.
+            SessionLimitError: the user has ``limit`` sessions, and ``on_limit`` is ``"refuse"``. Of two logins at once
+                the later one raises when it is committed.
+            SessionStoreError: the store cannot be reached.
+            SessionTooLateError: the response's headers were sent.
+            SessionValueError: the note is no dict, is not JSON, or too large.
+            SettingsError: there is no ``secret``.
+            TypeError: the user's id is neither a text nor an int.
+            ValueError: the user's id is empty, or ``limit`` or ``on_limit`` are none.
+        """
+        if self._loaded.bind(user_id, note, limit, on_limit) and CSRF_TOKEN in self:
+            self.new_csrf_token()
+
+    def unbind(self) -> None:
+        """End that the session belongs to a user, when the request ends; its data and its id stay.
+
+        Raises:
+            SessionTooLateError: the request is over.
+        """
+        self._loaded.unbind()
+
+    @property
+    def revoked(self) -> str | None:
+        """Why the session that the browser came with was ended from elsewhere: ``"revoked"`` or ``"limit"``, or None.
+
+        It is said at each request that comes with that cookie, so until the browser has a new session.
+        """
+        return self._loaded.revoked
+
     def get_by_id(self, id: str) -> StandaloneSession | None:  # noqa: A002 -- Beaker's name
         """Return the stored session of an id, or None. Its ``commit()`` writes what is changed.
 

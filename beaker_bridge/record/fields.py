@@ -35,9 +35,35 @@ FORM = "_bb_form"
 WRITER = "_bb_writer"
 #: The random word that the seals of a record's HTML are made with.
 SEAL_WORD = "_bb_word"
+#: The id of the index that lists the session's login, and the login; see ``session/users.py``.
+INDEX = "_bb_index"
+LOGIN = "_bb_login"
+#: The time until which that index is kept, as far as this session knows; None if it is kept for good.
+LISTED = "_bb_listed"
+#: Marks an end marker: why the session under this id was ended from elsewhere, as a word of ours.
+END_REASON = "_bb_end_reason"
+#: The time until which an end marker or an index is kept; None if for good.
+UNTIL = "_bb_until"
+#: The logins that an index lists, and the user's id in a form that only the secret opens.
+LOGINS = "_bb_logins"
+USER = "_bb_user"
 
 #: Every key that is no key of ``request.session``.
-RESERVED_KEYS = BEAKER_KEYS | {EXPIRY, MOVED, MOVED_TO, FORM, WRITER, SEAL_WORD}
+RESERVED_KEYS = BEAKER_KEYS | {
+    EXPIRY,
+    MOVED,
+    MOVED_TO,
+    FORM,
+    WRITER,
+    SEAL_WORD,
+    INDEX,
+    LOGIN,
+    LISTED,
+    END_REASON,
+    UNTIL,
+    LOGINS,
+    USER,
+}
 
 # -- Their values ------------------------------------------------------------------------------------
 
@@ -45,6 +71,9 @@ RESERVED_KEYS = BEAKER_KEYS | {EXPIRY, MOVED, MOVED_TO, FORM, WRITER, SEAL_WORD}
 _MAX_TIME = 1e12
 #: Printable ASCII, without the semicolon that would begin another attribute.
 _ATTRIBUTE = re.compile(r"[!-:<-~]*")
+#: The form of a login's name, and of the id of an index.
+LOGIN_FORM = re.compile(r"[0-9a-f]{32}")
+INDEX_FORM = re.compile(r"u[0-9a-f]{64}")
 #: The keys that Beaker's ``delete()`` leaves.
 _STUB = frozenset({DOMAIN, PATH})
 
@@ -68,15 +97,40 @@ def _is_text(value: Any) -> bool:
     return isinstance(value, str)
 
 
+def _is_index(value: Any) -> bool:
+    return isinstance(value, str) and INDEX_FORM.fullmatch(value) is not None
+
+
+def _is_login(value: Any) -> bool:
+    return isinstance(value, str) and LOGIN_FORM.fullmatch(value) is not None
+
+
+def _is_until(value: Any) -> bool:
+    return value is None or is_time(value)
+
+
+def _is_dict(value: Any) -> bool:
+    return isinstance(value, dict)
+
+
 _CHECKS: Mapping[str, Callable[[Any], bool]] = {
     CREATED: is_time,
     ACCESSED: is_time,
     EXPIRY: _is_lifetime,
     MOVED: is_time,
     FORM: _is_text,
+    INDEX: _is_index,
+    LOGIN: _is_login,
+    LISTED: _is_until,
+    END_REASON: _is_text,
+    UNTIL: _is_until,
+    LOGINS: _is_dict,
+    USER: _is_text,
     DOMAIN: is_attribute,
     PATH: is_attribute,
 }
+#: The keys of records that are no session's: of tombstones, end markers and indexes.
+NO_SESSION = frozenset({MOVED, END_REASON, LOGINS})
 #: The keys of these that hardly any record has.
 _RARE = frozenset(_CHECKS) - {CREATED, ACCESSED}
 
@@ -120,6 +174,17 @@ def is_expired(record: Mapping[str, Any], options: SessionOptions, now: float) -
     )
 
 
+def is_over(record: Mapping[str, Any], now: float) -> bool:
+    """Say whether the time of a tombstone, an end marker or an index is over.
+
+    Args:
+        record: what the store holds.
+        now: the time, in seconds since the epoch.
+    """
+    until = record.get(MOVED, record.get(UNTIL))
+    return until is not None and bool(now >= until)
+
+
 def is_stub(record: Mapping[str, Any]) -> bool:
     """Say whether a record is what Beaker's ``delete()`` leaves: a domain and a path, but no session."""
     return len(record) <= len(_STUB) and record.keys() <= _STUB
@@ -128,12 +193,15 @@ def is_stub(record: Mapping[str, Any]) -> bool:
 def is_live(record: Mapping[str, Any], options: SessionOptions, now: float) -> bool:
     """Say whether a record is a session's that has not moved, ended or expired.
 
+    An end marker and the index of a user's sessions are none.
+
     Args:
         record: what the store or the cookie holds.
         options: the option table.
         now: the time, in seconds.
     """
-    return not (MOVED in record or is_expired(record, options, now) or is_stub(record))
+    is_session = NO_SESSION.isdisjoint(record)
+    return is_session and not (is_expired(record, options, now) or is_stub(record))
 
 
 def in_milliseconds(now: float) -> float:

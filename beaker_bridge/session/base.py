@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import logging
 import secrets
+import time
 from collections.abc import Callable, Collection, Mapping
 from contextlib import AbstractContextManager
 from threading import get_ident
@@ -60,6 +61,12 @@ log = logging.getLogger(__name__)
 
 #: The number of our cookies that are tried: a browser sends one for each domain and path under which one was set.
 MAX_COOKIES = 4
+#: Seconds for which a tombstone stays, for requests that are under way. It also covers clocks that differ.
+MOVED_FOR = 300
+#: Seconds for which a server keeps a record beyond the session's timeout, as with Beaker.
+GRACE = 120
+#: After so many lost swaps a writer queues on the store's lock.
+FREE_TRIES = 3
 #: How many commits one may become, since subscribers of its events change the session.
 ROUNDS = 2
 
@@ -143,6 +150,12 @@ class SafeSession(BeakerMapping):
     _stored: Mapping[str, Any] = {}
     #: By the key of their queue, the messages flashed with ``allow_duplicate=False`` since the last commit.
     _flashed_once: Mapping[str, Collection[Any]] = NO_MESSAGES
+    #: Why the session that the browser's cookie names was ended from elsewhere; None if it was not.
+    revoked: str | None = None
+    #: The login that the next commit begins.
+    _binding: Any = None
+    #: The login that the session leaves at the next commit: the id of its index, and its name.
+    _leaving: tuple[str, str] | None = None
     #: The thread that is in an ``exclusive()`` block of this session, or None.
     _locked_by: int | None = None
     #: The events of a commit that is under way; None where none is, and subscribers are notified at once.
@@ -203,7 +216,7 @@ class SafeSession(BeakerMapping):
 
     def _begin_after(self, state: State) -> None:
         self._become(state)
-        self._plain = self._changes = None
+        self._plain = self._changes = self._binding = self._leaving = None
         self._begin_new(state)
 
     def regenerate_id(self) -> None:
@@ -246,6 +259,7 @@ class SafeSession(BeakerMapping):
         origin = self._state.origin
         self._take(self._decoded(origin) if origin else {CREATED: self.created, ACCESSED: self._metadata[ACCESSED]})
         self._changes, self._flashed_once = None, NO_MESSAGES
+        self._binding = self._leaving = None
         self._state = self._state.reverted()
 
     def load(self) -> None:
@@ -416,7 +430,7 @@ class SafeSession(BeakerMapping):
         elif step is TOUCH:
             self._touch()
         if not self._state.detached:
-            if self._state.retired or self._state.pending & ENDED:
+            if self._state.retired or self._state.pending & ENDED or self._leaving:
                 self._finish_retired()
             self._mark_clean(changed=changed)
 
@@ -438,6 +452,14 @@ class SafeSession(BeakerMapping):
 
     def _finish_retired(self) -> None:
         """Delete or entomb the retired ids, after the session itself is written."""
+        raise NotImplementedError
+
+    def bind(self, user_id: str | int, note: Mapping[str, Any] | None, limit: int | None, on_limit: str) -> bool:
+        """Bind the session to a user at the next commit; return whether it moves to a new id."""
+        raise NotImplementedError
+
+    def unbind(self) -> None:
+        """End that the session belongs to a user, at the next commit."""
         raise NotImplementedError
 
     def exclusive(self) -> AbstractContextManager[None]:
@@ -552,6 +574,43 @@ class SafeSession(BeakerMapping):
                 self._exchange.notify(event)
             else:
                 self._events.append(event)
+
+
+def retry(
+    attempt: Callable[[], bool],
+    lock: Callable[[], AbstractContextManager[Any]],
+    timeout: float,
+    what: str,
+    lost: int = 0,
+) -> int:
+    """Repeat an attempt at a swap until it succeeds: a few times freely, then under the store's lock.
+
+    Args:
+        attempt: makes one try, and returns whether it is done.
+        lock: returns the lock.
+        timeout: seconds for which it is tried under the lock.
+        what: what is swapped, for the error.
+        lost: the number of tries that were lost before.
+
+    Returns:
+        How many tries it took.
+
+    Raises:
+        SessionConflictError: no try succeeded.
+    """
+    tries = lost
+    while tries < FREE_TRIES:
+        tries += 1
+        if attempt():
+            return tries
+    deadline = time.monotonic() + timeout
+    with lock():
+        while time.monotonic() < deadline:
+            tries += 1
+            if attempt():
+                return tries
+    message = f"{what} was changed by others each time it was merged, for {timeout:g} seconds"
+    raise SessionConflictError(message, value=tries)
 
 
 def shown(session_id: str) -> str:

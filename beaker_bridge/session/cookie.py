@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Mapping
 from contextlib import AbstractContextManager
 from typing import Any
 
@@ -183,6 +184,17 @@ class CookieSession(SafeSession):
         self._note_form(record)
         codec = self._config.codec
         self._cookie_out(self._cookie(codec.seal(codec.serialize(record)).decode("ascii"), LONGEST))
+
+    def bind(self, user_id: str | int, note: Mapping[str, Any] | None, limit: int | None, on_limit: str) -> bool:
+        """Refuse: nobody can list or end what is in a browser.
+
+        Raises:
+            BeakerBridgeError: always.
+        """
+        raise BeakerBridgeError("bind() needs a session that is stored on the server, got type = cookie")
+
+    def unbind(self) -> None:
+        """Do nothing: it belongs to no user."""
 
     def exclusive(self) -> AbstractContextManager[None]:
         """Refuse: two requests that hold the same cookie cannot exclude each other.

@@ -8,12 +8,14 @@ import time
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any, NamedTuple
 
-from beaker_bridge.exceptions import DamagedRecordError, failure_of
+from beaker_bridge.exceptions import DamagedRecordError, SessionConflictError, failure_of
 from beaker_bridge.logs import fields
 from beaker_bridge.options.table import SessionOptions
-from beaker_bridge.record.fields import ACCESSED, MOVED, is_expired, is_stub
+from beaker_bridge.record.fields import ACCESSED, INDEX_FORM, NO_SESSION, is_expired, is_over, is_stub
+from beaker_bridge.session.base import shown
 from beaker_bridge.session.config import SessionConfig
-from beaker_bridge.stores.base import BATCH, ID_FORM, Listed, Record
+from beaker_bridge.session.users import UserIndex
+from beaker_bridge.stores.base import BATCH, Listed, Record
 
 log = logging.getLogger(__name__)
 
@@ -107,10 +109,22 @@ def purge(
             deleted=done.deleted + (len(ended) if dry_run else store.delete(ended)),
             unreadable=done.unreadable + unreadable,
         )
+        if not dry_run:
+            _prune(config, listed)
         if progress is not None:
             progress(done)
     # Use the machine's time, which files have, instead of the config's clock.
     return done._replace(swept=store.sweep(time.time() - ABANDONED_AFTER, dry_run=dry_run))
+
+
+def _prune(config: SessionConfig, listed: Iterable[Listed]) -> None:
+    """Remove the logins whose sessions are gone from the listed indexes of users, and finish those that are ending."""
+    indexes = [record_id for record_id, _ in listed if INDEX_FORM.fullmatch(record_id)]
+    for index_id in indexes if config.options.secret else ():
+        try:
+            UserIndex(config).prune(index_id)
+        except (DamagedRecordError, SessionConflictError) as error:
+            log.warning("index %s is not pruned: %s", shown(index_id), error)
 
 
 def _check(config: SessionConfig, older_than: float | None, batch: int) -> None:
@@ -137,26 +151,21 @@ def _ended(
             content = None
         if record is None or content is None:
             unreadable += 1
-        elif has_ended(config.options, record_id, content, now, older_than):
+        elif has_ended(config.options, content, now, older_than):
             ended.append((record_id, record))
     return ended, unreadable
 
 
-def has_ended(
-    options: SessionOptions, record_id: str, content: Mapping[str, Any], now: float, older_than: float | None = None
-) -> bool:
+def has_ended(options: SessionOptions, content: Mapping[str, Any], now: float, older_than: float | None = None) -> bool:
     """Say whether a record can be deleted: its time is over, or nothing is in it.
 
     Args:
         options: the option table.
-        record_id: the record's id.
         content: the record.
         now: the time, in seconds.
         older_than: seconds without a request after which a session counts as ended, too.
     """
-    if MOVED in content:
-        return bool(now >= content[MOVED])
-    if not ID_FORM.fullmatch(record_id):
-        return False  # The index of a user's sessions.
+    if not NO_SESSION.isdisjoint(content):
+        return is_over(content, now)
     is_idle = older_than is not None and now - content.get(ACCESSED, now) > older_than
     return is_idle or is_stub(content) or is_expired(content, options, now)

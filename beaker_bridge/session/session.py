@@ -5,9 +5,9 @@ from __future__ import annotations
 import logging
 import os
 import threading
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, nullcontext, suppress
+from functools import partial
 from typing import Any
 
 from beaker_bridge.events import SessionExpired, SessionInvalidated, SessionMerged, SessionNotSaved
@@ -22,31 +22,32 @@ from beaker_bridge.logs import fields
 from beaker_bridge.record.fields import (
     ACCESSED,
     CREATED,
+    END_REASON,
     EXPIRY,
     ID,
+    INDEX,
+    LISTED,
+    LOGIN,
     MOVED,
     MOVED_TO,
+    NO_SESSION,
     WRITER,
     in_milliseconds,
     is_live,
+    is_over,
     is_stub,
 )
-from beaker_bridge.session.base import MAX_COOKIES, SafeSession, new_id, shown
+from beaker_bridge.session.base import GRACE, MAX_COOKIES, MOVED_FOR, SafeSession, new_id, retry, shown
 from beaker_bridge.session.merge import merge
 from beaker_bridge.session.purge import begin_purge
-from beaker_bridge.session.state import COOKIE, DUE, ENDED, STALE, Fate, Retired, Sent, State
+from beaker_bridge.session.state import CHANGED, COOKIE, DUE, ENDED, FORCED, STALE, Fate, Retired, Sent, State
+from beaker_bridge.session.users import LOGOUT, Login, UserIndex, new_login
 from beaker_bridge.stores.base import ID_FORM, Record, Store, Swap
 
 log = logging.getLogger(__name__)
 
-#: Seconds for which a tombstone stays, for requests that are under way. It also covers clocks that differ.
-MOVED_FOR = 300
 #: The most ids that a tombstone names. One more rotation of the same record ends its session, as a logout would.
 MAX_NAMES = 32
-#: Seconds for which a server keeps a record beyond the session's timeout, as with Beaker.
-GRACE = 120
-#: After so many lost swaps a writer queues on the store's lock.
-FREE_TRIES = 3
 
 
 class Session(SafeSession):
@@ -103,6 +104,10 @@ class Session(SafeSession):
                     if self._now < content.get(MOVED, 0):
                         sent.append(Sent(session_id, record))
                         return False
+                    if END_REASON in content:
+                        # Keep the marker: a commit of a request that is under way still has to find it.
+                        self._note_revoked(content)
+                        return False
                     record = None if is_stub(content) else self._expire(session_id, record, content)
                 else:
                     state = State(session_id, record, COOKIE if stale else 0, (), tuple(sent))
@@ -117,6 +122,10 @@ class Session(SafeSession):
             self._report_damage(error, shown(session_id))
             sent.append(Sent(session_id, None))
         return False
+
+    def _note_revoked(self, content: Mapping[str, Any]) -> None:
+        if content[END_REASON] != LOGOUT and not is_over(content, self._now):
+            self.revoked = content[END_REASON]
 
     def _decode_for(self, session_id: str, record: Record) -> tuple[dict[str, Any], bool]:
         """Decode the record of an id; one that was copied from another id is damaged."""
@@ -154,6 +163,8 @@ class Session(SafeSession):
         renewed = state.pending & (DUE | STALE) and (self._cookie_has_lifetime or self._another_lost)
         self._renew()
         try:
+            if (self._binding or LOGIN in self._metadata) and not self._enter_index():
+                return
             written = self._write()
         except SessionStoreError as error:
             if not fresh or state.retired or self._config.options.store_error != "empty":
@@ -279,22 +290,12 @@ class Session(SafeSession):
         Raises:
             SessionConflictError: no try succeeded within ``store_timeout``.
         """
-        tries = lost
-        while tries < FREE_TRIES:
-            tries += 1
-            if attempt():
-                return tries
+        if attempt():
+            return lost + 1
         timeout = self._config.options.store_timeout
-        deadline = time.monotonic() + timeout
-        with nullcontext() if self._locked_by == threading.get_ident() else self._lock(session_id):
-            while time.monotonic() < deadline:
-                tries += 1
-                if attempt():
-                    return tries
-        raise SessionConflictError(
-            f"session {shown(session_id)} was changed by others each time it was merged, for {timeout:g} seconds",
-            value=tries,
-        )
+        holds_lock = self._locked_by == threading.get_ident()
+        lock = nullcontext if holds_lock else partial(self._lock, session_id)
+        return retry(attempt, lock, timeout, f"session {shown(session_id)}", lost + 1)
 
     def _content(self, session_id: str, found: Record | None) -> dict[str, Any] | None:
         """Return what another request has made of the session's record; None if it ended or moved the session.
@@ -313,7 +314,7 @@ class Session(SafeSession):
 
     def _readable_content(self, session_id: str, found: Record | None) -> dict[str, Any] | None:
         content = None if found is None else self._decode_for(session_id, found)[0]
-        return None if content is None or MOVED in content or is_stub(content) else content
+        return None if content is None or not NO_SESSION.isdisjoint(content) or is_stub(content) else content
 
     def _detach(self) -> None:
         """Detach: the session ended elsewhere, and this request's changes are not saved."""
@@ -330,6 +331,9 @@ class Session(SafeSession):
         if self._config.options.save_accessed_time:
             record[ACCESSED] = self._metadata[ACCESSED] = in_milliseconds(self._now)
         try:
+            if LOGIN in record:
+                self._keep_listed()
+                record.update({key: self._metadata[key] for key in (INDEX, LISTED)})
             plain = self._touched(record)
             if plain is None:
                 return
@@ -340,7 +344,9 @@ class Session(SafeSession):
             self._report_failure(error, "touch")
             return
         # Ignore a lost swap: the other request has written the session with its time, or has ended it.
-        if swap.made:
+        if not swap.made:
+            self._leaving = None
+        else:
             self._state = self._state.written(swap.found)
             if self._cookie_has_lifetime or self._another_lost or self._state.pending & COOKIE:
                 self._send()
@@ -377,6 +383,9 @@ class Session(SafeSession):
                 # An empty session has no record yet: its id is added to the tombstone when it has.
                 continue
             self._state = self._state.finished(retired)
+            if LOGIN in self._metadata and self._leaving is None:
+                self._users.drop_id(self._metadata[INDEX], self._metadata[LOGIN], retired.id)
+        self._leave_login()
         if self._state.pending & ENDED and self._state.record is None:
             self._forget_cookie()
 
@@ -396,12 +405,17 @@ class Session(SafeSession):
         path = [(session_id, record)]
         while path:
             session_id, record = path.pop()
-            named = [name for name in self._names(session_id, record) if name not in followed]
+            content = self._known_content(session_id, record)
+            named = [name for name in _names_in(content) if name not in followed]
             if named:
                 followed.update(named)
                 path.append((session_id, record))
                 path += [(name, self._store.read(name)) for name in named]
                 continue
+            if END_REASON in content:
+                continue
+            if LOGIN in content:
+                self._users.end(content[INDEX], content[LOGIN].__eq__, LOGOUT)
             removed, record = self._remove(session_id, record, followed)
             if not removed:
                 path.append((session_id, record))
@@ -412,18 +426,18 @@ class Session(SafeSession):
         """Delete a record, unless a tombstone takes its place and names an id not yet followed.
 
         Returns:
-            Whether it was deleted; and the record, or the tombstone.
+            Whether it was deleted, or an end marker has taken its place; and the record, or the tombstone.
         """
         removed = False
 
         def remove() -> bool:
             nonlocal record, removed
             swap = self._store.swap(session_id, record, None)
-            if swap.made:
-                removed = True
-                return True
-            record = swap.found
-            return not followed.issuperset(self._names(session_id, record))
+            content = {} if swap.made else self._known_content(session_id, swap.found)
+            removed = swap.made or END_REASON in content
+            if not removed:
+                record = swap.found
+            return removed or not followed.issuperset(_names_in(content))
 
         self._retry(session_id, remove)
         return removed, record
@@ -435,19 +449,15 @@ class Session(SafeSession):
             if content is not None:
                 self._notify(SessionInvalidated, session_id, content)
 
-    def _is_tombstone(self, session_id: str, record: Record) -> bool:
-        with suppress(DamagedRecordError):
-            return MOVED in self._decode_for(session_id, record)[0]
-        return False
+    def _known_content(self, session_id: str, record: Record | None) -> dict[str, Any]:
+        """Return the content of a record; an empty dict if there is none, or none that can be read."""
+        if record is not None:
+            with suppress(DamagedRecordError):
+                return self._decode_for(session_id, record)[0]
+        return {}
 
-    def _names(self, session_id: str, record: Record | None) -> list[str]:
-        """Return the ids that a tombstone names; an empty list if the record is no tombstone."""
-        names: Any = []
-        with suppress(DamagedRecordError):
-            names = self._decode_for(session_id, record)[0].get(MOVED_TO) if record is not None else []
-        # Take only what has the form of an id: a store can hold anything.
-        known = names if isinstance(names, list) else []
-        return [name for name in known if isinstance(name, str) and ID_FORM.fullmatch(name)][:MAX_NAMES]
+    def _is_tombstone(self, session_id: str, record: Record | None) -> bool:
+        return MOVED in self._known_content(session_id, record)
 
     def _entomb(self, retired: Retired) -> None:
         """Replace the old record by a tombstone that names the new id; or add that id to the tombstone that is there.
@@ -461,8 +471,9 @@ class Session(SafeSession):
             tries += 1
             # The record that was read is no tombstone: save the decoding.
             is_own = retired.fate is Fate.ENTOMB and record is retired.record
-            names = [] if is_own else self._names(session_id, record)
-            if record is None or len(names) >= MAX_NAMES:
+            found = {} if is_own else self._known_content(session_id, record)
+            names = _names_in(found)
+            if record is None or END_REASON in found or len(names) >= MAX_NAMES:
                 # A logout came first: delete the new id, which nobody knows yet.
                 self._delete(self.id, self._state.record, notify=False)
                 self._detach()
@@ -471,7 +482,7 @@ class Session(SafeSession):
             if swap.made:
                 return True
             previous, record = record, swap.found
-            if record is None or self._is_tombstone(session_id, record):
+            if record is None or not NO_SESSION.isdisjoint(self._known_content(session_id, record)):
                 return False
             theirs = self._content(session_id, record)
             return theirs is None or self._write_under_new_id(previous, theirs, tries)
@@ -491,6 +502,99 @@ class Session(SafeSession):
         # Add the times that Beaker expects in each record, since it may share the store.
         times = {CREATED: self._metadata[CREATED], ACCESSED: now, MOVED: now + MOVED_FOR}
         return codec.encode({**times, MOVED_TO: names})
+
+    # -- Its user ------------------------------------------------------------------------------------
+
+    @property
+    def _users(self) -> UserIndex:
+        return UserIndex(self._config, self._exchange.notify)
+
+    def bind(self, user_id: str | int, note: Mapping[str, Any] | None, limit: int | None, on_limit: str) -> bool:
+        users, metadata = self._users, self._metadata
+        login = new_login(user_id, note, limit, on_limit, new_id())
+        if users.keeps(login, metadata):
+            login = login._replace(login=metadata[LOGIN])
+        if login.refuses:
+            users.refuse_over_limit(login, self._login_before)
+        state = self._state
+        rotates = state.record is not None or state.detached
+        self._become((state.rotated(new_id()) if rotates else state).asked(CHANGED | FORCED))
+        self._plain, self._binding = None, login
+        return rotates
+
+    def unbind(self) -> None:
+        self._binding = None
+        if LOGIN in self._metadata:
+            self._become(self._state.asked(CHANGED))
+            self._leave(self._metadata)
+
+    def _leave(self, metadata: dict[str, Any]) -> None:
+        if LOGIN in metadata:
+            self._leaving = metadata.pop(INDEX), metadata.pop(LOGIN)
+            metadata.pop(LISTED, None)
+
+    def _enter_index(self) -> bool:
+        """List the session before it is written under an id that its user's index does not have.
+
+        Returns:
+            False if its login has ended meanwhile: then it is detached.
+        """
+        login: Login | None = self._binding
+        metadata = self._metadata
+        if login is not None:
+            listed = self._users.add(login, self.id, self._login_before, self._expires_in)
+            if listed is None:
+                return self._end_here()
+            if metadata.get(LOGIN) != login.login:
+                self._leave(metadata)
+            metadata[INDEX], metadata[LOGIN], metadata[LISTED] = listed
+            self._binding = None
+            return True
+        self._keep_listed()
+        if self._state.record is not None:
+            return True
+        if self._users.add_id(metadata[INDEX], metadata[LOGIN], self.id, self._expires_in):
+            return True
+        return self._end_here()
+
+    def _end_here(self) -> bool:
+        """End what this request has of a login that was ended meanwhile, and detach."""
+        for retired in self._state.retired:
+            self._users.end_id(retired.id, self._metadata[INDEX], self._metadata[LOGIN], LOGOUT)
+        self._detach()
+        return False
+
+    @property
+    def _login_before(self) -> str | None:
+        """The login that the session has, or has had before this commit."""
+        return self._leaving[1] if self._leaving else self._metadata.get(LOGIN)
+
+    def _keep_listed(self) -> None:
+        """Keep the index for as long as the session may last, under the current secret."""
+        metadata, lasts = self._metadata, self._expires_in
+        if self._state.pending & COOKIE and self._config.options.previous_secrets:
+            index_id = self._users.move(metadata[INDEX], metadata[LOGIN], lasts)
+            if index_id != metadata[INDEX]:
+                self._leaving = metadata[INDEX], metadata[LOGIN]
+                metadata[INDEX] = index_id
+        listed = metadata.get(LISTED)
+        if listed is not None and (lasts is None or self._now + lasts > listed):
+            metadata[LISTED] = self._users.keep(metadata[INDEX], lasts)
+
+    def _leave_login(self) -> None:
+        """End the login that the session had, once its record no longer names that."""
+        if (
+            self._leaving
+            and not self._state.detached
+            and self._leaving
+            != (
+                self._metadata.get(INDEX),
+                self._metadata.get(LOGIN),
+            )
+        ):
+            index_id, login = self._leaving
+            self._users.end(index_id, login.__eq__, LOGOUT)
+            self._leaving = None
 
     # -- The lock ------------------------------------------------------------------------------------
 
@@ -530,3 +634,11 @@ class Session(SafeSession):
                 f" {self._store.kind} lasts, less {needed:g} seconds for the commit",
                 name=self._store.kind,
             )
+
+
+def _names_in(content: Mapping[str, Any]) -> list[str]:
+    """Return the ids that a tombstone names; an empty list if it is no tombstone's content."""
+    names = content.get(MOVED_TO)
+    # Take only what has the form of an id: a store can hold anything.
+    known = names if isinstance(names, list) else []
+    return [name for name in known if isinstance(name, str) and ID_FORM.fullmatch(name)][:MAX_NAMES]

@@ -92,6 +92,7 @@ class StoredSession(Session):
                     if self._state.record is not None and not self._state.detached and changed:
                         self._renew()
                         self._write()
+                        self._leave_login()
             finally:
                 self._resume(*pending, self._step_back() or moved_to)
 

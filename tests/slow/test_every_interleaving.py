@@ -1,9 +1,4 @@
-"""Every order in which the store's operations of up to three overlapping requests can come.
-
-A request runs until it needs the store, and is then left; when its turn comes it is run again from its
-start, with the answers that it had. So a schedule needs no threads, and what two schedules have in
-common is run once: the outcomes are those of all schedules, each counted.
-"""
+"""Every order in which the store's operations of up to three overlapping requests can come."""
 
 from __future__ import annotations
 
@@ -13,19 +8,18 @@ from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from copy import deepcopy
 from functools import cache
-from itertools import combinations_with_replacement, count
+from itertools import combinations_with_replacement
 from typing import Any, NamedTuple
 
 import pytest
 
 from beaker_bridge.exceptions import SessionConflictError, SessionTooLateError
-from beaker_bridge.record.envelope import BareEnvelope
 from beaker_bridge.record.fields import MOVED, RESERVED_KEYS
 from beaker_bridge.session import base as session_base
 from beaker_bridge.session import session
 from beaker_bridge.session.base import OVER
-from beaker_bridge.stores.base import Record, Store, Swap
 from tests.requests import NAME, START, Request, config_of
+from tests.schedules import Exploration, Ids, State, SteppedStore, Suspended, Turn, outcome_of
 
 # Millions of schedules of one and the same logic.
 pytestmark = [pytest.mark.once, pytest.mark.slow]
@@ -152,145 +146,7 @@ def second_of(kind: Any, usual: int) -> int:
     return LATE if kind is expire else usual
 
 
-# -- The store: each operation is a step -------------------------------------------------------------
-
-
-class Suspended(BaseException):
-    """The request waits for its turn at the store; no error, and nobody may catch it as one."""
-
-
-class SteppedStore(Store):
-    """A store that answers from a record of answers, and suspends its request where that ends."""
-
-    kind = "stepped"
-    envelope = BareEnvelope
-
-    def __init__(self, answers: tuple[Any, ...]) -> None:
-        self._answers = iter(answers)
-        self.next: tuple[Any, ...] | None = None
-
-    def read(self, session_id: str) -> Record | None:
-        return self._step("read", session_id)
-
-    def swap(self, session_id: str, record: Record | None, new: bytes | None, expires_in: float | None = None) -> Swap:
-        return self._step("swap", session_id, record, new)
-
-    @contextmanager
-    def lock(self, session_id: str, timeout: float) -> Iterator[None]:
-        self._step("lock", session_id)
-        try:
-            yield
-        finally:
-            self._step("unlock", session_id)
-
-    def _step(self, *operation: Any) -> Any:
-        if self.next is not None:
-            # It is being left: what its blocks do on the way out is not done.
-            return None
-        for answer in self._answers:
-            return answer
-        self.next = operation
-        raise Suspended
-
-
-class State(NamedTuple):
-    """What stands in the store, the ids that it ever knew, and who holds which lock."""
-
-    records: frozenset[tuple[str, bytes]]
-    known: frozenset[str]
-    locked: frozenset[str] = frozenset()
-
-    def can(self, operation: tuple[Any, ...]) -> bool:
-        """Say whether an operation need not wait."""
-        return operation[0] != "lock" or operation[1] not in self.locked
-
-    def do(self, operation: tuple[Any, ...]) -> tuple[State, Any]:
-        """Return the state after an operation, and its answer: the contract of ``Store``."""
-        name, session_id, *arguments = operation
-        if name == "lock":
-            return self._replace(locked=self.locked | {session_id}), None
-        if name == "unlock":
-            return self._replace(locked=self.locked - {session_id}), None
-        records = dict(self.records)
-        found = Record(records[session_id]) if session_id in records else None
-        if name == "read":
-            return self, found
-        return self._swap(records, session_id, found, *arguments)
-
-    def _swap(
-        self, records: dict[str, bytes], session_id: str, found: Record | None, record: Record | None, new: bytes | None
-    ) -> tuple[State, Swap]:
-        if (found.raw if found else None) == new:
-            return self, Swap(True, found)
-        if found != record:
-            return self, Swap(False, found)
-        if new is None:
-            del records[session_id]
-            return self._replace(records=frozenset(records.items())), Swap(True, None)
-        assert found or session_id not in self.known, f"{session_id} is back from the dead, or adopted"
-        records[session_id] = new
-        return State(frozenset(records.items()), self.known | {session_id}, self.locked), Swap(True, Record(new))
-
-
-# -- The scheduler -----------------------------------------------------------------------------------
-
-
-class Outcome(NamedTuple):
-    """What a request came to: whether it sends a cookie, and the id in it; none makes the browser forget."""
-
-    sends: bool
-    cookie: str | None
-    #: Whether it knows that its changes are not saved, since the session ended or moved.
-    unsaved: bool
-
-
-class Turn(NamedTuple):
-    """A request that waits for its turn: the answers that it had, and what it does next."""
-
-    answers: tuple[Any, ...]
-    next: tuple[Any, ...] | Outcome
-
-
-class Schedules:
-    """Explores all schedules of some requests.
-
-    Args:
-        kinds: what each request does.
-        second: the second at which the requests come that are not late.
-        alive: whether the session that they name exists.
-    """
-
-    def __init__(self, kinds: tuple[Any, ...], second: int, *, alive: bool = True) -> None:
-        self.kinds = kinds
-        self.second = second
-        #: What the store holds at the end, and what the requests came to.
-        self.finals: set[tuple[State, tuple[Outcome, ...]]] = set()
-        self._counts: dict[Any, int] = {}
-        records = {OLD: _record(BASE)} if alive else {}
-        turns = tuple(self._advance(number, ()) for number in range(len(kinds)))
-        #: How many schedules there are.
-        self.number = self._explore(State(frozenset(records.items()), frozenset({OLD})), turns)
-        self._counts.clear()
-
-    def _advance(self, number: int, answers: tuple[Any, ...]) -> Turn:
-        return _advance(self.kinds[number], number, self.second, answers)
-
-    def _explore(self, state: State, turns: tuple[Turn, ...]) -> int:
-        """Return the number of schedules from here."""
-        key = state, turns
-        if key not in self._counts:
-            waiting = [number for number, turn in enumerate(turns) if not isinstance(turn.next, Outcome)]
-            ready = [number for number in waiting if state.can(turns[number].next)]
-            assert ready or not waiting, f"{[turns[number].next for number in waiting]} wait for one another"
-            if not waiting:
-                self.finals.add((state, tuple(turn.next for turn in turns)))
-            self._counts[key] = sum(self._take_turn(state, turns, number) for number in ready) or 1
-        return self._counts[key]
-
-    def _take_turn(self, state: State, turns: tuple[Turn, ...], number: int) -> int:
-        after, answer = state.do(turns[number].next)
-        turn = self._advance(number, (*turns[number].answers, answer))
-        return self._explore(after, (*turns[:number], turn, *turns[number + 1 :]))
+# -- The schedules -----------------------------------------------------------------------------------
 
 
 _config = config_of(timeout=TIMEOUT, clock=lambda: START)
@@ -317,27 +173,26 @@ def _advance(kind: Any, number: int, second: int, answers: tuple[Any, ...]) -> T
         return Turn(answers, store.next)
     # Nobody may answer before the store has: it would be another outcome in another order.
     assert next(store._answers, None) is None
-    return Turn(answers, _outcome(request))
+    return Turn(answers, outcome_of(request))
 
 
-def _outcome(request: Request) -> Outcome:
-    header, unsaved = request.set_cookie, request.loaded._state.detached
-    if header is None:
-        return Outcome(False, None, unsaved)
-    return Outcome(True, None if "Max-Age=0" in header else header.split(";")[0].partition("=")[2], unsaved)
+_ids = Ids()
 
 
-class _Ids:
-    """New ids: the same ones each time that a request is run again."""
+class Schedules(Exploration):
+    """All schedules of requests that each do something of a kind.
 
-    def begin(self, number: int) -> None:
-        self._numbers = (f"{number + 1:x}{nth:031x}" for nth in count())
+    Args:
+        kinds: what each request does.
+        second: the second at which the requests come that are not late.
+        alive: whether the session that they name exists.
+    """
 
-    def __call__(self) -> str:
-        return next(self._numbers)
-
-
-_ids = _Ids()
+    def __init__(self, kinds: tuple[Any, ...], second: int, *, alive: bool = True) -> None:
+        self.kinds, self.second = kinds, second
+        records = {OLD: _record(BASE)} if alive else {}
+        state = State(frozenset(records.items()), frozenset({OLD}))
+        super().__init__(len(kinds), lambda number, answers: _advance(kinds[number], number, second, answers), state)
 
 
 # -- One after the other: a model that shares nothing with the product --------------------------------
@@ -619,7 +474,7 @@ def test_no_id_is_adopted(second):
 @pytest.mark.parametrize("free_tries", [0, 1])
 def test_those_who_queue_on_the_lock_wait_for_one_another_in_turn(free_tries, second, monkeypatch):
     """Where every writer queues on the store's lock, the outcomes are the same, and nobody waits for ever."""
-    monkeypatch.setattr(session, "FREE_TRIES", free_tries)
+    monkeypatch.setattr(session_base, "FREE_TRIES", free_tries)
     _advance.cache_clear()
     for kinds in (*PAIRS, *TRIPLES):
         check_orders(Schedules(kinds, second))
