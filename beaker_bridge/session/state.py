@@ -18,17 +18,20 @@ none of these                                                 nothing
 step    the store holds                        then
 ======  =====================================  ============================================================
 write   what was read                          it is written; the retired ids follow
-write   no record, a tombstone, damage         the session ended: detach, nothing is saved
+write   no record, a tombstone, an end marker  the session ended: detach, nothing is saved
+write   damage                                 the same
 write   what we tried to write, answer lost    that is our base now; write again
 write   another request's change               merge, write again
 touch   what was read                          the time is written
 touch   anything else                          nothing: another request wrote it and its time, or ended it
 delete  a tombstone                            delete what it names, recursively; then the tombstone
+delete  an end marker                          nothing: it ended already
+delete  a user's session                       end its login, which ``session/users.py`` does
 delete  anything else                          delete that
 entomb  what was read                          the old id leads nowhere
 entomb  another request's change               merge it under the new id, entomb again
 entomb  a tombstone, of another rotation       add our id to its names, before any cookie is sent
-entomb  no record                              a logout came first: delete the new id, detach
+entomb  no record, or an end marker            a logout came first: delete the new id, detach
 ======  =====================================  ============================================================
 """
 

@@ -201,7 +201,7 @@ def check(kinds: tuple[Any, ...], exploration: Exploration) -> None:
                 assert index[live[name][LOGIN]]["state"] == "live" or killed_enders, names
         # No cookie is sent for a session that was not stored.
         assert sent <= state.known, names
-        if not {*kinds} & (ENDERS | {revoke_others}):
+        if not {*kinds} & (ENDERS | {revoke_others, unbind}):
             assert sent <= live.keys(), names
         if log_in_alone in done and not {log_in_elsewhere, log_in_again} & {*kinds}:
             assert len({content.get(LOGIN) for content in live.values()} - {None}) <= 1, names

@@ -205,7 +205,7 @@ def test_a_server_expires_its_records_itself(memcached_server, redis_server):
 def test_the_index_of_a_user_is_no_session(in_memory, clock):
     """What lists a user's sessions is not judged by a session's timeout."""
     index = "u" + "0" * 64
-    in_memory.store.swap(index, None, in_memory.codec.encode({"_accessed_time": START, "_creation_time": START}))
+    in_memory.store.swap(index, None, in_memory.codec.encode({"_accessed_time": START, "_bb_logins": {}}))
     clock.now += TIMEOUT + 1
 
     assert purge_module.purge(in_memory) == Purged(seen=1)

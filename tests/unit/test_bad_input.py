@@ -736,7 +736,7 @@ def test_no_character_but_space_and_tab_is_white_space(tmp_path, store, form):
 
 
 #: What reads options, answers of servers and files of our own, and nothing that a request sends.
-NO_REQUEST = ("options", "regions", "stores", "testing")
+NO_REQUEST = ("cli", "options", "regions", "site", "stores", "testing")
 _PACKAGE = Path(beaker_bridge.__file__).parent
 READERS = [path for path in sorted(_PACKAGE.rglob("*.py")) if path.relative_to(_PACKAGE).parts[0] not in NO_REQUEST]
 #: Methods that go by Unicode; the first ones where they are not told what to look for.
