@@ -35,10 +35,9 @@ from beaker_bridge.exceptions import (
 from beaker_bridge.options.table import SessionOptions
 from beaker_bridge.options.types import COOKIE, MEMORY
 from beaker_bridge.record.fields import ACCESSED, CREATED, EXPIRY, ID, MOVED, WRITER, is_expired, is_stub
-from beaker_bridge.session.base import new_id
+from beaker_bridge.session.base import GRACE, new_id
 from beaker_bridge.session.config import SessionConfig
 from beaker_bridge.session.journal import Journal
-from beaker_bridge.session.session import GRACE
 from beaker_bridge.stores._breaker import ServerUnavailableError
 from beaker_bridge.stores.base import BATCH, ID_FORM, Listed, Record, Store, leave_out
 
