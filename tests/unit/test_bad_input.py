@@ -747,6 +747,7 @@ UNICODE = {
 }
 #: Numbers that are no texts: what Python reads as one is more than ASCII's digits.
 NUMBERS = {
+    "journal.py": {"int(expires)"},
     "cookies.py": {"int(NEVER - now)", "int(aware.timestamp() - now)", "int(expires)"},
     "isession.py": {"int(self._loaded.created)"},
     "base.py": {"float(int(self._now))", "int(self._now)"},
