@@ -1,0 +1,29 @@
+"""docs/command.rst shows what the command writes."""
+
+from __future__ import annotations
+
+import pytest
+from docutils import nodes
+from docutils.core import publish_doctree
+
+from tests import command_page
+
+TEXT = command_page.PAGE.read_text(encoding="utf-8")
+OUTPUTS = command_page.outputs(TEXT)
+
+
+def test_the_page_is_sound():
+    """docs/command.rst is reStructuredText without a fault, and its examples are all run."""
+    tree = publish_doctree(TEXT, settings_overrides={"report_level": 5, "syntax_highlight": "none"})
+
+    assert [node.astext() for node in tree.findall(nodes.system_message)] == []
+    assert TEXT.count(".. code-block:: console") == len(OUTPUTS)
+
+
+@pytest.mark.parametrize("command", OUTPUTS)
+def test_an_output(command, tmp_path):
+    """It is what the command writes: ``python -m tests.command_page`` writes it anew. Figures are another machine's."""
+    written = command_page.run(command, tmp_path / "site")
+
+    assert command_page.without_figures(written).strip() == command_page.without_figures(OUTPUTS[command]).strip()
+    assert all(len(line) <= 80 for line in written.splitlines())
