@@ -127,6 +127,7 @@ class _Report:
         rows = [(row.name, row.value, row.written or "default", row.default) for row in options if row.is_set]
         self._output.table(("Option", "Value", "From", "Default"), rows)
         self._output.line(f"Not set: {', '.join(row.name for row in options if not row.is_set)}")
+        self._output.line()
 
     def _write_regions(self) -> None:
         rows = [
@@ -135,6 +136,7 @@ class _Report:
         ]
         if rows:
             self._output.table(("Cache region", "Type", "Seconds", "Fault"), rows, right={2})
+            self._output.line()
 
     def _regions(self) -> list[dict[str, Any]]:
         try:
