@@ -37,7 +37,9 @@ from beaker_bridge.pyramid.recorded_filter import recorded_config
 from beaker_bridge.request.exchange import ENVIRON_KEY, FACTORY, SessionObject, standalone_session
 from beaker_bridge.session.base import shown
 from beaker_bridge.session.config import SessionConfig
+from beaker_bridge.session.users import UserIndex, UserSession
 from beaker_bridge.site.find import find_site
+from beaker_bridge.stores.base import ID_FORM
 
 if TYPE_CHECKING:
     from typing_extensions import Self
@@ -175,15 +177,55 @@ class SiteSessions:
         if self._owns_store and self._config.store is not None:
             self._config.store.close()
 
-    def get(self, session_id: str) -> PyramidSession | None:
-        """Return the session of an id, to read it.
+    def user_sessions(self, user_id: str | int) -> list[UserSession]:
+        """Return a user's sessions, as ``request.session.bind()`` has begun them, the one seen last first.
+
+        Args:
+            user_id: the user's id.
+
+        Raises:
+            SettingsError: there is no ``secret``, without which no session belongs to a user.
+        """
+        return UserIndex(self._config).sessions(user_id)
+
+    def revoke(self, user_id: str | int) -> int:
+        """End a user's sessions, at once, and against requests that are under way.
+
+        Args:
+            user_id: the user's id.
+
+        Returns:
+            How many were ended.
+
+        Raises:
+            SettingsError: there is no ``secret``, without which no session belongs to a user.
+        """
+        return UserIndex(self._config, self._notify).revoke(user_id)
+
+    def revoke_one(self, handle: str) -> bool:
+        """End one of a user's sessions, as :meth:`revoke` does.
+
+        Args:
+            handle: the handle, from :meth:`user_sessions`.
+
+        Returns:
+            Whether there was such a session.
+
+        Raises:
+            SettingsError: there is no ``secret``, without which no session belongs to a user.
+        """
+        return UserIndex(self._config, self._notify).revoke_one(handle)
+
+    def get(self, session: str) -> PyramidSession | None:
+        """Return one session, to read it.
 
         It is what ``request.session`` is in a view. Reading it does not renew its access time. What is changed is
         saved by its ``persist()``, and merged with what requests have changed meanwhile; :meth:`exclusive` is for
         what must be read, changed and written as one step. A change of its id cannot reach the browser.
 
         Args:
-            session_id: the id, as ``request.session.id`` and the events have it.
+            session: its id, as ``request.session.id`` and the events have it, or its handle, from
+                :meth:`user_sessions`.
 
         Returns:
             The session, or None if there is none: it never was, has ended or expired, or has moved to a new id.
@@ -191,37 +233,44 @@ class SiteSessions:
         session_object = SessionObject({}, self._config, FACTORY)
         exchange = session_object.exchange
         exchange.notify, exchange.locks = self._notify, self._locks
-        return PyramidSession(session_object) if exchange.open(session_id) else None
+        return PyramidSession(session_object) if any(map(exchange.open, self._ids_of(session))) else None
+
+    def _ids_of(self, session: str) -> list[str]:
+        """Return the id itself, or the ids that a handle names."""
+        if ID_FORM.fullmatch(session) or not self._config.options.secret:
+            return [session]
+        users = UserIndex(self._config)
+        return [found for index_id, login in users.named_by(session) for found in users.ids_of(index_id, login)]
 
     @contextmanager
-    def exclusive(self, session_id: str) -> Iterator[PyramidSession]:
-        """Return a context in which the session of an id is read, changed and written as one step.
+    def exclusive(self, session: str) -> Iterator[PyramidSession]:
+        """Return a context in which one session is read, changed and written as one step.
 
         What the block changes is committed at its end; nothing is if it raises.
 
         Args:
-            session_id: as :meth:`get`'s.
+            session: as :meth:`get`'s.
 
         Raises:
             SessionConflictError: others held its lock for ``store_timeout`` seconds, or the block outlived it. Or a
                 request has moved the session to a new id.
-            SessionNotFoundError: there is no session of that id.
+            SessionNotFoundError: there is no such session.
         """
-        session = self.get(session_id)
-        if session is None:
-            raise _not_found(session_id)
-        with session.exclusive():
-            if not session._loaded._state.exists or session._loaded._state.detached:
-                raise _not_found(session_id)
-            yield session
+        found = self.get(session)
+        if found is None:
+            raise _not_found(session)
+        with found.exclusive():
+            if not found._loaded._state.exists or found._loaded._state.detached:
+                raise _not_found(session)
+            yield found
 
     def end(self, session_id: str) -> bool:
-        """End the session of an id: its data is deleted, and no request under way brings it back.
+        """End the session of an id, as a logout does: its data is deleted, and no request under way brings it back.
 
-        One that has just moved to a new id is followed there, as a logout follows it.
+        One that has just moved to a new id is followed there. :meth:`revoke_one` ends the session of a handle.
 
         Args:
-            session_id: as :meth:`get`'s.
+            session_id: the id.
 
         Returns:
             Whether there was one.

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import textwrap
+from datetime import datetime, timedelta, timezone
 from pathlib import Path
 
 import pytest
@@ -13,7 +14,7 @@ from pyramid.config import Configurator
 from pyramid.paster import get_app
 from webtest import TestApp
 
-from beaker_bridge.scripting import sessions
+from beaker_bridge.scripting import SiteSessions, sessions
 from tests.installations import SECRET, Views
 from tests.sites.test_scripting import run
 
@@ -45,6 +46,7 @@ def make_site(_global_config, **settings):
 
     def begin(request):
         request.session["credits"] = 0
+        request.session.bind(42, note={"browser": "Firefox"})
         return request.session.id
 
     Views(begin=begin, messages=lambda request: request.session.pop_flash())(config)
@@ -89,14 +91,14 @@ def script(tmp_path, path, session_id):
 def names():
     """Return the functions of the page's examples that are no scripts of their own."""
     names = {"sessions": sessions}
-    for block in ("read", "flash", "end"):
+    for block in ("read", "flash", "end", "user", "broadcast"):
         exec(BLOCKS[block], names)
     return names
 
 
 def test_every_block_has_a_name():
     """No example escapes the tests."""
-    assert PAGE.count(".. code-block::") == len(BLOCKS) == 6
+    assert PAGE.count(".. code-block::") == len(BLOCKS) == 8
 
 
 def test_the_page_is_sound():
@@ -135,6 +137,37 @@ def test_a_logout(names, path, browser, session_id):
     """The session is ended, and then there is none."""
     assert [names["log_out"](path, session_id), names["log_out"](path, session_id)] == [True, False]
     assert browser.get("/").json == {}
+
+
+def test_a_users_browsers(names, path, browser, session_id):
+    """The user's browsers are listed with the time of their login, and all of them are logged out."""
+    ((name, created),) = names["list_browsers"](path, "42")
+
+    assert name == "Firefox"
+    assert abs(created - datetime.now(timezone.utc)) < timedelta(minutes=1)
+    assert [names["log_out_everywhere"](path, 42), names["log_out_everywhere"](path, 42)] == [1, 0]
+    assert browser.get("/").json == {}
+
+
+def test_a_message_to_all(names, path, browser, session_id, monkeypatch):
+    """The message reaches each browser of the user; one that logs out meanwhile is left out."""
+    other = TestApp(browser.app)
+    other.get("/begin")
+    listed = SiteSessions.user_sessions
+
+    def late(site, user_id):
+        found = listed(site, user_id)
+        site.revoke_one(found[0].handle)
+        return found
+
+    names["tell_everywhere"](path, 42, "Hello")
+    both = [each.get("/messages").text for each in (browser, other)]
+    monkeypatch.setattr(SiteSessions, "user_sessions", late)
+    names["tell_everywhere"](path, 42, "Hello again")
+    left = [each.get("/messages").text for each in (browser, other)]
+
+    assert both == ["['Hello']"] * 2
+    assert sorted(left) == ["['Hello again']", "[]"]
 
 
 @pytest.mark.slow

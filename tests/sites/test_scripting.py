@@ -22,6 +22,7 @@ from beaker_bridge import (
     SessionExpired,
     SessionInvalidated,
     SessionNotFoundError,
+    SessionRevoked,
     SessionStoreError,
     SettingsError,
     SiteError,
@@ -52,6 +53,7 @@ VIEWS = {
     "add": add,
     "data": lambda request: sorted(request.session.items()),
     "rotate": lambda request: request.session.regenerate_id(),
+    "login": lambda request: request.session.bind(request.params["user"], note={"browser": request.params["browser"]}),
     "logout": lambda request: request.session.invalidate(),
     "messages": lambda request: request.session.pop_flash(),
 }
@@ -75,7 +77,7 @@ class Visitor:
 
     def _configure(self, config):
         Views(**VIEWS)(config)
-        for kind in (SessionInvalidated, SessionExpired):
+        for kind in (SessionInvalidated, SessionExpired, SessionRevoked):
             config.add_subscriber(self.events.append, kind)
 
     @property
@@ -278,6 +280,102 @@ def test_no_purge_is_begun(tmp_path):
 
     assert set(threading.enumerate()) <= before
     assert visitor.data == "[('count', 2)]"
+
+
+# -- By user, on every store -------------------------------------------------------------------------
+
+
+def log_in(visitor, *browsers, user=42):
+    """Log a user in from some browsers, each of which has counted a visit; return them."""
+    found = {name: TestApp(visitor.app) for name in browsers}
+    for name, browser in found.items():
+        browser.get("/count")
+        browser.get("/login", {"user": user, "browser": name})
+    return found
+
+
+def by_browser(site, user=42):
+    """Return the handles of a user's sessions, by the browser in the note."""
+    return {session.note["browser"]: session.handle for session in site.user_sessions(user)}
+
+
+def test_a_users_sessions(on_each_store):
+    """On every store a script lists a user's sessions, reads and changes one by its handle, and ends one or all."""
+    visitor = on_each_store
+    browsers = log_in(visitor, "desk", "phone", "tablet")
+    log_in(visitor, "desk", user=43)
+    with sessions(visitor.registry) as site:
+        handles = by_browser(site)
+        read = dict(site.get(handles["desk"]))
+        with site.exclusive(handles["desk"]) as session:
+            session["count"] += 10
+        one = site.revoke_one(handles["phone"]), site.revoke_one(handles["phone"])
+        after_one = [browser.get("/data").text for browser in browsers.values()]
+        left = set(by_browser(site))
+        number = site.revoke(42), site.revoke(42)
+        others = set(by_browser(site, "43"))
+
+    assert set(handles) == {"desk", "phone", "tablet"}
+    assert read == {"count": 1}
+    assert one == (True, False)
+    assert after_one == ["[('count', 11)]", "[]", "[('count', 1)]"]
+    assert left == {"desk", "tablet"}
+    assert number == (2, 0)
+    assert [browser.get("/data").text for browser in browsers.values()] == ["[]"] * 3
+    assert others == {"desk"}
+    assert {type(event) for event in visitor.events} == {SessionRevoked}
+
+
+def test_a_message_to_each_browser(visitor, site):
+    """A script that knows the user alone reaches each browser."""
+    browsers = log_in(visitor, "desk", "phone")
+    for found in site.user_sessions(42):
+        with site.exclusive(found.handle) as session:
+            session.flash("Your export is ready")
+
+    assert [browser.get("/messages").text for browser in browsers.values()] == ["['Your export is ready']"] * 2
+
+
+def test_a_handle_outlives_a_rotation(visitor, site):
+    """A handle names a login: after a rotation it opens the session under its new id."""
+    (browser,) = log_in(visitor, "desk").values()
+    handle = by_browser(site)["desk"]
+    browser.get("/rotate")
+
+    assert dict(site.get(handle)) == {"count": 1}
+    assert by_browser(site) == {"desk": handle}
+
+
+def test_a_session_that_is_not_current(visitor, site):
+    """A script has no session of its own: none of a user's is the current one."""
+    log_in(visitor, "desk")
+
+    assert [session.is_current for session in site.user_sessions(42)] == [False]
+
+
+def test_the_handle_of_a_session_that_has_ended(visitor, site):
+    """A handle whose session has ended opens nothing."""
+    (browser,) = log_in(visitor, "desk").values()
+    handle = by_browser(site)["desk"]
+    browser.get("/logout")
+
+    assert site.user_sessions(42) == []
+    assert site.get(handle) is None
+    assert site.revoke_one(handle) is False
+    with pytest.raises(SessionNotFoundError), site.exclusive(handle):
+        pytest.fail("it has ended")
+
+
+def test_without_a_secret_no_session_belongs_to_a_user(tmp_path):
+    """Where there is no ``secret`` the sessions are opened by their ids, and asking for a user's is an error."""
+    visitor = Visitor({**store_options("file", tmp_path), "secret": None})
+    with sessions(visitor.registry) as site:
+        found = dict(site.get(visitor.id)), site.get("x"), site.get(UNKNOWN + "0" * 64)
+        for ask in (site.user_sessions, site.revoke, site.revoke_one):
+            with pytest.raises(SettingsError, match="secret is not set"):
+                ask("42")
+
+    assert found == ({"count": 1}, None, None)
 
 
 # -- What is opened ----------------------------------------------------------------------------------
