@@ -1,10 +1,12 @@
-"""A small site on beaker_bridge: a visit count, a login, a cart, a cached report, and what happens when it breaks."""
+"""A small site on beaker_bridge: visits, a login and where it is, a cart, a cached report, and what breaks."""
 
 from __future__ import annotations
 
 from typing import Any
 
 from pyramid.config import Configurator
+
+from sample_app.accounts import Accounts
 
 
 def main(global_config: dict[str, str], **settings: Any) -> Any:  # noqa: ARG001 -- PasteDeploy hands over both
@@ -21,6 +23,10 @@ def main(global_config: dict[str, str], **settings: Any) -> Any:  # noqa: ARG001
         config.add_route("home", "/")
         config.add_route("login", "/login")
         config.add_route("logout", "/logout")
+        config.add_route("sessions", "/sessions")
+        config.add_route("end_session", "/sessions/end")
+        config.add_route("end_other_sessions", "/sessions/end-others")
+        config.add_route("password", "/password")
         config.add_route("cart", "/cart")
         config.add_route("add_to_cart", "/cart/add")
         config.add_route("remove_from_cart", "/cart/remove")
@@ -29,4 +35,6 @@ def main(global_config: dict[str, str], **settings: Any) -> Any:  # noqa: ARG001
         config.add_route("error", "/error")
         config.add_route("session_json", "/session.json")
         config.scan(".views")
+        config.scan(".account")
+        config.registry.accounts = Accounts()
         return config.make_wsgi_app()

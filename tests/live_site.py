@@ -160,12 +160,15 @@ class Visitor:
 
     Args:
         site: the site that it visits.
+        user_agent: what it says that it is; None for urllib's own words.
     """
 
-    def __init__(self, site: Site) -> None:
+    def __init__(self, site: Site, user_agent: str | None = None) -> None:
         self.site = site
         self.jar = CookieJar()
         self._opener = build_opener(ProxyHandler({}), HTTPCookieProcessor(self.jar), _AsItIs)
+        if user_agent is not None:
+            self._opener.addheaders = [("User-Agent", user_agent)]
 
     def get(self, path: str, **headers: str) -> Page:
         return self._open(Request(self.site.url + path, headers=headers))
@@ -183,8 +186,8 @@ class Visitor:
         assert location.startswith(self.site.url), location
         return self.get(location.removeprefix(self.site.url))
 
-    def log_in(self, name: str) -> Page:
-        return self.follow(self.submit("/login", "/login", name=name))
+    def log_in(self, name: str, password: str = "") -> Page:
+        return self.follow(self.submit("/login", "/login", name=name, password=password))
 
     @property
     def session(self) -> dict[str, Any]:
@@ -273,6 +276,13 @@ class Browser:
     def text(self, selector: str) -> str:
         """Return the text of one element, as it is shown."""
         return self.run(f"document.querySelector({json.dumps(selector)}).innerText")
+
+    def show_as(self, scheme: str, width: int) -> None:
+        """Show the page to a user who prefers a color scheme, in a window of a width in pixels."""
+        self.call("Emulation.setEmulatedMedia", features=[{"name": "prefers-color-scheme", "value": scheme}])
+        self.call(
+            "Emulation.setDeviceMetricsOverride", width=width, height=800, deviceScaleFactor=1, mobile=width < 800
+        )
 
     def _wait_until_loaded(self) -> None:
         while not self._loaded:

@@ -184,7 +184,10 @@ def test_a_name_is_text(visitor):
     assert len(visitor.session["data"]["user"]) == 40
 
 
-@pytest.mark.parametrize("path", ["/login", "/logout", "/cart/add", "/cart/remove"])
+@pytest.mark.parametrize(
+    "path",
+    ["/login", "/logout", "/cart/add", "/cart/remove", "/sessions/end", "/sessions/end-others", "/password"],
+)
 @pytest.mark.parametrize("token", ["none", "another session's"])
 def test_a_post_without_the_sessions_token_is_refused(site, visitor, path, token):
     """A form that lacks the session's CSRF token is answered with a page of its own, and changes nothing."""
