@@ -42,6 +42,8 @@ class Output:
             # A terminal, or a pipe, may have another encoding than UTF-8.
             with suppress(AttributeError):
                 stream.reconfigure(errors="replace")  # type: ignore[union-attr]  # pytest's streams have none
+        #: Whether the last line was blank.
+        self._is_blank = True
         self._collected: list[logging.LogRecord] | None = None
         self._out, self._err = (_console(stderr=stderr) for stderr in (False, True))
 
@@ -88,10 +90,13 @@ class Output:
         self._write(grid)
 
     def _write(self, what: Any) -> None:
-        """Write a line, a table or a list, without the spaces with which rich fills the width."""
+        """Write a line, a table or a list, without the spaces with which rich fills the width, or two blank lines."""
         with self._out.capture() as captured:
             self._out.print(what)
-        sys.stdout.write("".join(f"{line.rstrip()}\n" for line in captured.get().splitlines()))
+        for line in map(str.rstrip, captured.get().splitlines()):
+            if line or not self._is_blank:
+                sys.stdout.write(f"{line}\n")
+            self._is_blank = not line
 
     def result(self, result: Mapping[str, Any]) -> None:
         """Write the JSON object; nothing without ``--json``."""
