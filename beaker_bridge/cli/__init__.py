@@ -14,8 +14,12 @@ _EXTRA = frozenset({"click", "rich"})
 
 def main() -> None:
     """Run the command, and exit with its code: the console script ``beaker-bridge``."""
+    # End as after Ctrl-C, so that what was written for a trial is removed.
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
-        from beaker_bridge.cli.main import run
+        from beaker_bridge.cli.commands import run
+
+        sys.exit(run(sys.argv[1:]))
     except ModuleNotFoundError as error:
         package = (error.name or "").partition(".")[0]
         if package not in _EXTRA:
@@ -23,6 +27,6 @@ def main() -> None:
         message = f"beaker-bridge: error: the package {package} is missing: pip install 'beaker_bridge[cli]'"
         print(message, file=sys.stderr)  # noqa: T201 -- click and rich are what is missing
         sys.exit(2)
-    # End as after Ctrl-C, so that what was written for a trial is removed.
-    signal.signal(signal.SIGTERM, signal.default_int_handler)
-    sys.exit(run(sys.argv[1:]))
+    except KeyboardInterrupt:
+        # It came while the modules were imported.
+        sys.exit(130)

@@ -9,7 +9,7 @@ import sys
 import textwrap
 from dataclasses import dataclass
 
-from beaker_bridge.cli.main import run
+from beaker_bridge.cli.commands import run
 
 SECRET = "a-secret-that-is-never-shown-anywhere-0123456789"
 PASSWORD = "hidden-password-of-a-store"

@@ -14,7 +14,7 @@ import time
 import pytest
 
 from beaker_bridge.cli import output as output_module
-from beaker_bridge.cli.main import command, run
+from beaker_bridge.cli.commands import command, run
 from beaker_bridge.cli.output import Output
 from tests.cli.sites import FINE, PASSWORD, SECRET, with_option
 from tests.servers import wait_until
@@ -68,6 +68,14 @@ def test_another_module_that_is_missing(folder):
 
     assert done.returncode == 1
     assert "ModuleNotFoundError: import of plaster halted" in done.stderr
+
+
+def test_an_interrupt_while_modules_are_imported(folder):
+    """It is quiet, too."""
+    (folder.path / "click.py").write_text("raise KeyboardInterrupt")
+    outcome = folder.process("check")
+
+    assert (outcome.code, outcome.out, outcome.err) == (130, "", "")
 
 
 @pytest.mark.parametrize(
@@ -174,6 +182,23 @@ def test_notes_are_on_stderr(folder):
         "note: secret is shorter than 32 bytes: it can be guessed",
         "note: calls: 4 of 4 ",
     ]
+
+
+def test_an_output_that_is_not_utf_8(folder):
+    """What the encoding of a terminal or a pipe lacks is replaced."""
+    outcome = folder.process("check", folder.write(FINE), PYTHONIOENCODING="ascii")
+
+    assert (outcome.code, outcome.err.count("Traceback")) == (0, 0)
+    assert re.search(r"secret\W+\?\W+filter:session", outcome.out)
+
+
+def test_long_names_fit(folder):
+    """Whatever the names and values are, a table fits 80 columns."""
+    ini = FINE.replace("pyramid.includes", f"cache.regions = {'r' * 90}\n    pyramid.includes")
+    ini = with_option(ini, namespace_class="tests.cli.losing.Losing", **{"b" * 90: "c" * 90}, key="k" * 90)
+    outcome = folder.call("check", folder.write(ini))
+
+    assert max(map(len, outcome.out.splitlines())) <= 80
 
 
 # -- Progress ----------------------------------------------------------------------------------------
