@@ -37,8 +37,8 @@ from beaker_bridge.pyramid.purge import purge
 from beaker_bridge.pyramid.tween import NAME, OVER, UNDER, session_tween_factory, set_up_at_start
 from beaker_bridge.pyramid.users import revoke, revoke_one, user_sessions
 from beaker_bridge.regions.define import define_regions, set_cache_regions_from_settings
+from beaker_bridge.session.login import UserSession
 from beaker_bridge.session.purge import Purged
-from beaker_bridge.session.users import UserSession
 
 __all__ = [
     "BeakerBridgeError",

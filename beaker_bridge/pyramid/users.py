@@ -7,7 +7,8 @@ from typing import Any
 from beaker_bridge.exceptions import BeakerBridgeError
 from beaker_bridge.pyramid.isession import PyramidSession
 from beaker_bridge.record.fields import INDEX, LOGIN
-from beaker_bridge.session.users import UserIndex, UserSession
+from beaker_bridge.session.login import UserSession
+from beaker_bridge.session.users import UserIndex
 
 
 def user_sessions(request: Any, user_id: str | int) -> list[UserSession]:

@@ -38,10 +38,11 @@ from beaker_bridge.record.fields import (
     is_stub,
 )
 from beaker_bridge.session.base import GRACE, MAX_COOKIES, MOVED_FOR, SafeSession, new_id, retry, shown
+from beaker_bridge.session.login import Login, new_login
 from beaker_bridge.session.merge import merge
 from beaker_bridge.session.purge import begin_purge
 from beaker_bridge.session.state import CHANGED, COOKIE, DUE, ENDED, FORCED, STALE, Fate, Retired, Sent, State
-from beaker_bridge.session.users import LOGOUT, Login, UserIndex, new_login
+from beaker_bridge.session.users import LOGOUT, UserIndex
 from beaker_bridge.stores.base import ID_FORM, Record, Store, Swap
 
 log = logging.getLogger(__name__)
