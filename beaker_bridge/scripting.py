@@ -37,7 +37,8 @@ from beaker_bridge.pyramid.recorded_filter import recorded_config
 from beaker_bridge.request.exchange import ENVIRON_KEY, FACTORY, SessionObject, standalone_session
 from beaker_bridge.session.base import shown
 from beaker_bridge.session.config import SessionConfig
-from beaker_bridge.session.users import UserIndex, UserSession
+from beaker_bridge.session.login import UserSession
+from beaker_bridge.session.users import UserIndex
 from beaker_bridge.site.find import find_site
 from beaker_bridge.stores.base import ID_FORM
 
