@@ -12,11 +12,11 @@ from beaker_bridge.options.reader import Given, given, prefixed, read_options
 from beaker_bridge.options.table import SESSION_TABLE
 from beaker_bridge.pyramid.recorded_filter import record_filter
 from beaker_bridge.request.attach import show_to_test
-from beaker_bridge.request.exchange import ENVIRON_KEY, SessionObject, standalone_session
+from beaker_bridge.request.exchange import ENVIRON_KEY, SessionObject
 from beaker_bridge.request.headers import Headers
 from beaker_bridge.request.streaming import StreamedBody, is_streamed
 from beaker_bridge.session.config import SessionConfig
-from beaker_bridge.session.stored import StandaloneSession
+from beaker_bridge.session.stored import StandaloneSession, standalone_session
 
 WSGIApplication = Callable[[MutableMapping[str, Any], Callable[..., Any]], Iterable[bytes]]
 

@@ -34,10 +34,11 @@ from beaker_bridge.options.types import COOKIE, MEMORY
 from beaker_bridge.pyramid.factory import source_of
 from beaker_bridge.pyramid.isession import PyramidSession
 from beaker_bridge.pyramid.recorded_filter import recorded_config
-from beaker_bridge.request.exchange import ENVIRON_KEY, FACTORY, SessionObject, standalone_session
+from beaker_bridge.request.exchange import ENVIRON_KEY, FACTORY, SessionObject
 from beaker_bridge.session.base import shown
 from beaker_bridge.session.config import SessionConfig
 from beaker_bridge.session.login import UserSession
+from beaker_bridge.session.stored import standalone_session
 from beaker_bridge.session.users import UserIndex
 from beaker_bridge.site.find import find_site
 from beaker_bridge.stores.base import ID_FORM

@@ -13,8 +13,8 @@ from beaker.cache import clsmap
 
 from beaker_bridge.exceptions import SessionConflictError, SessionStoreError, SessionTooLargeError
 from beaker_bridge.options.reader import given, read_options
-from beaker_bridge.session.base import SessionContext
 from beaker_bridge.session.config import SessionConfig
+from beaker_bridge.session.context import SessionContext
 from beaker_bridge.session.session import Session
 from beaker_bridge.stores import open_store
 from beaker_bridge.stores.base import Record, Store, Swap

@@ -8,19 +8,26 @@ from __future__ import annotations
 
 import logging
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 from beaker.session import SessionObject as BeakerSessionObject
 
-from beaker_bridge.exceptions import BeakerBridgeError, failure_of
+from beaker_bridge.exceptions import failure_of
 from beaker_bridge.logs import fields
 from beaker_bridge.options.types import COOKIE
 from beaker_bridge.request.headers import Headers, guarded, length_of, varied
-from beaker_bridge.session.base import OPEN, OVER, SENT, SafeSession, SessionContext
+from beaker_bridge.session.base import SafeSession
 from beaker_bridge.session.config import SessionConfig
+from beaker_bridge.session.context import OPEN, OVER, SENT, SessionContext
 from beaker_bridge.session.cookie import CookieSession
-from beaker_bridge.session.stored import MemorySession, StandaloneSession, StoredSession
+from beaker_bridge.session.stored import (
+    MemorySession,
+    StandaloneSession,
+    StoredSession,
+    refuse_cookies,
+    standalone_session,
+)
 
 log = logging.getLogger(__name__)
 
@@ -301,42 +308,12 @@ class Exchange(SessionContext):
             BeakerBridgeError: as :meth:`stored_session`.
             SessionStoreError: as :meth:`stored_session`.
         """
-        _refuse_cookies(self.config)
+        refuse_cookies(self.config)
         session = StoredSession(self.cookies, exchange=self, session_id=session_id)
         if session.is_new:
             return False
         self.session = session
         return True
-
-
-def standalone_session(
-    config: SessionConfig,
-    session_id: str | None = None,
-    notify: Callable[[object], None] | None = None,
-    locks: dict[tuple[int, str], Callable[[], float] | None] | None = None,
-) -> StandaloneSession:
-    """Return a session that belongs to no request: the stored one of an id, or a new one.
-
-    Args:
-        config: the configuration.
-        session_id: the id.
-        notify: what gets the session's events.
-        locks: the locks of a request that has found it.
-
-    Raises:
-        BeakerBridgeError: sessions are in cookies, where one needs a request.
-        SessionStoreError: the store cannot be reached.
-    """
-    _refuse_cookies(config)
-    return StandaloneSession({}, exchange=SessionContext(config, notify, locks), session_id=session_id)
-
-
-def _refuse_cookies(config: SessionConfig) -> None:
-    if config.store is None:
-        raise BeakerBridgeError(
-            "open_session(), get_by_id() and beaker.get_session need sessions that are stored on the server,"
-            " got type = cookie"
-        )
 
 
 def _shown_path(environ: Mapping[str, Any]) -> str:

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import logging
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
-from beaker_bridge.exceptions import SessionConflictError, SessionStoreError
+from beaker_bridge.exceptions import BeakerBridgeError, SessionConflictError, SessionStoreError
 from beaker_bridge.logs import fields
 from beaker_bridge.session.base import shown
+from beaker_bridge.session.config import SessionConfig
+from beaker_bridge.session.context import SessionContext
 from beaker_bridge.session.session import Session
 from beaker_bridge.session.state import CHANGED, FORCED, State
 from beaker_bridge.stores.base import Record
@@ -157,3 +159,38 @@ class MemorySession(StoredSession):
                 " type = file, dbm, cookie, ext:redis, ext:memcached or ext:database keeps it for all of them",
                 extra=fields(store="memory", failure="settings"),
             )
+
+
+def standalone_session(
+    config: SessionConfig,
+    session_id: str | None = None,
+    notify: Callable[[object], None] | None = None,
+    locks: dict[tuple[int, str], Callable[[], float] | None] | None = None,
+) -> StandaloneSession:
+    """Return a session that belongs to no request: the stored one of an id, or a new one.
+
+    Args:
+        config: the configuration.
+        session_id: the id.
+        notify: what gets the session's events.
+        locks: the locks of a request that has found it.
+
+    Raises:
+        BeakerBridgeError: sessions are in cookies, where one needs a request.
+        SessionStoreError: the store cannot be reached.
+    """
+    refuse_cookies(config)
+    return StandaloneSession({}, exchange=SessionContext(config, notify, locks), session_id=session_id)
+
+
+def refuse_cookies(config: SessionConfig) -> None:
+    """Refuse what needs sessions that are found by their ids.
+
+    Raises:
+        BeakerBridgeError: sessions are in cookies.
+    """
+    if config.store is None:
+        raise BeakerBridgeError(
+            "open_session(), get_by_id() and beaker.get_session need sessions that are stored on the server,"
+            " got type = cookie"
+        )

@@ -45,8 +45,9 @@ from beaker_bridge.cookies import MAX_COOKIE_SIZE
 from beaker_bridge.options.reader import read_options
 from beaker_bridge.record.serializers import MAX_PLAIN_SIZE
 from beaker_bridge.record.tagging import MAX_DEPTH
-from beaker_bridge.session.base import MAX_COOKIES, SessionContext, new_id
+from beaker_bridge.session.base import MAX_COOKIES, new_id
 from beaker_bridge.session.config import SECRET_SIZE, STEP
+from beaker_bridge.session.context import SessionContext
 from beaker_bridge.session.session import MOVED_FOR, Session
 from beaker_bridge.stores.base import Store
 from tests import machine

@@ -74,10 +74,10 @@ def login(request):
 @pytest.mark.parametrize(
     ("path", "most"),
     [
-        ("/untouched", Walk(3, 10, 4, 10)),
-        ("/read", Walk(7, 32, 12, 42)),
-        ("/write", Walk(7, 44, 14, 66)),
-        ("/login", Walk(7, 56, 14, 88)),
+        ("/untouched", Walk(3, 6, 3, 6)),
+        ("/read", Walk(7, 24, 12, 38)),
+        ("/write", Walk(7, 36, 13, 60)),
+        ("/login", Walk(7, 46, 14, 86)),
     ],
 )
 def test_nobody_walks_in_circles(tmp_path, path, most):

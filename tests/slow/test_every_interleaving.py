@@ -17,7 +17,7 @@ from beaker_bridge.exceptions import SessionConflictError, SessionTooLateError
 from beaker_bridge.record.fields import MOVED, RESERVED_KEYS
 from beaker_bridge.session import base as session_base
 from beaker_bridge.session import session
-from beaker_bridge.session.base import OVER
+from beaker_bridge.session.context import OVER
 from tests.requests import NAME, START, Request, config_of
 from tests.schedules import Exploration, Ids, State, SteppedStore, Suspended, Turn, outcome_of
 

@@ -12,7 +12,7 @@ from webtest import TestApp
 
 from beaker_bridge.exceptions import BeakerBridgeError, SessionAttributeError, SessionTooLateError, SettingsError
 from beaker_bridge.session.attributes import BEAKERS
-from beaker_bridge.session.base import SENT
+from beaker_bridge.session.context import SENT
 from tests.installations import INSTALLATIONS, Views, data, install, store_options
 from tests.requests import START, Browser, Clock, Request, config_of
 

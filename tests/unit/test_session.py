@@ -26,12 +26,14 @@ from beaker_bridge.record.codec import RecordCodec
 from beaker_bridge.record.fields import ACCESSED, CREATED, EXPIRY, ID, MOVED, WRITER
 from beaker_bridge.record.serializers import PickleSerializer
 from beaker_bridge.request.attach import attach
-from beaker_bridge.request.exchange import SessionObject, standalone_session
-from beaker_bridge.session.base import MAX_COOKIES, SessionContext, new_id
+from beaker_bridge.request.exchange import SessionObject
+from beaker_bridge.session.base import MAX_COOKIES, new_id
 from beaker_bridge.session.config import SessionConfig
+from beaker_bridge.session.context import SessionContext
 from beaker_bridge.session.cookie import CookieSession
 from beaker_bridge.session.session import GRACE, MOVED_FOR, Session
 from beaker_bridge.session.state import Fate, Retired
+from beaker_bridge.session.stored import standalone_session
 from beaker_bridge.stores.base import Record, Swap
 from tests.requests import NAME, START, Browser, Clock, Request, config_of, content, stored, watched
 
