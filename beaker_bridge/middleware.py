@@ -8,7 +8,7 @@ from typing import Any
 
 from beaker.middleware import SessionMiddleware as BeakerSessionMiddleware
 
-from beaker_bridge.options.reader import Given, given, prefixed, read_options
+from beaker_bridge.options.reader import filter_defaults, filter_options, read_options
 from beaker_bridge.options.table import SESSION_TABLE
 from beaker_bridge.pyramid.recorded_filter import record_filter
 from beaker_bridge.request.attach import show_to_test
@@ -120,7 +120,7 @@ class SessionMiddleware:
             raise TypeError("SessionMiddleware takes one WSGI application: app, or wrap_app, as Beaker names it")
         self.app = self.wrap_app = wrap_app if app is _ABSENT else app
         self.environ_key = environ_key
-        table = read_options(given_options(config or {}, options))
+        table = read_options(filter_options(config or {}, options))
         #: The options by name, converted, defaults and secrets included; to read, not to change.
         self.options: Mapping[str, Any] = MappingProxyType(
             {**table.backend_arguments, **{name: getattr(table, name) for name in SESSION_TABLE}}
@@ -161,22 +161,6 @@ class SessionMiddleware:
         return standalone_session(self._config)
 
 
-def given_options(config: Mapping[str, Any], options: Mapping[str, Any]) -> dict[str, Given]:
-    """Return the options of a middleware as given.
-
-    Args:
-        config: options under ``session.`` or ``beaker.session.``; if none is, all of them are options.
-        options: options, with or without a prefix; they win over those in ``config``.
-    """
-    found = prefixed(config) if any(name.startswith(SESSION_TABLE.prefixes) for name in config) else given(config)
-    return found | given(options)
-
-
-def session_defaults(global_conf: Mapping[str, Any]) -> dict[str, Any]:
-    """Return those of PasteDeploy's defaults that are a session's options."""
-    return {name: value for name, value in global_conf.items() if name.startswith(SESSION_TABLE.prefixes)}
-
-
 def session_filter_app_factory(app: WSGIApplication, global_conf: dict[str, Any], **options: Any) -> SessionMiddleware:
     """Return the middleware: PasteDeploy's ``paste.filter_app_factory``.
 
@@ -188,7 +172,7 @@ def session_filter_app_factory(app: WSGIApplication, global_conf: dict[str, Any]
     Raises:
         SettingsError: one or more options are wrong.
     """
-    return SessionMiddleware(app, session_defaults(global_conf), **options)
+    return SessionMiddleware(app, filter_defaults(global_conf), **options)
 
 
 def session_filter_factory(

@@ -319,3 +319,19 @@ def _reread(options: Mapping[str, Given], checked: SessionOptions) -> Iterator[N
 def differing(used: SessionOptions, ignored: SessionOptions) -> list[str]:
     """Return the names of the options that have no effect, because other options are used."""
     return sorted(name for name in ignored.given if getattr(used, name) != getattr(ignored, name))
+
+
+def filter_options(config: Mapping[str, Any], options: Mapping[str, Any]) -> dict[str, Given]:
+    """Return the options of a session filter as given.
+
+    Args:
+        config: options under ``session.`` or ``beaker.session.``; if none is, all of them are options.
+        options: options, with or without a prefix; they win over those in ``config``.
+    """
+    found = prefixed(config) if any(name.startswith(SESSION_TABLE.prefixes) for name in config) else given(config)
+    return found | given(options)
+
+
+def filter_defaults(global_conf: Mapping[str, Any]) -> dict[str, Any]:
+    """Return those of PasteDeploy's defaults that are a session's options."""
+    return {name: value for name, value in global_conf.items() if name.startswith(SESSION_TABLE.prefixes)}

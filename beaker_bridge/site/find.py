@@ -12,9 +12,8 @@ import plaster
 import plaster_pastedeploy
 from plaster.exceptions import PlasterError
 
-from beaker_bridge import middleware
 from beaker_bridge.exceptions import SettingsError, SiteError
-from beaker_bridge.options.reader import Given, given, prefixed, read_options
+from beaker_bridge.options.reader import Given, filter_defaults, filter_options, given, prefixed, read_options
 from beaker_bridge.options.table import SESSION_TABLE, SessionOptions
 from beaker_bridge.pyramid.source import OPEN_OPTIONS, REMEDY
 from beaker_bridge.regions.settings import Definition, read_regions
@@ -24,11 +23,9 @@ from beaker_bridge.site.contexts import Origin, Written, read_chain
 
 __all__ = ["Filter", "Layer", "Origin", "Site", "SiteError", "Source", "find_site"]
 
-#: The functions that make a session filter, by the package.
-_FILTERS = {
-    "beaker_bridge": (middleware.session_filter_factory, middleware.session_filter_app_factory),
-    "Beaker": (beaker.middleware.session_filter_factory, beaker.middleware.session_filter_app_factory),
-}
+#: The packages that have a session filter, by the module of the functions that make it.
+_PACKAGES = {"beaker_bridge.middleware": "beaker_bridge", "beaker.middleware": "Beaker"}
+_MAKERS = {"session_filter_factory", "session_filter_app_factory"}
 
 
 class Source(NamedTuple):
@@ -211,21 +208,25 @@ def _read_pipeline(site: Site, loader: Any) -> None:
 
 
 def _layer(context: Any) -> Layer:
-    made_by = f"{getattr(context.object, '__module__', '')}:{getattr(context.object, '__name__', '')}"
     section = next((value.origin.section for value in context.local_conf.values() if isinstance(value, Written)), "")
-    return Layer(made_by, section, {name: _plain(value) for name, value in context.local_conf.items()})
+    return Layer(_maker(context), section, {name: _plain(value) for name, value in context.local_conf.items()})
+
+
+def _maker(context: Any) -> str:
+    return f"{getattr(context.object, '__module__', '')}:{getattr(context.object, '__name__', '')}"
 
 
 def _filter(context: Any) -> Filter | None:
     """Return a session filter of ours or of Beaker's; None for any other filter."""
-    names = [name for name, made_by in _FILTERS.items() if any(context.object is each for each in made_by)]
+    module, _, name = _maker(context).partition(":")
+    package = _PACKAGES.get(module) if name in _MAKERS else None
     options = {name: _plain(value) for name, value in context.local_conf.items()}
-    if not names or options.pop("environ_key", ENVIRON_KEY) != ENVIRON_KEY:
+    if package is None or options.pop("environ_key", ENVIRON_KEY) != ENVIRON_KEY:
         return None
-    defaults = middleware.session_defaults(context.global_conf)
+    defaults = filter_defaults(context.global_conf)
     plain = {name: _plain(value) for name, value in defaults.items()}
-    made = _beakers if names == ["Beaker"] else middleware.given_options
-    return Filter(names[0], _source(made(plain, options), defaults, context.local_conf))
+    made = _beakers if package == "Beaker" else filter_options
+    return Filter(package, _source(made(plain, options), defaults, context.local_conf))
 
 
 def _beakers(global_conf: dict[str, Any], options: dict[str, Any]) -> dict[str, Given]:
