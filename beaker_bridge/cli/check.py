@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import os
+from contextlib import suppress
 from typing import Any
 
 import click
 
 from beaker_bridge.cli.command import Subcommand, open_site, site_arguments
-from beaker_bridge.cli.effective import effective_options, option_text
+from beaker_bridge.cli.effective import Effective, effective_options, option_text
 from beaker_bridge.cli.findings import RISKY, WRONG, Finding, as_json, risks, settings_findings, worst
 from beaker_bridge.cli.moving import changes
 from beaker_bridge.cli.output import OK, Output
@@ -71,7 +72,8 @@ class _Report:
         self.findings: list[Finding] = []
         self._started: Started | None = None
         self._trial: Trial | None = None
-        self._is_readable = True
+        #: The options in effect; none if one of them is wrong.
+        self._options: list[Effective] = []
 
     def look(self, *, is_started: bool, is_purged: bool) -> None:
         """Look at everything."""
@@ -83,13 +85,12 @@ class _Report:
             self.findings += settings_findings(site, notices)
         if self._started:
             self.findings += self._started.findings
-        try:
+        # What raises here is among what was found.
+        with suppress(SettingsError):
+            self._options = list(effective_options(site))
             self.findings += risks(site, is_purged=is_purged)
-            with self._output.collecting():
-                self._trial = try_store(site.config)
-        except SettingsError:
-            # It is among what was found; nothing more can be said about such options.
-            self._is_readable = False
+        with suppress(SettingsError), self._output.collecting():
+            self._trial = try_store(site.config)
         if self._trial:
             self.findings += self._trial.findings()
 
@@ -99,7 +100,7 @@ class _Report:
         """Write what was found."""
         output = self._output
         output.line(self._title(), style="bold")
-        if self._is_readable:
+        if self._options:
             self._write_options()
         self._write_regions()
         if self._started and self._started.tweens:
@@ -123,10 +124,9 @@ class _Report:
         return f"{os.path.relpath(site.file)}: sessions by {by}"
 
     def _write_options(self) -> None:
-        options = list(effective_options(self._site))
-        rows = [(row.name, row.value, row.written or "default", row.default) for row in options if row.is_set]
+        rows = [(row.name, row.value, row.written or "default", row.default) for row in self._options if row.is_set]
         self._output.table(("Option", "Value", "From", "Default"), rows)
-        self._output.line(f"Not set: {', '.join(row.name for row in options if not row.is_set)}")
+        self._output.line(f"Not set: {', '.join(row.name for row in self._options if not row.is_set)}")
         self._output.line()
 
     def _write_regions(self) -> None:
@@ -159,11 +159,10 @@ class _Report:
 
     def _json(self) -> dict[str, Any]:
         site = self._site
-        options = effective_options(site) if self._is_readable else ()
         return {
             "file": site.file,
             "filter": site.filter.package if site.filter else None,
-            "options": {row.name: row._asdict() for row in options},
+            "options": {row.name: row._asdict() for row in self._options},
             "regions": self._regions(),
             "tweens": self._started.tweens if self._started else None,
             "store": self._trial._asdict() if self._trial else None,

@@ -90,7 +90,10 @@ def risks(site: Site, *, is_purged: bool) -> Iterator[Finding]:
 
 def _secret(_site: Site, options: SessionOptions) -> Iterator[Finding]:
     if options.type != COOKIE and options.use_cookies and not options.secret:
-        text = f"{options.label('secret')} is not set: the cookie is not signed; write what this prints: {_MAKE_ONE}"
+        text = (
+            f"{options.label('secret')} is not set: the cookie is not signed, and request.session.bind() raises;"
+            f" write what this prints: {_MAKE_ONE}"
+        )
         yield Finding(RISKY, "no-secret", text)
 
 

@@ -230,3 +230,15 @@ def test_every_option_is_text(folder):
         "reissue_time": "360",
         "secret": "…",
     }
+
+
+@pytest.mark.parametrize("case", ["a directory that cannot be made", "wrong settings beside the filter"])
+def test_options_that_are_right_beside_what_is_wrong(folder, case):
+    """They are shown, and what is risky about them is found."""
+    ini = with_option(WRONG[case][0], secret=None)
+    outcome = folder.call("check", "--json", folder.write(ini))
+
+    assert outcome.code == 2
+    assert outcome.json["options"]["timeout"]["value"] == "3600"
+    assert [rule for rule, _ in findings(outcome, "risky")] == ["no-secret"]
+    assert (outcome.json["store"] is None) == (case == "a directory that cannot be made")
