@@ -34,7 +34,7 @@ from beaker_bridge.options.types import COOKIE, MEMORY
 from beaker_bridge.pyramid.factory import source_of
 from beaker_bridge.pyramid.isession import PyramidSession
 from beaker_bridge.pyramid.recorded_filter import recorded_config
-from beaker_bridge.request.exchange import ENVIRON_KEY, FACTORY, SessionObject
+from beaker_bridge.request.exchange import ENVIRON_KEY, FACTORY, Exchange, SessionObject
 from beaker_bridge.session.base import shown
 from beaker_bridge.session.config import SessionConfig
 from beaker_bridge.session.login import UserSession
@@ -235,14 +235,7 @@ class SiteSessions:
         session_object = SessionObject({}, self._config, FACTORY)
         exchange = session_object.exchange
         exchange.notify, exchange.locks = self._notify, self._locks
-        return PyramidSession(session_object) if any(map(exchange.open, self._ids_of(session))) else None
-
-    def _ids_of(self, session: str) -> list[str]:
-        """Return the id itself, or the ids that a handle names."""
-        if ID_FORM.fullmatch(session) or not self._config.options.secret:
-            return [session]
-        users = UserIndex(self._config)
-        return [found for index_id, login in users.named_by(session) for found in users.ids_of(index_id, login)]
+        return PyramidSession(session_object) if _open(exchange, session) else None
 
     @contextmanager
     def exclusive(self, session: str) -> Iterator[PyramidSession]:
@@ -287,32 +280,47 @@ class SiteSessions:
         return any(not isinstance(event, SessionExpired) for event in events)
 
 
-def open_session(request: Any, session_id: str) -> PyramidSession:
-    """Make ``request.session`` the session of an id, in ``pshell`` or after ``bootstrap()``, where it is an empty one.
+def open_session(request: Any, session: str) -> PyramidSession:
+    """Make ``request.session`` a browser's session, in ``pshell`` or after ``bootstrap()``, where it is an empty one.
 
     Views that are called with the request see it, too. No response carries the changes: ``request.session.persist()``
     saves them.
 
     Args:
         request: the script's request.
-        session_id: the id, as ``request.session.id`` and the events have it.
+        session: the session's id, as ``request.session.id`` and the events have it, or its handle, from
+            ``user_sessions()``.
 
     Returns:
         ``request.session``.
 
     Raises:
-        BeakerBridgeError: sessions are in cookies, where none can be found by its id.
-        SessionNotFoundError: there is no session of that id; ``request.session`` is as it was.
+        SessionNotFoundError: there is no such session; ``request.session`` is as it was.
         SessionStoreError: the store cannot be reached.
-        SettingsError: the application's sessions are not those of this package.
+        SettingsError: the application's sessions are not those of this package, or they are in cookies.
     """
-    session = request.session
-    if not isinstance(session, PyramidSession):
-        raise SettingsError(f"request.session must be a session of beaker_bridge, got a {type(session).__name__}")
-    if not request.environ[ENVIRON_KEY].exchange.open(session_id):
-        raise _not_found(session_id)
-    return session
+    own = request.session
+    if not isinstance(own, PyramidSession):
+        raise SettingsError(f"request.session must be a session of beaker_bridge, got a {type(own).__name__}")
+    exchange: Exchange = request.environ[ENVIRON_KEY].exchange
+    exchange.config = _stored(exchange.config)
+    if not _open(exchange, session):
+        raise _not_found(session)
+    return own
 
 
-def _not_found(session_id: str) -> SessionNotFoundError:
-    return SessionNotFoundError(f"there is no session {shown(session_id)}: it has ended, expired or moved to a new id")
+def _open(exchange: Exchange, session: str) -> bool:
+    """Make a session that is named by its id or its handle an exchange's own; return whether there is one."""
+    return any(map(exchange.open, _ids_of(exchange.config, session)))
+
+
+def _ids_of(config: SessionConfig, session: str) -> list[str]:
+    """Return the id itself, or the ids that a handle names."""
+    if ID_FORM.fullmatch(session) or not config.options.secret:
+        return [session]
+    users = UserIndex(config)
+    return [found for index_id, login in users.named_by(session) for found in users.ids_of(index_id, login)]
+
+
+def _not_found(session: str) -> SessionNotFoundError:
+    return SessionNotFoundError(f"there is no session {shown(session)}: it has ended, expired or moved to a new id")

@@ -25,7 +25,6 @@ from beaker_bridge.session.stored import (
     MemorySession,
     StandaloneSession,
     StoredSession,
-    refuse_cookies,
     standalone_session,
 )
 
@@ -299,16 +298,14 @@ class Exchange(SessionContext):
         return None if session.is_new else session
 
     def open(self, session_id: str) -> bool:
-        """Make the stored session of an id this request's own, as if its browser had sent that.
+        """Make the stored session of an id this request's own, as if its browser had sent that; not with cookies.
 
         Returns:
             Whether there is one; else the request keeps the session that it has.
 
         Raises:
-            BeakerBridgeError: as :meth:`stored_session`.
             SessionStoreError: as :meth:`stored_session`.
         """
-        refuse_cookies(self.config)
         session = StoredSession(self.cookies, exchange=self, session_id=session_id)
         if session.is_new:
             return False

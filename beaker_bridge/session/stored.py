@@ -179,18 +179,8 @@ def standalone_session(
         BeakerBridgeError: sessions are in cookies, where one needs a request.
         SessionStoreError: the store cannot be reached.
     """
-    refuse_cookies(config)
-    return StandaloneSession({}, exchange=SessionContext(config, notify, locks), session_id=session_id)
-
-
-def refuse_cookies(config: SessionConfig) -> None:
-    """Refuse what needs sessions that are found by their ids.
-
-    Raises:
-        BeakerBridgeError: sessions are in cookies.
-    """
     if config.store is None:
         raise BeakerBridgeError(
-            "open_session(), get_by_id() and beaker.get_session need sessions that are stored on the server,"
-            " got type = cookie"
+            "get_by_id() and beaker.get_session need sessions that are stored on the server, got type = cookie"
         )
+    return StandaloneSession({}, exchange=SessionContext(config, notify, locks), session_id=session_id)

@@ -6,6 +6,7 @@ import os
 import subprocess
 import sys
 import threading
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -17,7 +18,6 @@ from pyramid.session import SignedCookieSessionFactory
 from webtest import TestApp
 
 from beaker_bridge import (
-    BeakerBridgeError,
     SessionConflictError,
     SessionExpired,
     SessionInvalidated,
@@ -26,6 +26,7 @@ from beaker_bridge import (
     SessionStoreError,
     SettingsError,
     SiteError,
+    revoke,
 )
 from beaker_bridge.scripting import open_session, sessions
 from tests.installations import SECRET, Views, install
@@ -54,7 +55,9 @@ VIEWS = {
     "data": lambda request: sorted(request.session.items()),
     "rotate": lambda request: request.session.regenerate_id(),
     "login": lambda request: request.session.bind(request.params["user"], note={"browser": request.params["browser"]}),
+    "touch": lambda request: "count" in request.session and count(request),
     "logout": lambda request: request.session.invalidate(),
+    "revoke": lambda request: revoke(request, 42),
     "messages": lambda request: request.session.pop_flash(),
 }
 
@@ -229,11 +232,13 @@ def test_a_session_that_ends_before_the_block_begins(visitor, site, monkeypatch,
     lock = site._config.store.lock
 
     def late(*arguments):
-        visitor.browser.get(path)
+        browser.get(path)
         return lock(*arguments)
 
+    (browser,) = log_in(visitor, "desk").values()
+    session_id = browser.get("/count").text
     monkeypatch.setattr(site._config.store, "lock", late)
-    with pytest.raises(error), site.exclusive(visitor.id):
+    with pytest.raises(error), site.exclusive(session_id):
         pytest.fail("the session has ended")
 
 
@@ -261,12 +266,16 @@ def test_a_record_that_is_damaged_is_ended(visitor, site, caplog):
     assert store.read(visitor.id) is None
 
 
-def test_a_store_that_is_away_is_an_error(redis_server, monkeypatch):
+def test_a_store_that_is_away_is_an_error(start_server):
     """A script is told that the store is away, also if ``store_error`` has requests served without it."""
-    visitor = Visitor({"type": "ext:redis", "url": redis_server.url, "store_error": "empty"})
-    away = sessions({**visitor.settings, "session.url": "redis://127.0.0.1:1/0"})
+    server = start_server("redis", "Redis")
+    visitor = Visitor({"type": "ext:redis", "url": server.url, "store_error": "empty"})
+    request = prepare(registry=visitor.registry)["request"]
+    site = sessions(visitor.settings)
+    server.kill()
 
-    for ask in (away.get, away.end):
+    assert visitor.data == "[]"
+    for ask in (site.get, site.end, partial(open_session, request)):
         with pytest.raises(SessionStoreError):
             ask(visitor.id)
 
@@ -351,6 +360,51 @@ def test_a_session_that_is_not_current(visitor, site):
     log_in(visitor, "desk")
 
     assert [session.is_current for session in site.user_sessions(42)] == [False]
+
+
+def test_the_end_of_a_users_session(visitor, site):
+    """A session that is ended by its id leaves its user's list; the id of one that was revoked opens nothing."""
+    browsers = log_in(visitor, "desk", "phone")
+    desk, phone = (browser.get("/count").text for browser in browsers.values())
+    ended = site.end(desk)
+    left = set(by_browser(site))
+    site.revoke(42)
+
+    assert ended is True
+    assert left == {"phone"}
+    assert site.get(phone) is None
+    assert site.end(phone) is False
+
+
+@pytest.mark.parametrize("options", ["file", "redis"])
+def test_nobody_is_left_in(options, tmp_path, request):
+    """While browsers count and rotate, a script ends their user's sessions: no cookie opens one after that."""
+    fixture = STORES[options]
+    visitor = Visitor(store_options(options, tmp_path, fixture and request.getfixturevalue(fixture).url))
+    browsers = log_in(visitor, *"abcd")
+    is_done = threading.Event()
+    is_begun = threading.Barrier(1 + len(browsers))
+
+    def visit(browser):
+        is_begun.wait()
+        while not is_done.is_set():
+            browser.get("/rotate")
+            browser.get("/touch")
+
+    threads = [threading.Thread(target=visit, args=[browser]) for browser in browsers.values()]
+    for thread in threads:
+        thread.start()
+    with sessions(visitor.settings) as site:
+        is_begun.wait()
+        number = site.revoke(42)
+        is_done.set()
+        for thread in threads:
+            thread.join()
+        left = site.user_sessions(42)
+
+    assert number == len(browsers)
+    assert left == []
+    assert [browser.get("/data").text for browser in browsers.values()] == ["[]"] * len(browsers)
 
 
 def test_the_handle_of_a_session_that_has_ended(visitor, site):
@@ -488,7 +542,7 @@ def test_sessions_in_cookies_are_in_the_browsers():
     for opened in (visitor.registry, visitor.settings):
         with pytest.raises(SettingsError, match="type = cookie: the sessions are in the browsers"):
             sessions(opened)
-    with pytest.raises(BeakerBridgeError, match=r"open_session\(\).* need sessions that are stored on the server"):
+    with pytest.raises(SettingsError, match="type = cookie: the sessions are in the browsers"):
         open_session(request, UNKNOWN)
 
 
@@ -542,6 +596,13 @@ def test_a_scripts_session_is_the_one_of_an_id(visitor, request_of_a_script, cap
     assert session is before is request_of_a_script.session
     assert dict(session) == {"count": 2}
     assert visitor.data == "[('count', 2)]"
+
+
+def test_a_scripts_session_is_the_one_of_a_handle(visitor, request_of_a_script, site):
+    """``open_session()`` takes a handle, too."""
+    log_in(visitor, "desk")
+
+    assert dict(open_session(request_of_a_script, by_browser(site)["desk"])) == {"count": 1}
 
 
 def test_a_scripts_session_is_not_found(visitor, request_of_a_script):
