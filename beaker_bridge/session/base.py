@@ -336,15 +336,15 @@ class SafeSession(BeakerMapping):
         """
         if self._state.detached or self._exchange.discarded:
             return
+        pending = self._state.pending
         try:
             if self._exchange.notify is None:
                 self._commit()
             else:
                 self._commit_and_notify()
         except BaseException as error:
-            # Send no cookie for an uncommitted session; a second try sends it.
-            if self.request["set_cookie"]:
-                self._state = self._state.asked(COOKIE)
+            # Leave all of it to a second try, also the cookie: send none for an uncommitted session.
+            self._state = self._state.asked(pending | (COOKIE if self.request["set_cookie"] else 0))
             self.request["set_cookie"] = False
             self._report_failure(error, "commit")
             raise

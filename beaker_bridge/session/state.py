@@ -196,12 +196,8 @@ class State(NamedTuple):
     # -- Outcomes of a commit, or of another request --------------------------------------------------
 
     def written(self, record: Any) -> State:
-        """Return the state in which the store holds a record of this session, with its changes and its time.
-
-        These stay pending as long as an id is to be retired: a commit that failed at that can be repeated.
-        """
-        pending = self.pending if self.retired else self.pending & (COOKIE | ENDED)
-        return self._with(record, pending)
+        """Return the state in which the store holds a record of this session, with its changes and its time."""
+        return self._with(record, self.pending & (COOKIE | ENDED))
 
     def based_on(self, record: Any) -> State:
         """Return the state in which the store holds another record than was read, which the next try replaces."""

@@ -1498,6 +1498,22 @@ def test_a_logout_is_told_once_though_its_commit_is_repeated(browser):
     assert [name for name, _data in request.told] == ["SessionInvalidated"]
 
 
+def test_a_second_commit_finishes_a_rotation(browser, config):
+    """Where the store fails after the write under the new id, a second commit does the rest, and sends the cookie."""
+    old_id = browser.id
+    request = browser.begin()
+    request.session.regenerate_id()
+    watched(config).before_swap[2] = BrokenStore().swap
+    with pytest.raises(SessionStoreError):
+        request.commit()
+    second = watched(config)
+    request.commit()
+
+    assert second.calls == ["swap"]
+    assert MOVED in stored(config, old_id)
+    assert request.set_cookie
+
+
 def test_a_login_and_a_logout_in_one_request_is_a_logout(browser, config):
     """invalidate() after regenerate_id() deletes the record under the id that the browser has."""
     session_id = browser.id
