@@ -64,7 +64,7 @@ setup(
     license="MIT",
     cmdclass={"build_py": WithSampleSite},
     packages=find_packages(include=["beaker_bridge", "beaker_bridge.*"]),
-    package_data={"beaker_bridge": ["py.typed"]},
+    package_data={"beaker_bridge": ["py.typed"], "beaker_bridge.debugtoolbar": ["*.dbtmako"]},
     python_requires=">=3.10",
     install_requires=[
         "Beaker>=1.14",
@@ -77,6 +77,7 @@ setup(
     extras_require={
         "cli": CLI,
         "crypto": CRYPTO,
+        "debugtoolbar": ["pyramid_debugtoolbar"],
         "sample": SAMPLE,
         "testing": TESTING,
         "fuzzing": FUZZING,

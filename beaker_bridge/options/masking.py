@@ -61,6 +61,11 @@ def masked(name: str, value: Any, known: Iterable[str] = ()) -> Any:
     return value if isinstance(value, _SHOWN_TYPES) else f"<{type(value).__name__}>"
 
 
+def is_secret_name(name: str) -> bool:
+    """Say whether a name is that of a credential."""
+    return _SECRET_NAME.search(name) is not None
+
+
 def _masked_text(name: str, value: str, known: Iterable[str]) -> str:
     if _is_address(name, value):
         return masked_address(value)

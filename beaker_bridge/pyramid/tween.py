@@ -51,7 +51,7 @@ def session_tween_factory(handler: Callable[[Any], Any], registry: Any) -> Calla
         environ = request.environ
         session_object = environ.get(ENVIRON_KEY)
         if type(session_object) is not SessionObject or "retry.attempt" in environ:
-            session_object = _attached(request, session_object, source)
+            session_object = attached(request, session_object, source)
             if session_object is None:
                 # Leave it to the session factory, which makes one in memory if the application asks for it.
                 return handler(request)
@@ -79,8 +79,17 @@ def session_tween_factory(handler: Callable[[Any], Any], registry: Any) -> Calla
     return session_tween
 
 
-def _attached(request: Any, session_object: Any, source: SessionSource | None) -> SessionObject | None:
-    """Return the environ's session object as one of ours; None if there is none, and none is configured."""
+def attached(request: Any, session_object: Any, source: SessionSource | None) -> SessionObject | None:
+    """Return the environ's session object as one of ours; None if there is none, and none is configured.
+
+    Args:
+        request: the request.
+        session_object: the environ's session, or None.
+        source: the source of the application's sessions, or None.
+
+    Raises:
+        SettingsError: the options of Beaker's own middleware are wrong.
+    """
     if session_object is not None:
         attach(session_object, request.environ)
         return session_object  # type: ignore[no-any-return]  # it is one of ours by now

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import sys
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, ClassVar
 
 import beaker.cache
 from beaker.exceptions import InvalidCacheBackendError
@@ -34,6 +34,9 @@ class Region:
         fault: why its store cannot be used, or None.
         defined_by: the name of the application.
     """
+
+    #: The class of its namespaces; the debug toolbar's panel sets one that it can watch.
+    namespace_class: ClassVar[type[RegionNamespace]] = RegionNamespace
 
     def __init__(self, options: RegionOptions, fault: RegionFault | None, defined_by: str) -> None:
         self.name = options.region
@@ -76,7 +79,7 @@ class Region:
         if self.fault is not None:
             raise self.fault.error_class(f"cache region {self.name}: {self.fault.message}")
         try:
-            return RegionNamespace(self.options, self.reporter, name, **arguments)
+            return self.namespace_class(self.options, self.reporter, name, **arguments)
         except SettingsError as error:
             raise SettingsError(f"cache region {self.name}: {error}", name=error.name, value=error.value) from error
 

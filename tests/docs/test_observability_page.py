@@ -63,7 +63,7 @@ def test_the_page_is_sound():
 
 def test_every_block_has_a_name():
     """No example escapes the tests."""
-    assert PAGE.count(".. code-block::") == len(BLOCKS) == 4
+    assert PAGE.count(".. code-block::") == len(BLOCKS) == 5
 
 
 def logger_of(path):
@@ -184,6 +184,14 @@ def test_the_formatter(caplog):
 
     assert [line.partition("store=")[2] for line in lines] == ["memory failure=conflict tries=2"]
     assert second.loaded.id[:6] in lines[0]
+
+
+def test_the_panel_is_included():
+    """The example includes the panel."""
+    name, _, module = BLOCKS["toolbar"].strip().partition(" = ")
+
+    assert name == "debugtoolbar.includes"
+    assert callable(importlib.import_module(module).includeme)
 
 
 @pytest.fixture
