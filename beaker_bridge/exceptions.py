@@ -136,6 +136,8 @@ class SessionTooLateError(BeakerBridgeError):
 class SessionLimitError(BeakerBridgeError):
     """A login would be one more than ``limit``, its ``value``, and ``on_limit`` is ``refuse``."""
 
+    failure = "limit"
+
 
 class DamagedRecordError(BeakerBridgeError):
     """A record or a cookie that cannot be read as a session; ``value`` is its size in bytes."""

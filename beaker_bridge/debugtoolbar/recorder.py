@@ -13,8 +13,9 @@ from beaker_bridge.exceptions import BeakerBridgeError
 from beaker_bridge.record.fields import RESERVED_KEYS
 from beaker_bridge.request.exchange import Exchange
 from beaker_bridge.request.headers import Headers
-from beaker_bridge.session.base import OPEN, SafeSession, shown
+from beaker_bridge.session.base import SafeSession, shown
 from beaker_bridge.session.config import SessionConfig
+from beaker_bridge.session.context import OPEN
 from beaker_bridge.session.state import COOKIE, Fate, State
 from beaker_bridge.stores.base import ID_FORM, Record, Store, Swap
 

@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
 from beaker_bridge.exceptions import DamagedRecordError
+from beaker_bridge.logs import fields
 from beaker_bridge.record.fields import ACCESSED, CREATED, ID, LOGINS, UNTIL, USER, in_milliseconds, is_over
 from beaker_bridge.session.base import GRACE, retry, shown
 from beaker_bridge.session.config import SessionConfig
@@ -124,7 +125,8 @@ class IndexRecords:
         except DamagedRecordError as error:
             if user is None or not self._config.options.invalidate_corrupt:
                 raise
-            log.warning("index %s: %s; the user's earlier sessions are no longer listed", shown(index_id), error)
+            message = "index %s: %s; the user's earlier sessions are no longer listed"
+            log.warning(message, shown(index_id), error, extra=fields(store=self._store.kind, failure=error.failure))
         if not content and user is not None:
             now = in_milliseconds(self._config.clock())
             content = {CREATED: now, ACCESSED: now, USER: self._hidden(user, index_id)}

@@ -124,7 +124,8 @@ def _prune(config: SessionConfig, listed: Iterable[Listed]) -> None:
         try:
             UserIndex(config).prune(index_id)
         except (DamagedRecordError, SessionConflictError) as error:
-            log.warning("index %s is not pruned: %s", shown(index_id), error)
+            extra = fields(store=config.options.type, failure=error.failure)
+            log.warning("index %s is not pruned: %s", shown(index_id), error, extra=extra)
 
 
 def _check(config: SessionConfig, older_than: float | None, batch: int) -> None:
