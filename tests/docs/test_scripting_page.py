@@ -109,6 +109,7 @@ def test_the_page_is_sound():
     assert "docs/scripting.rst" in (ROOT / "README.rst").read_text(encoding="utf-8")
 
 
+@pytest.mark.once
 @pytest.mark.slow
 def test_the_first_script(script, browser):
     """The first script gives a session ten credits, each time that it is run."""
@@ -170,6 +171,7 @@ def test_a_message_to_all(names, path, browser, session_id, monkeypatch):
     assert sorted(left) == ["['Hello again']", "[]"]
 
 
+@pytest.mark.once
 @pytest.mark.slow
 def test_pshell(path, browser, session_id, script):
     """The page shows what pshell answers."""
@@ -184,6 +186,7 @@ def test_pshell(path, browser, session_id, script):
     assert browser.get("/").json["credits"] == 15
 
 
+@pytest.mark.once
 @pytest.mark.slow
 def test_a_view_in_a_script(script):
     """A view that is called in a script sees the session of the id."""

@@ -718,6 +718,7 @@ print("pyramid.config" in sys.modules, "click" in sys.modules, "tests.sites.test
 """
 
 
+@pytest.mark.once
 @pytest.mark.slow
 def test_a_script(ini, tmp_path):
     """A script that knows the ``.ini`` alone does the same, without click; the application's module is imported."""
@@ -741,6 +742,7 @@ with sessions(path) as site:
 """
 
 
+@pytest.mark.once
 @pytest.mark.slow
 def test_a_script_and_requests_count_together(ini, tmp_path):
     """While requests change the session, no step of a script is lost, and none of theirs."""
@@ -771,6 +773,7 @@ def test_a_script_and_requests_count_together(ini, tmp_path):
     assert browser.get("/data").text == f"[('count', {1 + 30 + sum(counts)})]"
 
 
+@pytest.mark.once
 @pytest.mark.slow
 def test_bootstrap(ini, tmp_path):
     """A script under ``bootstrap()`` has the same, and changes a session as one step."""

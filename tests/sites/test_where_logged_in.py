@@ -13,7 +13,7 @@ from sample_app.accounts import Accounts
 from sample_app.browsers import browser_name
 from tests.live_site import Visitor, browsing, configured, serving
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.once, pytest.mark.slow]
 
 WEBKIT = "AppleWebKit/537.36 (KHTML, like Gecko) Chrome/131.0.0.0"
 FIREFOX = "Mozilla/5.0 (Windows NT 10.0; Win64; x64; rv:133.0) Gecko/20100101 Firefox/133.0"
