@@ -11,7 +11,9 @@ import click
 
 from beaker_bridge.cli.bench import bench
 from beaker_bridge.cli.check import check
+from beaker_bridge.cli.migrate import migrate_command
 from beaker_bridge.cli.output import INTERRUPTED, WRONG
+from beaker_bridge.cli.purge import purge_command
 from beaker_bridge.options.masking import clean
 
 
@@ -24,8 +26,8 @@ def command() -> None:
     """Look at the sessions of a site, and look after them."""
 
 
-command.add_command(check)
-command.add_command(bench)
+for subcommand in (check, bench, purge_command, migrate_command):
+    command.add_command(subcommand)
 
 
 def run(arguments: Sequence[str]) -> int:

@@ -50,9 +50,7 @@ class Journal:
 
     def _read(self) -> None:
         head = self._file.read(len(_HEAD))
-        if not head:
-            self._file.write(_HEAD)
-        elif head != _HEAD:
+        if head not in (b"", _HEAD):
             raise SettingsError(f"{self.path} is no journal of a migration; name another file", name="journal")
         while len(entry := self._file.read(_ENTRY.size)) == _ENTRY.size:
             digest, time = _ENTRY.unpack(entry)
@@ -60,6 +58,10 @@ class Journal:
             self._times[entry[0]].append(time)
         # Write over what a run had begun to write when it was killed.
         self._file.seek(-len(entry), os.SEEK_CUR)
+        self._is_empty = not any(self._digests)
+        if self._is_empty:
+            self._file.seek(0)
+            self._file.write(_HEAD)
         for number, digests in enumerate(self._digests):
             # The order of equal ones is that in which they were written.
             pairs = sorted(zip(digests, self._times[number], strict=True), key=lambda pair: pair[0])
@@ -73,6 +75,9 @@ class Journal:
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
         self._file.close()
+        if self._is_empty:
+            # Leave no file where nothing was copied.
+            os.unlink(self.path)
 
     def has_live(self, record_id: str, now: float) -> bool:
         """Say whether an earlier run has copied a record, and the copy has not expired by itself.
@@ -93,6 +98,7 @@ class Journal:
             record_id: the id.
             expires: the time at which the copy expires if nobody uses it, in seconds since the epoch; None if never.
         """
+        self._is_empty = False
         self._file.write(_ENTRY.pack(_digest(record_id), _NEVER if expires is None else min(int(expires), _NEVER)))
 
     def flush(self) -> None:
