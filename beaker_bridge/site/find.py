@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
+from configparser import Error as ConfigError
+from configparser import RawConfigParser
 from functools import cached_property
 from typing import Any, NamedTuple
 
@@ -158,7 +160,14 @@ class Site:
         Args:
             name: its name.
         """
-        return dict(self.loader.get_settings(name, self.variables))
+        try:
+            return dict(self.loader.get_settings(name, self.variables))
+        except ConfigError:
+            # uWSGI's, for one, has other uses for a %.
+            parser = RawConfigParser()
+            parser.optionxform = str  # type: ignore[assignment]  # as its documentation has it
+            parser.read(self.file)
+            return dict(parser.items(name))
 
     def start(self) -> Any:
         """Start the application, and return it: a WSGI application."""

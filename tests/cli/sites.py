@@ -9,7 +9,15 @@ import sys
 import textwrap
 from dataclasses import dataclass
 
+import pytest
+
 from beaker_bridge.cli.commands import run
+
+
+def processes(test):
+    """Mark a test that runs the command as processes."""
+    return pytest.mark.once(pytest.mark.slow(test))
+
 
 SECRET = "a-secret-that-is-never-shown-anywhere-0123456789"
 PASSWORD = "hidden-password-of-a-store"

@@ -6,7 +6,7 @@ import signal
 
 import pytest
 
-from tests.cli.sites import FINE, SECRET, with_option
+from tests.cli.sites import FINE, SECRET, processes, with_option
 from tests.cli.test_trial import ids_of, site_of, tree
 from tests.requests import config_of, options_of
 from tests.servers import wait_until
@@ -69,6 +69,7 @@ def test_nothing_expires_meanwhile(folder):
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@processes
 def test_it_can_be_interrupted(folder, redis_server, number):
     """The exit code is 130, and what was written is removed."""
     prefix = f"bench_{number.name}:"

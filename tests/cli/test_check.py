@@ -38,6 +38,12 @@ RISKY = {
         "memory-with-processes",
         "[uwsgi] processes = 2",
     ),
+    "memory and a uwsgi whose options have a %": (
+        with_option(FINE, type="memory", data_dir=None, purge_every=None)
+        + "\n    [uwsgi]\n    workers = 2\n    logformat = %(addr) %(method)\n    ini = %n\n",
+        "memory-with-processes",
+        "[uwsgi] workers = 2",
+    ),
     "not secure behind https": (
         with_option(FINE, secure="false") + SERVER.format("url_scheme = https"),
         "not-secure",

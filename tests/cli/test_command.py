@@ -16,7 +16,7 @@ import pytest
 from beaker_bridge.cli import output as output_module
 from beaker_bridge.cli.commands import command, run
 from beaker_bridge.cli.output import Output
-from tests.cli.sites import FINE, PASSWORD, SECRET, with_option
+from tests.cli.sites import FINE, PASSWORD, SECRET, processes, with_option
 from tests.servers import wait_until
 
 #: A site on a store that is down, whose every option has a secret.
@@ -44,6 +44,7 @@ def test_help_names_each_subcommand(folder):
 
 
 @pytest.mark.parametrize("package", ["click", "rich"])
+@processes
 def test_without_the_extra(folder, package):
     """Without click, or rich, the command says how to install it, on stderr."""
     code = f"""
@@ -61,6 +62,7 @@ def test_without_the_extra(folder, package):
     assert done.stderr == f"beaker-bridge: error: the package {package} is missing: pip install 'beaker_bridge[cli]'\n"
 
 
+@processes
 def test_another_module_that_is_missing(folder):
     """An error of another kind is not taken for that."""
     code = "import sys; sys.modules['plaster'] = None; from beaker_bridge.cli import main; main()"
@@ -70,6 +72,7 @@ def test_another_module_that_is_missing(folder):
     assert "ModuleNotFoundError: import of plaster halted" in done.stderr
 
 
+@processes
 def test_an_interrupt_while_modules_are_imported(folder):
     """It is quiet, too."""
     (folder.path / "click.py").write_text("raise KeyboardInterrupt")
@@ -108,6 +111,7 @@ def test_wrong_use(folder, monkeypatch, arguments, message):
         (SECRETIVE, [], 2),
     ],
 )
+@processes
 def test_the_exit_codes_of_a_process(folder, ini, arguments, code):
     """0 fine, 1 something is risky and that counts, 2 something is wrong; with ``--json``, too, which is one object."""
     file = folder.write(ini)
@@ -129,6 +133,7 @@ def test_an_error_is_json_too(folder):
 
 
 @pytest.mark.parametrize("words", ["check", "check --json", "bench --json --requests 1"])
+@processes
 def test_a_closed_pipe_is_quiet(folder, words):
     """Who reads the first line only, as ``head -1`` does, sees no traceback."""
     file = folder.write(FINE)
@@ -184,6 +189,7 @@ def test_notes_are_on_stderr(folder):
     ]
 
 
+@processes
 def test_an_output_that_is_not_utf_8(folder):
     """What the encoding of a terminal or a pipe lacks is replaced."""
     outcome = folder.process("check", folder.write(FINE), PYTHONIOENCODING="ascii")
@@ -226,6 +232,7 @@ def test_progress_elsewhere_is_lines(capsys, monkeypatch):
     ]
 
 
+@processes
 def test_progress_on_a_terminal_is_a_bar(folder):
     """On a terminal there is a bar with rate and time left, which fits 80 columns; results are on stdout."""
     main, terminal = pty.openpty()

@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import threading
 
-import pytest
-
+from tests.cli.sites import processes
 from tests.live_site import Visitor, configured, serving
 
 
-@pytest.mark.slow
+@processes
 def test_check_and_bench_beside_a_site_under_load(folder):
     """Both work while visitors come, no visit is lost, and the store holds the visitors' sessions alone."""
     ini = configured(folder.path)

@@ -8,6 +8,9 @@ from docutils.core import publish_doctree
 
 from tests import command_page
 
+# Processes.
+pytestmark = [pytest.mark.once, pytest.mark.slow]
+
 TEXT = command_page.PAGE.read_text(encoding="utf-8")
 OUTPUTS = command_page.outputs(TEXT)
 
