@@ -93,12 +93,12 @@ class StoreEvent:
 
 
 class StoreFailed(StoreEvent):
-    """A request could not load or save its session, because of the store.
+    """A session could not be loaded or saved, because of the store, or a purge or a user's list was cut short.
 
     Args:
         store: as :class:`StoreEvent`'s.
         failure: what failed: ``unavailable``, ``connection_lost``, ``breaker_open`` or ``refused``.
-        step: what the request was at: ``load``, ``expire``, ``commit``, ``touch`` or ``exclusive``.
+        step: what failed: ``load``, ``expire``, ``commit``, ``touch``, ``exclusive``, ``purge`` or ``users``.
         error: the error; it may be raised, or the request may go on without its session.
     """
 

@@ -16,7 +16,7 @@ from threading import get_ident
 from typing import Any
 
 from beaker_bridge.cookies import ANY_FORM, BLANK, HOST_ONLY, CookieWriter, cookie_values, own_values
-from beaker_bridge.events import SessionEvent, SessionNotSaved, StoreFailed
+from beaker_bridge.events import SessionEvent, SessionNotSaved
 from beaker_bridge.exceptions import (
     BeakerBridgeError,
     DamagedRecordError,
@@ -503,14 +503,13 @@ class SafeSession(BeakerMapping):
             error: the error.
             step: what the session was at.
         """
-        if not isinstance(error, (SessionStoreError, SessionConflictError)) or error.is_reported:
-            return
-        error.is_reported = True
         if isinstance(error, SessionStoreError):
-            self._config.listeners.send(StoreFailed(str(error.name), error.failure, step, error))
-        elif self._exchange.notify is not None:
+            self._config.listeners.report_failure(error, step)
+        elif isinstance(error, SessionConflictError) and not error.is_reported:
+            error.is_reported = True
             tries: Any = error.value
-            notify_safely(self._exchange.notify, SessionNotSaved(self.id, dict(self), "conflict", tries))
+            if self._exchange.notify is not None:
+                notify_safely(self._exchange.notify, SessionNotSaved(self.id, dict(self), "conflict", tries))
 
     def _notify(self, kind: type[SessionEvent], session_id: str, record: dict[str, Any], **more: Any) -> None:
         if self._exchange.notify is not None:

@@ -5,11 +5,13 @@ from __future__ import annotations
 import logging
 import threading
 from collections import deque
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 from weakref import ref
 
-from beaker_bridge.events import BreakerClosed, BreakerOpened
-from beaker_bridge.exceptions import failure_of
+from beaker_bridge.events import BreakerClosed, BreakerOpened, StoreFailed
+from beaker_bridge.exceptions import SessionStoreError, failure_of
 from beaker_bridge.logs import fields
 from beaker_bridge.stores._breaker import PAUSE
 from beaker_bridge.stores._forks import PerProcess
@@ -69,6 +71,30 @@ class Listeners:
             extra = fields(store=event.store)
             log.info("the store %s answers again, after %.1f s", _name_of(event), event.seconds, extra=extra)
         self.send(event)
+
+    def report_failure(self, error: SessionStoreError, step: str) -> None:
+        """Send the event of a failure of the store, once.
+
+        Args:
+            error: the error.
+            step: what failed, as :class:`StoreFailed` has it.
+        """
+        if not error.is_reported:
+            error.is_reported = True
+            self.send(StoreFailed(str(error.name), error.failure, step, error))
+
+    @contextmanager
+    def reporting(self, step: str) -> Iterator[None]:
+        """Report the store's failure in a block.
+
+        Args:
+            step: what the block does.
+        """
+        try:
+            yield
+        except SessionStoreError as error:
+            self.report_failure(error, step)
+            raise
 
     def send(self, event: object) -> None:
         """Send an event, and return at once."""

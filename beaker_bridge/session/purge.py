@@ -47,7 +47,7 @@ def _purge_in_turn(config: SessionConfig, every: int) -> None:
     store = config.store
     assert store is not None
     try:
-        with store.purge_turn(every) as is_due:
+        with config.listeners.reporting("purge"), store.purge_turn(every) as is_due:
             if is_due:
                 message = "%d expired sessions were purged from the store %s"
                 log.info(message, purge(config).deleted, store.kind, extra=fields(store=store.kind))

@@ -25,8 +25,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
 from contextlib import suppress
-from functools import partial
-from typing import Any, NamedTuple
+from functools import partial, wraps
+from typing import Any, NamedTuple, TypeVar, cast
 
 from beaker_bridge.events import SessionRevoked
 from beaker_bridge.exceptions import BeakerBridgeError, DamagedRecordError, SessionLimitError, SettingsError
@@ -61,6 +61,8 @@ from beaker_bridge.session.login import Login, UserSession, user_text
 from beaker_bridge.session.user_key import HANDLE, UserKey
 from beaker_bridge.stores.base import Record, Store
 
+F = TypeVar("F", bound=Callable[..., Any])
+
 #: The most logins of a user: one more ends the oldest.
 MAX_LOGINS = 1000
 #: A login without a limit looks for entries whose sessions are gone if there are more than these.
@@ -87,6 +89,17 @@ class _Look(NamedTuple):
     #: Whether its record may not be written yet.
     is_young: bool
     is_gone: bool
+
+
+def _reporting(method: F) -> F:
+    """Have a method send the event of a failure of the store."""
+
+    @wraps(method)
+    def reporting(self: UserIndex, *arguments: Any, **options: Any) -> Any:
+        with self._config.listeners.reporting("users"):
+            return method(self, *arguments, **options)
+
+    return cast(F, reporting)
 
 
 class UserIndex:
@@ -119,6 +132,7 @@ class UserIndex:
 
     # -- For applications ----------------------------------------------------------------------------
 
+    @_reporting
     def sessions(self, user_id: str | int, current: str | None = None) -> list[UserSession]:
         """Return a user's sessions, the one seen last first.
 
@@ -138,6 +152,7 @@ class UserIndex:
                 found[login] = UserSession(handle, entry["created"], seen, login == current, entry["note"])
         return sorted(found.values(), key=lambda session: session.last_seen or session.created, reverse=True)
 
+    @_reporting
     def revoke(self, user_id: str | int, *, spare: str | None = None) -> int:
         """End a user's sessions, at once; return how many.
 
@@ -153,6 +168,7 @@ class UserIndex:
         # Look under previous secrets first: a login moves to the current one by being added there, and then removed.
         return sum(self.end(index_id, lambda login: login != spare, REVOKED) for index_id in self.ids_for(user_id))
 
+    @_reporting
     def revoke_one(self, handle: str) -> bool:
         """End the session of a handle, at once; return whether there was one.
 

@@ -19,6 +19,9 @@ from beaker_bridge import (
 from beaker_bridge.pyramid.factory import source_of
 from beaker_bridge.session import listeners
 from beaker_bridge.session.listeners import WAITING, Listeners
+from beaker_bridge.session.purge import THREAD as PURGE
+from beaker_bridge.session.purge import begin_purge
+from beaker_bridge.session.users import UserIndex
 from beaker_bridge.stores._breaker import CircuitOpenError, ConnectionLostError, ServerUnavailableError
 from beaker_bridge.stores.base import refused
 from tests.installations import SECRET, Views
@@ -258,6 +261,43 @@ def test_an_expired_record_that_is_not_deleted(browser, config, told):
     sent(browser.begin)
 
     assert seen(told) == [("ext:test", "expire", "unavailable")]
+
+
+def test_a_purge_that_fails(told):
+    """So is a purge that the store cuts short."""
+    config = config_of(purge_every=60)
+    registry = Registry(told.append)
+    config.listeners.add(registry)
+
+    def turn(every):
+        raise copy(FAILURES["unavailable"])
+
+    config.store.purge_turn = turn
+    begin_purge(config)
+    for thread in threading.enumerate():
+        if thread.name == PURGE:
+            thread.join(PATIENCE)
+    sent()
+
+    assert seen(told) == [("ext:test", "purge", "unavailable")]
+
+
+@pytest.mark.parametrize(
+    "step",
+    [lambda index: index.sessions("ada"), lambda index: index.revoke("ada")],
+    ids=["user_sessions", "revoke"],
+)
+def test_a_users_sessions_that_cannot_be_read(told, step):
+    """So is the list of a user's sessions that cannot be read."""
+    config = config_of(secret=SECRET)
+    registry = Registry(told.append)
+    config.listeners.add(registry)
+    broken(config, ["read"])
+    with pytest.raises(SessionStoreError):
+        step(UserIndex(config))
+    sent()
+
+    assert seen(told) == [("ext:test", "users", "unavailable")]
 
 
 def test_a_block_that_cannot_be_run(browser, config, told):
