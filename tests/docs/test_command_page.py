@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+
 import pytest
 from docutils import nodes
 from docutils.core import publish_doctree
@@ -21,6 +23,16 @@ def test_the_page_is_sound():
 
     assert [node.astext() for node in tree.findall(nodes.system_message)] == []
     assert TEXT.count(".. code-block:: console") == len(OUTPUTS)
+
+
+def test_the_json_object(tmp_path):
+    """What the page says of it is in it."""
+    found = json.loads(command_page.run("beaker-bridge check production.ini --json", tmp_path / "site"))
+
+    assert {"findings", "options", "regions", "tweens", "notes", "store"} < found.keys()
+    assert all(each.keys() == {"level", "rule", "text"} for each in found["findings"])
+    assert all(each.keys() == {"name", "value", "written", "default"} for each in found["options"].values())
+    assert found["store"]["steps"]["write"] == "ok"
 
 
 @pytest.mark.parametrize("command", OUTPUTS)
