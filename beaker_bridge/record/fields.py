@@ -129,6 +129,8 @@ _CHECKS: Mapping[str, Callable[[Any], bool]] = {
     DOMAIN: is_attribute,
     PATH: is_attribute,
 }
+#: The keys of a session that belongs to a user: it has all, or none.
+_OF_LOGIN = frozenset({INDEX, LOGIN, LISTED})
 #: The keys of records that are no session's: of tombstones, end markers and indexes.
 NO_SESSION = frozenset({MOVED, END_REASON, LOGINS})
 #: The keys of these that hardly any record has.
@@ -157,6 +159,8 @@ def check_record(record: Any) -> None:
     for key, is_right in _CHECKS.items():
         if key in record and not is_right(record[key]):
             raise UnreadableError(f"its {key} is none")
+    if len(_OF_LOGIN & record.keys()) not in (0, len(_OF_LOGIN)):
+        raise UnreadableError("it names a login in part")
 
 
 def is_expired(record: Mapping[str, Any], options: SessionOptions, now: float) -> bool:

@@ -400,7 +400,9 @@ class SafeSession(BeakerMapping):
         """Delete or entomb the retired ids, after the session itself is written."""
         raise NotImplementedError
 
-    def bind(self, user_id: str | int, note: Mapping[str, Any] | None, limit: int | None, on_limit: str) -> bool:
+    def bind(
+        self, user_id: str | int, note: Mapping[str, Any] | None = None, limit: int | None = None, on_limit: str = "end"
+    ) -> bool:
         """Bind the session to a user at the next commit; return whether it moves to a new id."""
         raise NotImplementedError
 

@@ -185,7 +185,9 @@ class CookieSession(SafeSession):
         codec = self._config.codec
         self._cookie_out(self._cookie(codec.seal(codec.serialize(record)).decode("ascii"), LONGEST))
 
-    def bind(self, user_id: str | int, note: Mapping[str, Any] | None, limit: int | None, on_limit: str) -> bool:
+    def bind(
+        self, user_id: str | int, note: Mapping[str, Any] | None = None, limit: int | None = None, on_limit: str = "end"
+    ) -> bool:
         """Refuse: nobody can list or end what is in a browser.
 
         Raises:

@@ -57,12 +57,17 @@ class IndexRecords:
             DamagedRecordError: it cannot be read.
             SessionStoreError: the store cannot be reached.
         """
-        entries: Entries = self.content(index_id).get(LOGINS, {})
+        entries: Entries = self._content(self._store.read(index_id), index_id).get(LOGINS, {})
         return entries
 
-    def content(self, index_id: str) -> dict[str, Any]:
-        """Return the content of an index, as :meth:`entries` does its entries."""
-        return self._content(self._store.read(index_id), index_id)
+    def readable_entries(self, index_id: str) -> Entries:
+        """Return the entries of an index; an empty dict also if it is damaged, and that may be ignored."""
+        entries: Entries = self.readable(index_id).get(LOGINS, {})
+        return entries
+
+    def readable(self, index_id: str) -> dict[str, Any]:
+        """Return the content of an index, as :meth:`readable_entries` does its entries."""
+        return self._readable(self._store.read(index_id), index_id)
 
     def _content(self, record: Record | None, index_id: str) -> dict[str, Any]:
         """Return the content of an index; an empty dict if there is none, or none that is still kept."""
@@ -82,6 +87,7 @@ class IndexRecords:
         lasts: float | None = 0.0,
         *,
         user: str | None = None,
+        must_be_readable: bool = False,
     ) -> float | None:
         """Change an index; where another process changes it meanwhile, again what that has made of it.
 
@@ -92,48 +98,56 @@ class IndexRecords:
             change: changes its entries, and returns whether it did.
             lasts: seconds for which a session of it may last from now; None for one that does not expire.
             user: the user's id, for a login, which may be the first one.
+            must_be_readable: whether a damaged one is an error, also where ``invalidate_corrupt`` is on.
 
         Returns:
             The time until which it is kept; None if for good.
+
+        Raises:
+            DamagedRecordError: it cannot be read.
+            SessionConflictError: others changed it each time, for ``store_timeout`` seconds.
+            SessionStoreError: the store cannot be reached.
         """
         record = self._store.read(index_id)
         until: float | None = None
 
         def update() -> bool:
             nonlocal record, until
-            content = self._changeable(record, index_id, user)
+            content = (self._content if must_be_readable else self._readable)(record, index_id)
+            if not content and user is not None:
+                content = self._begun(index_id, user)
             entries: Entries = content.setdefault(LOGINS, {})
             has_changed = change(entries)
             known = content.get(UNTIL, 0.0)
             until = content[UNTIL] = self._until(known, lasts)
             if not has_changed and (until == known or not entries):
                 return True
+            if self._config.options.encrypt_key:
+                # Bind the ciphertext to its id, as a session's.
+                content[ID] = index_id
             raw = self._config.codec.encode(content) if entries else None
-            now = self._config.clock()
-            swap = self._store.swap(index_id, record, raw, None if until is None else until - now)
+            expires_in = None if until is None else max(until - self._config.clock(), 1.0)
+            swap = self._store.swap(index_id, record, raw, expires_in)
             record = swap.found
             return swap.made
 
         self._retry(index_id, update)
         return until
 
-    def _changeable(self, record: Record | None, index_id: str, user: str | None) -> dict[str, Any]:
-        """Return the content of an index; of a new one where a login finds none, or none that can be read."""
-        content: dict[str, Any] = {}
+    def _readable(self, record: Record | None, index_id: str) -> dict[str, Any]:
+        """Return the content of an index, as :meth:`_content` does; of a damaged one none, if that may be ignored."""
         try:
-            content = self._content(record, index_id)
+            return self._content(record, index_id)
         except DamagedRecordError as error:
-            if user is None or not self._config.options.invalidate_corrupt:
+            if not self._config.options.invalidate_corrupt:
                 raise
-            message = "index %s: %s; the user's earlier sessions are no longer listed"
+            message = "index %s: %s; the sessions that it listed can no longer be listed, nor revoked"
             log.warning(message, shown(index_id), error, extra=fields(store=self._store.kind, failure=error.failure))
-        if not content and user is not None:
-            now = in_milliseconds(self._config.clock())
-            content = {CREATED: now, ACCESSED: now, USER: self._hidden(user, index_id)}
-            if self._config.options.encrypt_key:
-                # Bind the ciphertext to its id, as a session's.
-                content[ID] = index_id
-        return content
+            return {}
+
+    def _begun(self, index_id: str, user: str) -> dict[str, Any]:
+        now = in_milliseconds(self._config.clock())
+        return {CREATED: now, ACCESSED: now, USER: self._hidden(user, index_id)}
 
     def _until(self, known: float | None, lasts: float | None) -> float | None:
         """Return the time until which an index is kept: for twice as long as its sessions last, for a day at least."""

@@ -80,8 +80,11 @@ def user_text(user_id: str | int) -> str:
         ValueError: it is empty, or no text that UTF-8 can hold.
     """
     if not isinstance(user_id, (str, int)) or isinstance(user_id, bool):
-        raise TypeError(f"a user's id must be a text or an int, got a {type(user_id).__name__}")
-    text = str(user_id)
+        raise TypeError(
+            f"a user's id must be a text or an int, got a {type(user_id).__name__}: pass str(user_id) if it has a text"
+        )
+    # Skip what a subclass, such as an enumeration's member, is shown as.
+    text = str.__str__(user_id) if isinstance(user_id, str) else int.__repr__(user_id)
     if not text or not _is_unicode(text):
         raise ValueError("a user's id must be a text of one character or more, in Unicode")
     return text
@@ -100,11 +103,11 @@ def _checked(note: Mapping[str, Any] | None) -> Mapping[str, Any] | None:
     if note is None:
         return None
     try:
-        text = json.dumps(note, allow_nan=False) if isinstance(note, dict) else ""
+        raw = json.dumps(note, allow_nan=False, ensure_ascii=False).encode("utf-8") if isinstance(note, dict) else b""
     except (TypeError, ValueError, RecursionError) as error:
         raise SessionValueError(f"note must hold only JSON: {error}", name="note", original=error) from error
-    if not text or len(text.encode("utf-8")) > MAX_NOTE:
-        got = f"{len(text)} bytes" if text else f"a {type(note).__name__}"
+    if not raw or len(raw) > MAX_NOTE:
+        got = f"{len(raw)} bytes" if raw else f"a {type(note).__name__}"
         raise SessionValueError(f"note must be a dict of at most {MAX_NOTE} bytes of JSON, got {got}", name="note")
-    known: dict[str, Any] = json.loads(text)
+    known: dict[str, Any] = json.loads(raw)
     return known

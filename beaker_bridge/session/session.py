@@ -70,6 +70,8 @@ class Session(SafeSession):
     _form = ID_FORM
     #: The ids that the browser sent, if there are several.
     _sent_ids: tuple[str, ...] = ()
+    #: Why one of them was ended from elsewhere.
+    _ended_by: str | None = None
 
     @property
     def _store(self) -> Store:
@@ -90,6 +92,7 @@ class Session(SafeSession):
         for found, stale in ours[:MAX_COOKIES]:
             if self._open(found, sent, stale=stale):
                 return
+        self.revoked = self._ended_by
         moved = any(other.tombstone for other in sent)
         self._begin_new(State(new_id(), sent=tuple(sent), detached=moved, is_new=True))
 
@@ -126,7 +129,7 @@ class Session(SafeSession):
 
     def _note_revoked(self, content: Mapping[str, Any]) -> None:
         if content[END_REASON] != LOGOUT and not is_over(content, self._now):
-            self.revoked = content[END_REASON]
+            self._ended_by = content[END_REASON]
 
     def _decode_for(self, session_id: str, record: Record) -> tuple[dict[str, Any], bool]:
         """Decode the record of an id; one that was copied from another id is damaged."""
@@ -331,26 +334,26 @@ class Session(SafeSession):
         record = self._base()
         if self._config.options.save_accessed_time:
             record[ACCESSED] = self._metadata[ACCESSED] = in_milliseconds(self._now)
+        swap = None
         try:
             if LOGIN in record:
                 self._keep_listed()
                 record.update({key: self._metadata[key] for key in (INDEX, LISTED)})
             plain = self._touched(record)
-            if plain is None:
-                return
-            swap = self._swap(self.id, self._state.record, plain)
+            if plain is not None:
+                swap = self._swap(self.id, self._state.record, plain)
         except BeakerBridgeError as error:
             message = "session %s: its access time is not saved: %s"
             log.warning(message, shown(self.id), error, extra=self._fields(error))
             self._report_failure(error, "touch")
-            return
         # Ignore a lost swap: the other request has written the session with its time, or has ended it.
-        if not swap.made:
+        if swap is None or not swap.made:
+            # Its record still names the index that it was to leave.
             self._leaving = None
-        else:
-            self._state = self._state.written(swap.found)
-            if self._cookie_has_lifetime or self._another_lost or self._state.pending & COOKIE:
-                self._send()
+            return
+        self._state = self._state.written(swap.found)
+        if self._cookie_has_lifetime or self._another_lost or self._state.pending & COOKIE:
+            self._send()
 
     def _touched(self, record: dict[str, Any]) -> bytes | None:
         """Return the plain bytes of a record whose access time is renewed; None if it need not be written.
@@ -384,7 +387,7 @@ class Session(SafeSession):
                 # An empty session has no record yet: its id is added to the tombstone when it has.
                 continue
             self._state = self._state.finished(retired)
-            if LOGIN in self._metadata and self._leaving is None:
+            if LOGIN in self._metadata and self._login_of(retired) == self._metadata[LOGIN]:
                 self._users.drop_id(self._metadata[INDEX], self._metadata[LOGIN], retired.id)
         self._leave_login()
         if self._state.pending & ENDED and self._state.record is None:
@@ -438,6 +441,9 @@ class Session(SafeSession):
             removed = swap.made or END_REASON in content
             if not removed:
                 record = swap.found
+            elif content.get(END_REASON, LOGOUT) != LOGOUT:
+                # Another event has said that.
+                record = None
             return removed or not followed.issuperset(_names_in(content))
 
         self._retry(session_id, remove)
@@ -508,15 +514,17 @@ class Session(SafeSession):
 
     @property
     def _users(self) -> UserIndex:
-        return UserIndex(self._config, self._exchange.notify)
+        return UserIndex(self._config, self._exchange.notify if self._events is None else self._events.append)
 
-    def bind(self, user_id: str | int, note: Mapping[str, Any] | None, limit: int | None, on_limit: str) -> bool:
+    def bind(
+        self, user_id: str | int, note: Mapping[str, Any] | None = None, limit: int | None = None, on_limit: str = "end"
+    ) -> bool:
         users, metadata = self._users, self._metadata
         login = new_login(user_id, note, limit, on_limit, new_id())
         if users.keeps(login, metadata):
             login = login._replace(login=metadata[LOGIN])
         if login.refuses:
-            users.refuse_over_limit(login, self._login_before)
+            users.refuse_over_limit(login, self._own_logins())
         state = self._state
         rotates = state.record is not None or state.detached
         self._become((state.rotated(new_id()) if rotates else state).asked(CHANGED | FORCED))
@@ -543,7 +551,9 @@ class Session(SafeSession):
         login: Login | None = self._binding
         metadata = self._metadata
         if login is not None:
-            listed = self._users.add(login, self.id, self._login_before, self._expires_in)
+            # Refuse what cannot be written before others end for it.
+            self._serialized()
+            listed = self._users.add(login, self.id, self._own_logins(), self._expires_in)
             if listed is None:
                 return self._end_here()
             if metadata.get(LOGIN) != login.login:
@@ -565,34 +575,30 @@ class Session(SafeSession):
         self._detach()
         return False
 
-    @property
-    def _login_before(self) -> str | None:
-        """The login that the session has, or has had before this commit."""
-        return self._leaving[1] if self._leaving else self._metadata.get(LOGIN)
+    def _own_logins(self) -> frozenset[str | None]:
+        """Return the logins that the session has, or leaves with this commit."""
+        left = self._leaving[1] if self._leaving else None
+        return frozenset([left, self._metadata.get(LOGIN), *map(self._login_of, self._state.retired)])
+
+    def _login_of(self, retired: Retired) -> str | None:
+        return self._known_content(retired.id, retired.record).get(LOGIN)
 
     def _keep_listed(self) -> None:
         """Keep the index for as long as the session may last, under the current secret."""
         metadata, lasts = self._metadata, self._expires_in
         if self._state.pending & COOKIE and self._config.options.previous_secrets:
-            index_id = self._users.move(metadata[INDEX], metadata[LOGIN], lasts)
-            if index_id != metadata[INDEX]:
+            place = self._users.move(metadata[INDEX], metadata[LOGIN], lasts)
+            if place is not None:
                 self._leaving = metadata[INDEX], metadata[LOGIN]
-                metadata[INDEX] = index_id
-        listed = metadata.get(LISTED)
+                metadata[INDEX], _, metadata[LISTED] = place
+        listed = metadata[LISTED]
         if listed is not None and (lasts is None or self._now + lasts > listed):
             metadata[LISTED] = self._users.keep(metadata[INDEX], lasts)
 
     def _leave_login(self) -> None:
         """End the login that the session had, once its record no longer names that."""
-        if (
-            self._leaving
-            and not self._state.detached
-            and self._leaving
-            != (
-                self._metadata.get(INDEX),
-                self._metadata.get(LOGIN),
-            )
-        ):
+        place = self._metadata.get(INDEX), self._metadata.get(LOGIN)
+        if self._leaving and self._leaving != place and not self._state.detached:
             index_id, login = self._leaving
             self._users.end(index_id, login.__eq__, LOGOUT)
             self._leaving = None

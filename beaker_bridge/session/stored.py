@@ -10,6 +10,7 @@ from typing import Any
 
 from beaker_bridge.exceptions import BeakerBridgeError, SessionConflictError, SessionStoreError
 from beaker_bridge.logs import fields
+from beaker_bridge.record.fields import LOGIN
 from beaker_bridge.session.base import shown
 from beaker_bridge.session.config import SessionConfig
 from beaker_bridge.session.context import SessionContext
@@ -93,6 +94,8 @@ class StoredSession(Session):
                     changed = self.has_changed() or not self._is_as_stored()
                     if self._state.record is not None and not self._state.detached and changed:
                         self._renew()
+                        if LOGIN in self._metadata:
+                            self._keep_listed()
                         self._write()
                         self._leave_login()
             finally:

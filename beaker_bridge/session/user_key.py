@@ -7,8 +7,8 @@ import hmac
 import re
 from contextlib import suppress
 
-#: The form of a handle: the login, and the index in a form that only the secret opens.
-HANDLE = re.compile(r"([0-9a-f]{32})([0-9a-f]{64})")
+#: The form of a handle: the login, and the user's id in a form that only the secret opens.
+HANDLE = re.compile(r"([0-9a-f]{32})((?:[0-9a-f]{2})+)")
 
 
 class UserKey:
@@ -23,13 +23,15 @@ class UserKey:
         """Return the id of a user's index. It cannot be guessed: Beaker's own processes would open it as a session."""
         return "u" + hmac.new(self._index, user.encode("utf-8"), hashlib.sha256).hexdigest()
 
-    def handle_of(self, login: str, index_id: str) -> str:
+    def handle_of(self, login: str, user: str) -> str:
         """Return the handle of a login."""
-        return login + self._masked(login, bytes.fromhex(index_id[1:])).hex()
+        return login + self._masked(login, user.encode("utf-8")).hex()
 
-    def index_in(self, handle: re.Match[str]) -> str:
-        """Return the id of the index that a handle names; if it was made under another key, of one that is not."""
-        return "u" + self._masked(handle[1], bytes.fromhex(handle[2])).hex()
+    def user_in_handle(self, handle: re.Match[str]) -> str | None:
+        """Return the user's id that a handle holds; if it was made under another key, None or any text."""
+        with suppress(ValueError):
+            return self._masked(handle[1], bytes.fromhex(handle[2])).decode("utf-8")
+        return None
 
     def hidden(self, user: str, index_id: str) -> str:
         """Return a user's id as its index holds it, for the time when another secret is the current one."""

@@ -23,13 +23,19 @@ process that marked it was killed, finishes it.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
-from contextlib import suppress
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
+from contextlib import contextmanager, suppress
 from functools import partial, wraps
 from typing import Any, NamedTuple, TypeVar, cast
 
 from beaker_bridge.events import SessionRevoked
-from beaker_bridge.exceptions import BeakerBridgeError, DamagedRecordError, SessionLimitError, SettingsError
+from beaker_bridge.exceptions import (
+    BeakerBridgeError,
+    DamagedRecordError,
+    SessionLimitError,
+    SessionTooLargeError,
+    SettingsError,
+)
 from beaker_bridge.record.fields import (
     ACCESSED,
     CREATED,
@@ -59,14 +65,14 @@ from beaker_bridge.session.index import (
 )
 from beaker_bridge.session.login import Login, UserSession, user_text
 from beaker_bridge.session.user_key import HANDLE, UserKey
-from beaker_bridge.stores.base import Record, Store
+from beaker_bridge.stores.base import BATCH, Record, Store
 
 F = TypeVar("F", bound=Callable[..., Any])
 
 #: The most logins of a user: one more ends the oldest.
 MAX_LOGINS = 1000
-#: A login without a limit looks for entries whose sessions are gone if there are more than these.
-PRUNE_ABOVE = 50
+#: A login without a limit looks for entries whose sessions are gone each time that there are so many more of them.
+PRUNE_EVERY = 50
 
 #: Why a session was ended from elsewhere; a logout is the browser's own.
 REVOKED, LIMIT, LOGOUT = "revoked", "limit", "logout"
@@ -114,7 +120,7 @@ class UserIndex:
         SettingsError: there is no ``secret``, from which the names of the indexes are derived.
     """
 
-    def __init__(self, config: SessionConfig, notify: Callable[[object], None] | None = None) -> None:
+    def __init__(self, config: SessionConfig, notify: Callable[[Any], None] | None = None) -> None:
         options = config.options
         if config.store is None:
             raise BeakerBridgeError("a user's sessions need sessions that are stored on the server, got type = cookie")
@@ -129,6 +135,8 @@ class UserIndex:
         self._notify = notify
         self._key, *self._previous = [UserKey(secret) for secret in (options.secret, *options.previous_secrets)]
         self._records = IndexRecords(config, self._key.hidden)
+        #: The events of steps that are under way; None where there are none.
+        self._events: list[SessionRevoked] | None = None
 
     # -- For applications ----------------------------------------------------------------------------
 
@@ -145,9 +153,10 @@ class UserIndex:
             SessionStoreError: the store cannot be reached.
         """
         found: dict[str, UserSession] = {}
-        for key, index_id in self._indexes(user_text(user_id)):
+        user = user_text(user_id)
+        for index_id in self._ids_for(user):
             for login, entry, content in self._live(index_id):
-                handle = key.handle_of(login, index_id)
+                handle = self._key.handle_of(login, user)
                 seen = content.get(ACCESSED)
                 found[login] = UserSession(handle, entry["created"], seen, login == current, entry["note"])
         return sorted(found.values(), key=lambda session: session.last_seen or session.created, reverse=True)
@@ -166,7 +175,9 @@ class UserIndex:
             SessionStoreError: the store cannot be reached.
         """
         # Look under previous secrets first: a login moves to the current one by being added there, and then removed.
-        return sum(self.end(index_id, lambda login: login != spare, REVOKED) for index_id in self.ids_for(user_id))
+        with self._notifying():
+            ended = [self.end(index_id, lambda login: login != spare, REVOKED) for index_id in self.ids_for(user_id)]
+        return len(frozenset().union(*ended))
 
     @_reporting
     def revoke_one(self, handle: str) -> bool:
@@ -180,16 +191,21 @@ class UserIndex:
             SessionConflictError: others changed it each time, for ``store_timeout`` seconds.
             SessionStoreError: the store cannot be reached.
         """
-        return sum(self.end(index_id, login.__eq__, REVOKED) for index_id, login in self.named_by(handle)) > 0
+        with self._notifying():
+            ended = [self.end(index_id, login.__eq__, REVOKED) for index_id, login in self.named_by(handle)]
+        return any(ended)
 
     def named_by(self, handle: str) -> list[tuple[str, str]]:
-        """Return the indexes that a handle may name, one for each secret, and its login."""
+        """Return the indexes that may list the login of a handle, and that login."""
         parts = HANDLE.fullmatch(handle) if isinstance(handle, str) else None
-        return [(key.index_in(parts), parts[1]) for key in (*self._previous, self._key)] if parts else []
+        if parts is None:
+            return []
+        users = [key.user_in_handle(parts) for key in (*self._previous, self._key)]
+        return [(index_id, parts[1]) for user in users if user is not None for index_id in self._ids_for(user)]
 
     def ids_for(self, user_id: str | int) -> list[str]:
         """Return the ids of a user's indexes, one for each secret."""
-        return [index_id for _, index_id in self._indexes(user_text(user_id))]
+        return self._ids_for(user_text(user_id))
 
     def keeps(self, login: Login, metadata: Mapping[str, Any]) -> bool:
         """Say whether a session is its user's already: a login again, as before a payment, goes on with that login.
@@ -205,31 +221,31 @@ class UserIndex:
         entry = self._records.entries(index_id).get(login)
         return [] if entry is None else list(entry["ids"])
 
-    def _indexes(self, user: str) -> list[tuple[UserKey, str]]:
-        return [(key, key.index_of(user)) for key in (*self._previous, self._key)]
+    def _ids_for(self, user: str) -> list[str]:
+        return [key.index_of(user) for key in (*self._previous, self._key)]
 
     # -- Login ---------------------------------------------------------------------------------------
 
-    def refuse_over_limit(self, login: Login, leaving: str | None) -> None:
+    def refuse_over_limit(self, login: Login, own: Collection[str | None]) -> None:
         """Raise if a login would be one too many.
 
         Args:
             login: the login.
-            leaving: the login that the session has now, which ends with it.
+            own: the logins that the session has, or leaves.
 
         Raises:
             SessionLimitError: the user has as many sessions as ``limit`` says.
         """
-        entries = self._records.entries(self._key.index_of(login.user))
-        self._over_limit(login, entries, leaving, self._looked_at(entries))
+        entries = self._entries_before(login) | self._records.readable_entries(self._key.index_of(login.user))
+        self._over_limit(login, entries, own, self._looked_at(entries))
 
-    def add(self, login: Login, session_id: str, leaving: str | None, lasts: float | None) -> Place | None:
+    def add(self, login: Login, session_id: str, own: Collection[str | None], lasts: float | None) -> Place | None:
         """List a login, and end those over its limit.
 
         Args:
             login: the login: a new one, or the one that the session has already.
             session_id: the id of its session, whose record is not yet written.
-            leaving: the login that the session has; None if it has none.
+            own: the logins that the session has, or leaves.
             lasts: seconds for which the session may last, or None.
 
         Returns:
@@ -241,31 +257,58 @@ class UserIndex:
         index_id = self._key.index_of(login.user)
         endings: list[Ending] = []
         goes_on = True
+        before = self._entries_before(login)
+        over: frozenset[str] = frozenset()
 
         def add(entries: Entries) -> bool:
-            nonlocal goes_on
-            goes_on = login.login != leaving or is_live(entries.get(login.login))
+            nonlocal goes_on, over
+            goes_on = login.login not in own or is_live(entries.get(login.login))
             if not goes_on:
                 return False
             looks: Mapping[str, _Look] = {}
-            if login.limit is not None or len(entries) > PRUNE_ABOVE:
-                looks = self._looked_at(entries)
+            if login.limit is not None or len(entries) >= MAX_LOGINS or len(entries) % PRUNE_EVERY == PRUNE_EVERY - 1:
+                looks = self._looked_at(before | entries)
                 remove_logins(entries, {name for name, look in looks.items() if look.is_gone})
-            self._mark(entries, self._over_limit(login, entries, leaving, looks).__contains__, LIMIT)
+            over = self._over_limit(login, before | entries, own, looks)
+            self._mark(entries, over.__contains__, LIMIT)
             list_login(entries, login, session_id, in_milliseconds(self._config.clock()))
             endings[:] = endings_in(entries)
             return True
 
-        until = self._records.update(index_id, add, lasts, user=login.user)
-        self._finish(index_id, endings)
+        with self._notifying():
+            try:
+                until = self._records.update(index_id, add, lasts, user=login.user)
+            except SessionTooLargeError:
+                # Make room where the store holds no thousand entries.
+                self.end(index_id, self._oldest_in(index_id).__contains__, LIMIT)
+                until = self._records.update(index_id, add, lasts, user=login.user)
+            self._finish(index_id, endings)
+            if over & before.keys():
+                for key in self._previous:
+                    self.end(key.index_of(login.user), over.__contains__, LIMIT)
         return Place(index_id, login.login, until) if goes_on else None
 
+    def _oldest_in(self, index_id: str) -> list[str]:
+        """Return the oldest quarter of the logins of an index."""
+        entries = self._records.entries(index_id)
+        return sorted(entries, key=lambda login: entries[login]["created"])[: 1 + len(entries) // 4]
+
+    def _entries_before(self, login: Login) -> Entries:
+        """Return the entries that a limit counts, too: those under previous secrets."""
+        found: Entries = {}
+        for key in self._previous if login.limit is not None else ():
+            found |= self._records.readable_entries(key.index_of(login.user))
+        return found
+
     def _over_limit(
-        self, login: Login, entries: Entries, leaving: str | None, looks: Mapping[str, _Look]
+        self, login: Login, entries: Entries, own: Collection[str | None], looks: Mapping[str, _Look]
     ) -> frozenset[str]:
         """Return the logins that a new one ends; or refuse it."""
-        own = login.login, leaving
-        others = [name for name, entry in entries.items() if entry["state"] == LIVE and name not in own]
+        others = [
+            name
+            for name, entry in entries.items()
+            if entry["state"] == LIVE and name not in own and name != login.login
+        ]
         limit = MAX_LOGINS
         if login.limit is not None:
             limit = min(limit, login.limit)
@@ -324,7 +367,7 @@ class UserIndex:
 
         self._records.update(index_id, drop)
 
-    def move(self, index_id: str, login: str, lasts: float | None) -> str:
+    def move(self, index_id: str, login: str, lasts: float | None) -> Place | None:
         """Copy an entry from the index under a previous secret to the one under the current secret.
 
         Args:
@@ -333,19 +376,17 @@ class UserIndex:
             lasts: seconds for which the session may last, or None.
 
         Returns:
-            The id of the index that lists the login now: the same one if there is no other, or if the login has ended.
+            Where it is listed now; None if it is under the current secret already, or has ended.
         """
-        content = self._records.content(index_id)
+        content = self._records.readable(index_id)
         entry, user = content.get(LOGINS, {}).get(login), content.get(USER)
-        if not is_live(entry):
-            return index_id
-        for key in self._previous:
+        for key in self._previous if is_live(entry) else ():
             name = key.user_in(index_id, str(user))
             if name is not None:
                 current = self._key.index_of(name)
-                self._records.update(current, partial(_copy, login, entry), lasts, user=name)
-                return current
-        return index_id
+                until = self._records.update(current, partial(_copy, login, entry), lasts, user=name)
+                return Place(current, login, until)
+        return None
 
     def keep(self, index_id: str, lasts: float | None) -> float | None:
         """Keep an index for as long as a session of it may last; return the time until which it is kept."""
@@ -353,8 +394,8 @@ class UserIndex:
 
     # -- The end of logins ---------------------------------------------------------------------------
 
-    def end(self, index_id: str, chosen: Callable[[str], bool], reason: str) -> int:
-        """End the logins that are chosen; return how many.
+    def end(self, index_id: str, chosen: Callable[[str], bool], reason: str) -> frozenset[str]:
+        """End the logins that are chosen; return them.
 
         Args:
             index_id: the id of the index.
@@ -362,17 +403,17 @@ class UserIndex:
             reason: :data:`REVOKED`, :data:`LIMIT` or :data:`LOGOUT`.
         """
         endings: list[Ending] = []
-        number = 0
+        marked: frozenset[str] = frozenset()
 
         def mark(entries: Entries) -> bool:
-            nonlocal number
-            number = self._mark(entries, chosen, reason)
+            nonlocal marked
+            marked = self._mark(entries, chosen, reason)
             endings[:] = endings_in(entries)
-            return number > 0
+            return bool(marked)
 
-        self._records.update(index_id, mark)
+        self._records.update(index_id, mark, must_be_readable=reason == REVOKED)
         self._finish(index_id, endings)
-        return number
+        return marked
 
     def end_id(self, session_id: str, index_id: str, login: str, reason: str) -> None:
         """Write an end marker over the record of an id, unless that is another login's.
@@ -393,9 +434,9 @@ class UserIndex:
             marker, expires_in = self._end_marker(content, reason)
             swap = self._store.swap(session_id, record, marker, expires_in)
             record = swap.found
-            if swap.made and content and self._notify is not None and reason != LOGOUT:
+            if swap.made and content and self._events is not None and reason != LOGOUT:
                 data = {key: value for key, value in content.items() if key not in RESERVED_KEYS}
-                self._notify(SessionRevoked(session_id, data, reason))
+                self._events.append(SessionRevoked(session_id, data, reason))
             return swap.made
 
         timeout = self._config.options.store_timeout
@@ -420,23 +461,38 @@ class UserIndex:
                 return self._config.codec.decode(record.raw)[0]
         return None
 
-    def _mark(self, entries: Entries, chosen: Callable[[str], bool], reason: str) -> int:
-        number = 0
-        for login, entry in entries.items():
-            if entry["state"] == LIVE and chosen(login):
-                entry["state"] = reason
-                number += 1
-        return number
+    def _mark(self, entries: Entries, chosen: Callable[[str], bool], reason: str) -> frozenset[str]:
+        marked = frozenset(login for login, entry in entries.items() if entry["state"] == LIVE and chosen(login))
+        for login in marked:
+            # Drop the note: what is marked must not be larger than before.
+            entries[login].update(state=reason, note=None)
+        return marked
 
     def _finish(self, index_id: str, endings: Iterable[Ending]) -> None:
         """Finish entries that are marked as ending."""
         logins = set()
-        for login, ids, reason in endings:
-            for session_id in ids:
-                self.end_id(session_id, index_id, login, reason)
-            logins.add(login)
-        if logins:
-            self._records.update(index_id, lambda entries: remove_logins(entries, logins))
+        with self._notifying():
+            for login, ids, reason in endings:
+                for session_id in ids:
+                    self.end_id(session_id, index_id, login, reason)
+                logins.add(login)
+            if logins:
+                self._records.update(index_id, lambda entries: remove_logins(entries, logins))
+
+    @contextmanager
+    def _notifying(self) -> Iterator[None]:
+        """Notify of what is ended, when all is done: a subscriber that raises must not leave a session open."""
+        if self._events is not None or self._notify is None:
+            yield
+            return
+        events: list[SessionRevoked] = []
+        self._events = events
+        try:
+            yield
+        finally:
+            self._events = None
+            for event in events:
+                self._notify(event)
 
     # -- What is gone --------------------------------------------------------------------------------
 
@@ -464,19 +520,25 @@ class UserIndex:
 
     def _looked_at(self, entries: Entries) -> dict[str, _Look]:
         """Look at the records of each login that is not ending."""
-        return {login: self._look(login, entry) for login, entry in entries.items() if entry["state"] == LIVE}
+        known: dict[str, Record | None] = {}
+        firsts = [session_id for entry in entries.values() if is_live(entry) for session_id in entry["ids"][:1]]
+        for begin in range(0, len(firsts), BATCH):
+            batch = firsts[begin : begin + BATCH]
+            known.update(zip(batch, self._store.read_all(batch), strict=True))
+        return {login: self._look(login, entry, known) for login, entry in entries.items() if is_live(entry)}
 
-    def _look(self, login: str, entry: Mapping[str, Any]) -> _Look:
+    def _look(self, login: str, entry: Mapping[str, Any], known: Mapping[str, Record | None]) -> _Look:
         now, is_gone = self._config.clock(), True
         is_young = bool(now - entry["created"] <= MOVED_FOR)
         is_moved = False
         # Read the oldest first: its tombstone is written after the record of a newer one.
         for session_id in entry["ids"]:
-            record = self._store.read(session_id)
+            record = known[session_id] if session_id in known else self._store.read(session_id)
             content = self._session_content(session_id, record) or {}
             if content.get(LOGIN) == login and not is_expired(content, self._config.options, now):
                 return _Look(content, is_open=True, is_young=is_young, is_gone=False)
-            is_gone = is_gone and record is None
+            # Allow for a request that still renews it.
+            is_gone = is_gone and (record is None or is_expired(content, self._config.options, now - MOVED_FOR))
             # It has been moved to an id that this reader does not know yet.
             is_moved = is_moved or now < content.get(MOVED, 0)
         return _Look({}, is_open=is_moved, is_young=is_young, is_gone=is_gone and not is_young)

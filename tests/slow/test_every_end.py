@@ -144,7 +144,7 @@ def _first() -> First:
     ((state, (outcome,)),) = alone.finals
     session_id = outcome.cookie[-32:]
     content = _contents(state)[session_id]
-    handle = UserIndex(_config)._key.handle_of(content[LOGIN], content[INDEX])
+    handle = UserIndex(_config)._key.handle_of(content[LOGIN], str(USER))
     return First(state, f"{NAME}={outcome.cookie}", session_id, content[LOGIN], handle)
 
 
