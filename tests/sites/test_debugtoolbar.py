@@ -21,7 +21,7 @@ from beaker_bridge.exceptions import SessionConflictError, SessionStoreError
 from beaker_bridge.regions import creation_lock
 from beaker_bridge.regions.define import Region, define_regions
 from beaker_bridge.regions.namespace import RegionNamespace
-from beaker_bridge.request.exchange import Exchange, SessionObject
+from beaker_bridge.request.exchange import BEAKER, Exchange, SessionObject
 from tests.installations import INSTALLATIONS, SECRET, WITH_TWEEN, Views, install, store_options
 from tests.live_site import browsing, configured, serving
 from tests.region_cases import no_region_left
@@ -164,11 +164,13 @@ def test_looking_does_not_touch_the_session(installation, tmp_path):
 
 
 def test_another_panel_that_looks():
-    """The toolbar's own panel of the request loads the session by showing it: that is said."""
+    """The toolbar's own panel of the request loads the session by showing it: that is said, and the call is there."""
     site = Site("filter", {"type": "memory", "secret": SECRET, "key": "sid"}, VIEWS)
     site.get("/write")
+    shown = site.panel("/read")
 
-    assert "by another panel of the toolbar, before the application was asked" in site.panel("/read")
+    assert "by another panel of the toolbar, before the application was asked" in shown
+    assert "memory : 1 call" in shown
 
 
 @pytest.mark.parametrize("alone", ["beaker_bridge", ""])
@@ -546,6 +548,25 @@ def test_a_session_that_is_not_used(browser):
     exchange.finish([])
 
     assert (recorder.commits, recorder.calls, recorder.loaded) == ([], [], None)
+
+
+def test_the_commit_of_beakers_filter(browser):
+    """The last commit of Beaker's own filter, with which its request ends, is shown as the others."""
+    session_object = SessionObject({"HTTP_COOKIE": browser.cookie}, browser.config, BEAKER)
+    exchange = session_object.exchange
+    recorder = watch(exchange)
+    session = exchange.load()
+    exchange.is_answered = True
+    session["a"] = 1
+    session_object.save()
+    session_object.persist()
+
+    assert exchange.over
+    assert [(commit.outcome.partition("…")[2], commit.is_error) for commit in recorder.commits] == [
+        (": written", False)
+    ]
+    assert recorder.late_commits == 0
+    assert [row.key for row in recorder.keys if row.status == "added"] == ["a"]
 
 
 def test_a_change_that_is_not_committed(browser):

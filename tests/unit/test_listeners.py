@@ -311,6 +311,23 @@ def test_a_block_that_cannot_be_run(browser, config, told):
     assert seen(told) == [("ext:test", "exclusive", "connection_lost")]
 
 
+def test_an_error_that_passes_several_steps(browser, config, told):
+    """An error that passes several steps, such as a commit within a block, is one event."""
+    request = browser.begin()
+
+    def commit_in_a_block():
+        with request.session.exclusive():
+            request.session["a"] = 1
+            broken(config, ["swap"])
+            request.commit()
+
+    with pytest.raises(SessionStoreError):
+        commit_in_a_block()
+    sent()
+
+    assert seen(told) == [("ext:test", "commit", "unavailable")]
+
+
 # -- Changes that are given up -----------------------------------------------------------------------
 
 
