@@ -9,8 +9,7 @@ from __future__ import annotations
 
 import logging
 import secrets
-import time
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Collection, Mapping
 from contextlib import AbstractContextManager
 from threading import get_ident
 from typing import Any
@@ -64,8 +63,6 @@ MAX_COOKIES = 4
 MOVED_FOR = 300
 #: Seconds for which a server keeps a record beyond the session's timeout, as with Beaker.
 GRACE = 120
-#: After so many lost swaps a writer queues on the store's lock.
-FREE_TRIES = 3
 #: How many commits one may become, since subscribers of its events change the session.
 ROUNDS = 2
 
@@ -521,43 +518,6 @@ class SafeSession(BeakerMapping):
                 self._exchange.notify(event)
             else:
                 self._events.append(event)
-
-
-def retry(
-    attempt: Callable[[], bool],
-    lock: Callable[[], AbstractContextManager[Any]],
-    timeout: float,
-    what: str,
-    lost: int = 0,
-) -> int:
-    """Repeat an attempt at a swap until it succeeds: a few times freely, then under the store's lock.
-
-    Args:
-        attempt: makes one try, and returns whether it is done.
-        lock: returns the lock.
-        timeout: seconds for which it is tried under the lock.
-        what: what is swapped, for the error.
-        lost: the number of tries that were lost before.
-
-    Returns:
-        How many tries it took.
-
-    Raises:
-        SessionConflictError: no try succeeded.
-    """
-    tries = lost
-    while tries < FREE_TRIES:
-        tries += 1
-        if attempt():
-            return tries
-    deadline = time.monotonic() + timeout
-    with lock():
-        while time.monotonic() < deadline:
-            tries += 1
-            if attempt():
-                return tries
-    message = f"{what} was changed by others each time it was merged, for {timeout:g} seconds"
-    raise SessionConflictError(message, value=tries)
 
 
 def shown(session_id: str) -> str:

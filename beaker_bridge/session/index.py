@@ -9,9 +9,10 @@ from typing import Any, NamedTuple
 from beaker_bridge.exceptions import DamagedRecordError
 from beaker_bridge.logs import fields
 from beaker_bridge.record.fields import ACCESSED, CREATED, ID, LOGINS, UNTIL, USER, in_milliseconds, is_over
-from beaker_bridge.session.base import GRACE, retry, shown
+from beaker_bridge.session.base import GRACE, shown
 from beaker_bridge.session.config import SessionConfig
 from beaker_bridge.session.login import Login
+from beaker_bridge.session.retry import retry
 from beaker_bridge.stores.base import ID_FORM, Record, Store
 
 log = logging.getLogger(__name__)

@@ -37,11 +37,11 @@ from beaker_bridge.record.fields import (
     is_over,
     is_stub,
 )
-from beaker_bridge.session.base import GRACE, MAX_COOKIES, MOVED_FOR, SafeSession, new_id, retry, shown
-from beaker_bridge.session.login import Login, new_login
+from beaker_bridge.session.base import GRACE, MAX_COOKIES, MOVED_FOR, SafeSession, new_id, shown
 from beaker_bridge.session.merge import merge
 from beaker_bridge.session.purge import begin_purge
-from beaker_bridge.session.state import CHANGED, COOKIE, DUE, ENDED, FORCED, STALE, Fate, Retired, Sent, State
+from beaker_bridge.session.retry import retry
+from beaker_bridge.session.state import COOKIE, DUE, ENDED, STALE, Fate, Retired, Sent, State
 from beaker_bridge.session.users import LOGOUT, UserIndex
 from beaker_bridge.stores.base import ID_FORM, Record, Store, Swap
 
@@ -389,7 +389,8 @@ class Session(SafeSession):
             self._state = self._state.finished(retired)
             if LOGIN in self._metadata and self._login_of(retired) == self._metadata[LOGIN]:
                 self._users.drop_id(self._metadata[INDEX], self._metadata[LOGIN], retired.id)
-        self._leave_login()
+        if self._leaving:
+            self._leave_login()
         if self._state.pending & ENDED and self._state.record is None:
             self._forget_cookie()
 
@@ -463,6 +464,9 @@ class Session(SafeSession):
                 return self._decode_for(session_id, record)[0]
         return {}
 
+    def _login_of(self, retired: Retired) -> str | None:
+        return self._known_content(retired.id, retired.record).get(LOGIN)
+
     def _is_tombstone(self, session_id: str, record: Record | None) -> bool:
         return MOVED in self._known_content(session_id, record)
 
@@ -510,109 +514,25 @@ class Session(SafeSession):
         times = {CREATED: self._metadata[CREATED], ACCESSED: now, MOVED: now + MOVED_FOR}
         return codec.encode({**times, MOVED_TO: names})
 
-    # -- Its user ------------------------------------------------------------------------------------
+    # -- Its user: see BoundSession ------------------------------------------------------------------
 
     @property
     def _users(self) -> UserIndex:
         return UserIndex(self._config, self._exchange.notify if self._events is None else self._events.append)
 
-    def bind(
-        self, user_id: str | int, note: Mapping[str, Any] | None = None, limit: int | None = None, on_limit: str = "end"
-    ) -> bool:
-        users, metadata = self._users, self._metadata
-        login = new_login(user_id, note, limit, on_limit, new_id())
-        if users.keeps(login, metadata):
-            login = login._replace(login=metadata[LOGIN])
-        if login.refuses:
-            users.refuse_over_limit(login, self._own_logins())
-        state = self._state
-        rotates = state.record is not None or state.detached
-        self._become((state.rotated(new_id()) if rotates else state).asked(CHANGED | FORCED))
-        self._plain, self._binding = None, login
-        return rotates
-
-    def unbind(self) -> None:
-        self._binding = None
-        if LOGIN in self._metadata:
-            self._become(self._state.asked(CHANGED))
-            self._leave(self._metadata)
-
-    def _leave(self, metadata: dict[str, Any]) -> None:
-        if LOGIN in metadata:
-            self._leaving = metadata.pop(INDEX), metadata.pop(LOGIN)
-            metadata.pop(LISTED, None)
-
     def _enter_index(self) -> bool:
-        """List the session before it is written under an id that its user's index does not have.
-
-        Returns:
-            False if its login has ended meanwhile: then it is detached.
-        """
-        login: Login | None = self._binding
-        metadata = self._metadata
-        if login is not None:
-            # Refuse what cannot be written before others end for it.
-            self._serialized()
-            listed = self._users.add(login, self.id, self._own_logins(), self._expires_in)
-            if listed is None:
-                return self._end_here()
-            if metadata.get(LOGIN) != login.login:
-                self._leave(metadata)
-            metadata[INDEX], metadata[LOGIN], metadata[LISTED] = listed
-            self._binding = None
-            return True
-        self._keep_listed()
-        if self._state.record is not None:
-            return True
-        if self._users.add_id(metadata[INDEX], metadata[LOGIN], self.id, self._expires_in):
-            return True
-        return self._end_here()
-
-    def _end_here(self) -> bool:
-        """End what this request has of a login that was ended meanwhile, and detach."""
-        for retired in self._state.retired:
-            self._users.end_id(retired.id, self._metadata[INDEX], self._metadata[LOGIN], LOGOUT)
-        self._detach()
-        return False
-
-    def _own_logins(self) -> frozenset[str | None]:
-        """Return the logins that the session has, or leaves with this commit."""
-        left = self._leaving[1] if self._leaving else None
-        return frozenset([left, self._metadata.get(LOGIN), *map(self._login_of, self._state.retired)])
-
-    def _login_of(self, retired: Retired) -> str | None:
-        return self._known_content(retired.id, retired.record).get(LOGIN)
+        """List the session before it is written under an id that its user's index does not have."""
+        raise NotImplementedError
 
     def _keep_listed(self) -> None:
         """Keep the index for as long as the session may last, under the current secret."""
-        metadata, lasts = self._metadata, self._expires_in
-        if self._state.pending & COOKIE and self._config.options.previous_secrets:
-            place = self._users.move(metadata[INDEX], metadata[LOGIN], lasts)
-            if place is not None:
-                self._leaving = metadata[INDEX], metadata[LOGIN]
-                metadata[INDEX], _, metadata[LISTED] = place
-        listed = metadata[LISTED]
-        if listed is not None and (lasts is None or self._now + lasts > listed):
-            metadata[LISTED] = self._users.keep(metadata[INDEX], lasts)
+        raise NotImplementedError
 
     def _leave_login(self) -> None:
         """End the login that the session had, once its record no longer names that."""
-        place = self._metadata.get(INDEX), self._metadata.get(LOGIN)
-        if self._leaving and self._leaving != place and not self._state.detached:
-            index_id, login = self._leaving
-            self._users.end(index_id, login.__eq__, LOGOUT)
-            self._leaving = None
+        raise NotImplementedError
 
     # -- The lock ------------------------------------------------------------------------------------
-
-    @contextmanager
-    def _holding(self, lease: Callable[[], float] | None) -> Iterator[None]:
-        """Mark this thread as the holder of the lock, which may change the session at any time."""
-        self._locked_by, self._lease = threading.get_ident(), lease
-        try:
-            yield
-        finally:
-            self._locked_by = self._lease = None
 
     @contextmanager
     def _lock(self, session_id: str) -> Iterator[Callable[[], float] | None]:

@@ -12,16 +12,16 @@ from beaker_bridge.exceptions import BeakerBridgeError, SessionConflictError, Se
 from beaker_bridge.logs import fields
 from beaker_bridge.record.fields import LOGIN
 from beaker_bridge.session.base import shown
+from beaker_bridge.session.bound import BoundSession
 from beaker_bridge.session.config import SessionConfig
 from beaker_bridge.session.context import SessionContext
-from beaker_bridge.session.session import Session
 from beaker_bridge.session.state import CHANGED, FORCED, State
 from beaker_bridge.stores.base import Record
 
 log = logging.getLogger(__name__)
 
 
-class StoredSession(Session):
+class StoredSession(BoundSession):
     """A stored session that can be changed as one step."""
 
     def load(self) -> None:
@@ -97,9 +97,19 @@ class StoredSession(Session):
                         if LOGIN in self._metadata:
                             self._keep_listed()
                         self._write()
-                        self._leave_login()
+                        if self._leaving:
+                            self._leave_login()
             finally:
                 self._resume(*pending, self._step_back() or moved_to)
+
+    @contextmanager
+    def _holding(self, lease: Callable[[], float] | None) -> Iterator[None]:
+        """Mark this thread as the holder of the lock, which may change the session at any time."""
+        self._locked_by, self._lease = threading.get_ident(), lease
+        try:
+            yield
+        finally:
+            self._locked_by = self._lease = None
 
     def _step_back(self) -> str | None:
         """Return to the id from before a new one that is not committed; return the new one."""

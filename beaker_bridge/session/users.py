@@ -51,7 +51,7 @@ from beaker_bridge.record.fields import (
     in_milliseconds,
     is_expired,
 )
-from beaker_bridge.session.base import GRACE, MOVED_FOR, retry, shown
+from beaker_bridge.session.base import GRACE, MOVED_FOR, shown
 from beaker_bridge.session.config import SessionConfig
 from beaker_bridge.session.index import (
     LIVE,
@@ -64,6 +64,7 @@ from beaker_bridge.session.index import (
     remove_logins,
 )
 from beaker_bridge.session.login import Login, UserSession, user_text
+from beaker_bridge.session.retry import retry
 from beaker_bridge.session.user_key import HANDLE, UserKey
 from beaker_bridge.stores.base import BATCH, Record, Store
 

@@ -11,7 +11,7 @@ import pytest
 from beaker_bridge.exceptions import SessionLimitError
 from beaker_bridge.record.fields import END_REASON, INDEX, LOGIN, LOGINS, MOVED
 from beaker_bridge.session import base as session_base
-from beaker_bridge.session import session
+from beaker_bridge.session import bound, session
 from beaker_bridge.session.users import UserIndex
 from tests.requests import NAME, START, Request, config_of
 from tests.schedules import KILLED, Exploration, Ids, State, SteppedStore, Suspended, Turn, outcome_of
@@ -165,7 +165,7 @@ def _live(state: State) -> dict[str, dict[str, Any]]:
 @pytest.fixture(autouse=True)
 def _known_ids(monkeypatch):
     """Give new ids in a known order: a request that is run again must do the same."""
-    for module in (session_base, session):
+    for module in (session_base, session, bound):
         monkeypatch.setattr(module, "new_id", _ids)
 
 

@@ -16,7 +16,8 @@ import pytest
 from beaker_bridge.exceptions import SessionConflictError, SessionTooLateError
 from beaker_bridge.record.fields import MOVED, RESERVED_KEYS
 from beaker_bridge.session import base as session_base
-from beaker_bridge.session import session
+from beaker_bridge.session import bound, session
+from beaker_bridge.session import retry as session_retry
 from beaker_bridge.session.context import OVER
 from tests.requests import NAME, START, Request, config_of
 from tests.schedules import Exploration, Ids, State, SteppedStore, Suspended, Turn, outcome_of
@@ -335,7 +336,7 @@ def one_after_the_other(schedules: Schedules, *, alive: bool = True) -> set[tupl
 @pytest.fixture(autouse=True)
 def _known_ids(monkeypatch):
     """Give new ids in a known order: a request that is run again must do the same."""
-    for module in (session_base, session):
+    for module in (session_base, session, bound):
         monkeypatch.setattr(module, "new_id", _ids)
 
 
@@ -474,7 +475,7 @@ def test_no_id_is_adopted(second):
 @pytest.mark.parametrize("free_tries", [0, 1])
 def test_those_who_queue_on_the_lock_wait_for_one_another_in_turn(free_tries, second, monkeypatch):
     """Where every writer queues on the store's lock, the outcomes are the same, and nobody waits for ever."""
-    monkeypatch.setattr(session_base, "FREE_TRIES", free_tries)
+    monkeypatch.setattr(session_retry, "FREE_TRIES", free_tries)
     _advance.cache_clear()
     for kinds in (*PAIRS, *TRIPLES):
         check_orders(Schedules(kinds, second))
