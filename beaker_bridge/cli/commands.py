@@ -14,6 +14,7 @@ from beaker_bridge.cli.check import check
 from beaker_bridge.cli.migrate import migrate_command
 from beaker_bridge.cli.output import INTERRUPTED, WRONG
 from beaker_bridge.cli.purge import purge_command
+from beaker_bridge.cli.sessions import sessions_command
 from beaker_bridge.options.masking import clean
 
 
@@ -26,7 +27,7 @@ def command() -> None:
     """Look at the sessions of a site, and look after them."""
 
 
-for subcommand in (check, bench, purge_command, migrate_command):
+for subcommand in (check, bench, purge_command, sessions_command, migrate_command):
     command.add_command(subcommand)
 
 

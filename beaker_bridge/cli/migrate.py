@@ -50,6 +50,7 @@ def migrate_command(
         except KeyboardInterrupt:
             output.note(f"{done.copied:,} sessions were copied so far; run it again for the others")
             raise
+    output.line(f"From {old.options.type} ({old_uri}) to {new.options.type} ({new_uri})", style="bold")
     _report(output, done, noted.path, is_listed=_store_of(new).lists)
     return OK if done.is_complete else FOUND
 

@@ -6,7 +6,7 @@ import click
 
 from beaker_bridge.cli.command import Subcommand, open_site, site_arguments
 from beaker_bridge.cli.output import OK, Output, Progress
-from beaker_bridge.cli.seconds import duration
+from beaker_bridge.cli.words import counted, duration
 from beaker_bridge.session.config import SessionConfig
 from beaker_bridge.session.purge import Purged, purge
 from beaker_bridge.stores.base import BATCH
@@ -85,13 +85,13 @@ def _why_not(config: SessionConfig) -> str | None:
 
 def _report(output: Output, config: SessionConfig, done: Purged, *, dry_run: bool) -> None:
     verb = "would be deleted" if dry_run else "deleted"
-    output.line(f"{done.deleted:,} of {done.seen:,} records {verb}: their sessions have expired, or ended.")
+    output.line(f"{done.deleted:,} of {counted(done.seen, 'record')} {verb}: their sessions have expired, or ended.")
     if done.swept:
         verb = "would be removed" if dry_run else "removed"
-        output.line(f"{done.swept:,} lock and temporary files (or rows) of killed processes {verb}.")
+        output.line(f"{counted(done.swept, 'lock or temporary file')} (or rows) of killed processes {verb}.")
     if done.unreadable:
         output.note(
-            f"{done.unreadable:,} records cannot be read with this site's options, and stay: they are damaged, or"
+            f"{counted(done.unreadable, 'record')} cannot be read with this site's options, and stay: damaged, or"
             " another configuration's"
         )
     output.result({"store": config.options.type, "dry_run": dry_run, **done._asdict()})

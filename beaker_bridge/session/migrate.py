@@ -34,17 +34,34 @@ from beaker_bridge.exceptions import (
 )
 from beaker_bridge.options.table import SessionOptions
 from beaker_bridge.options.types import COOKIE, MEMORY
-from beaker_bridge.record.fields import ACCESSED, CREATED, EXPIRY, ID, MOVED, WRITER, is_expired, is_stub
+from beaker_bridge.record.fields import (
+    ACCESSED,
+    CREATED,
+    EXPIRY,
+    ID,
+    INDEX,
+    INDEX_FORM,
+    LISTED,
+    LOGIN,
+    LOGINS,
+    MOVED,
+    NO_SESSION,
+    UNTIL,
+    WRITER,
+    is_expired,
+    is_over,
+    is_stub,
+)
 from beaker_bridge.session.base import GRACE, new_id
 from beaker_bridge.session.config import SessionConfig
 from beaker_bridge.session.journal import Journal
 from beaker_bridge.stores._breaker import ServerUnavailableError
-from beaker_bridge.stores.base import BATCH, ID_FORM, Listed, Record, Store, leave_out
+from beaker_bridge.stores.base import BATCH, Listed, Record, Store, leave_out
 
 #: The first word of the mark of a copy, and the number of its words.
 _MARK, _WORDS = "migrated", 3
 #: What a site changes in a record without leaving a word of its own.
-_CHANGING = (ACCESSED,)
+_CHANGING = (ACCESSED, INDEX, LISTED, LOGINS, UNTIL)
 #: The types from which, and to which, nothing can be copied, and why.
 _REFUSED = {
     COOKIE: "the sessions are in the browsers",
@@ -301,9 +318,9 @@ class _Run:
                 continue
             if record is None or content is None:
                 counts.unreadable["it cannot be opened"] += 1
-            elif not self._is_live(record_id, content):
+            elif not self._is_live(content):
                 counts.expired += 1
-            elif not ID_FORM.fullmatch(record_id) and not self._takes_indexes:
+            elif INDEX_FORM.fullmatch(record_id) and not self._takes_indexes:
                 counts.indexes += 1
             else:
                 found.append((record_id, record, content))
@@ -316,17 +333,18 @@ class _Run:
             raise DamagedRecordError("it is another session's record", value=len(record.raw))
         return content
 
-    def _is_live(self, record_id: str, content: Mapping[str, Any]) -> bool:
+    def _is_live(self, content: Mapping[str, Any]) -> bool:
+        """Say whether a record is a session's that lives on both sites, or another one whose time is not over."""
         now = self._old.clock()
-        if (until := _until(content)) is not None:
-            return now < until
-        is_kept = not ID_FORM.fullmatch(record_id) or not is_stub(content)
-        return is_kept and not any(is_expired(content, config.options, now) for config in (self._old, self._new))
+        if not _is_session(content):
+            return not is_over(content, now)
+        is_past = any(is_expired(content, config.options, now) for config in (self._old, self._new))
+        return not (is_past or is_stub(content))
 
     def _has_ended(self, record_id: str, record: Record | None) -> bool:
         """Say whether a session is over in the old store; one that cannot be read is not."""
         try:
-            return record is None or not self._is_live(record_id, self._decoded(record_id, record))
+            return record is None or not self._is_live(self._decoded(record_id, record))
         except DamagedRecordError:
             return False
 
@@ -378,7 +396,7 @@ class _Run:
 
     def _was_used_later(self, content: Mapping[str, Any], theirs: Mapping[str, Any]) -> bool:
         """Say whether the old site was used after the new one has last written a session."""
-        if _until(theirs) is not None or _until(content) is not None or ACCESSED not in theirs:
+        if not (_is_session(theirs) and _is_session(content) and ACCESSED in theirs):
             # It has ended or moved there, or is a list that both have written, or cannot be read.
             return False
         # A write of the new site may be that much younger than its access time.
@@ -402,8 +420,9 @@ class _Run:
     def _left(self, copy: Mapping[str, Any]) -> float | None:
         """Return the seconds after which a copy expires in the new store; None if never."""
         now, options = self._new.clock(), self._new.options
-        if (until := _until(copy)) is not None:
-            return max(0.001, until - now)
+        if not _is_session(copy):
+            until = copy.get(MOVED, copy.get(UNTIL))
+            return None if until is None else max(0.001, until - now)
         idle = copy.get(EXPIRY, options.timeout)
         left = [idle - (now - copy.get(ACCESSED, now))] if idle else []
         if options.absolute_timeout:
@@ -418,6 +437,10 @@ class _Run:
         if self._new.options.encrypt_key:
             # As a session's own writes: the ciphertext is bound to the id.
             copy[ID] = record_id
+        if not self._takes_indexes:
+            # The list that has this login stays behind.
+            for key in (INDEX, LOGIN, LISTED):
+                copy.pop(key, None)
         copy[WRITER] = f"{_MARK} {_digest(record.raw)} {_state_of(copy)}"
         return copy
 
@@ -486,14 +509,14 @@ def _is_untouched(content: Mapping[str, Any] | None) -> bool:
 # -- Their times -------------------------------------------------------------------------------------
 
 
-def _until(content: Mapping[str, Any]) -> float | None:
-    """Return the time until which a record is kept that is no session's; None for a session's."""
-    return content.get(MOVED)
+def _is_session(content: Mapping[str, Any]) -> bool:
+    """Say whether a record is a session's: no tombstone, end marker or list of a user's sessions."""
+    return NO_SESSION.isdisjoint(content)
 
 
 def _grace(content: Mapping[str, Any]) -> float:
     """Return the seconds for which the server keeps a record beyond its time, as a request's own write has it."""
-    return GRACE if _until(content) is None else 0
+    return GRACE if _is_session(content) else 0
 
 
 # -- What is refused ---------------------------------------------------------------------------------

@@ -54,7 +54,6 @@ INI = """
     use = egg:beaker_bridge#session
     key = busysite
     secret = {secret}
-    timeout = {timeout}
     store_timeout = 10
     {options}
 
@@ -108,9 +107,9 @@ class BusySite:
     def __init__(self, folder, name, store, url=None, *, timeout=1000, **more):
         (folder.path / "busysite.py").write_text(textwrap.dedent(APPLICATION))
         lines = [line.format(name=name, url=str(url).replace("%", "%%")) for line in OPTIONS[store]]
-        lines += [f"{option} = {value}" for option, value in more.items()]
+        lines += [f"{option} = {value}" for option, value in {"timeout": timeout, **more}.items() if value]
         options = f"\n{' ' * 4}".join(lines)
-        self.ini = folder.write(INI.format(secret=SECRET, timeout=timeout, options=options), name)
+        self.ini = folder.write(INI.format(secret=SECRET, options=options), name)
         self.config = find_site(self.ini).config
         store = self.config.store
         for batch in store.scan() if store.lists else ():

@@ -93,10 +93,10 @@ def test_what_is_purged_is_told(make_site, folder):
 
     assert (dry.code, done.code) == (0, 0)
     assert "3 of 6 records would be deleted: their sessions have expired, or ended." in dry.text
-    assert "1 lock and temporary files (or rows) of killed processes would be removed." in dry.text
+    assert "1 lock or temporary file (or rows) of killed processes would be removed." in dry.text
     assert "3 of 6 records deleted: their sessions have expired, or ended." in done.text
-    assert "1 lock and temporary files (or rows) of killed processes removed." in done.text
-    assert "1 records cannot be read with this site's options" in " ".join(done.err.split())
+    assert "1 lock or temporary file (or rows) of killed processes removed." in done.text
+    assert "1 record cannot be read with this site's options" in " ".join(done.err.split())
     assert not left.exists()
 
 

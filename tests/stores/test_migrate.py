@@ -13,6 +13,7 @@ from beaker_bridge.record import serializers
 from beaker_bridge.session.journal import Journal
 from beaker_bridge.session.migrate import COPY, END, MAX_NAMED, VERIFY, Migrated, Refused, migrate, notes
 from beaker_bridge.session.session import MOVED_FOR
+from beaker_bridge.session.users import UserIndex
 from beaker_bridge.stores._breaker import ServerUnavailableError
 from tests.requests import START, STORES, Browser, Clock, config_of, options_of, stored
 
@@ -749,13 +750,30 @@ def test_what_differs_is_told():
 def test_lists_of_users_sessions_go_along_under_the_same_secret(make_move, secret):
     """What lists a user's sessions is found by the secret, and is of no use under another one."""
     move = make_move({"secret": "o" * 32}, {"secret": secret})
-    index = "u" + "0" * 64
-    content = {"_creation_time": START, "_accessed_time": START}
-    move.old.store.swap(index, None, move.old.codec.encode(content))
     is_same = secret == "o" * 32
+    browser = Browser(move.old)
+    request = browser.begin()
+    request.session["a"] = 1
+    request.session.bind("user", {"browser": "Firefox"})
+    browser.end(request)
     done = move.run()
+    there = UserIndex(move.new)
 
-    assert (done.copied, done.indexes) == (is_same, not is_same)
+    assert (done.copied, done.indexes, done.verified) == (1 + is_same, not is_same, 1 + is_same)
+    assert [session.note for session in there.sessions("user")] == [{"browser": "Firefox"}] * is_same
+    if is_same:
+        user = move.visit(browser)
+        rotate(user)
+
+        assert user.read() == {"a": 1}
+        assert there.revoke("user") == 1
+        assert user.read() == {}
+
+        again = move.run()
+
+        assert again.copied == 0
+        assert user.read() == move.visit(browser).read() == {}
+        assert there.sessions("user") == []
 
 
 # -- The journal ---------------------------------------------------------------------------------------
