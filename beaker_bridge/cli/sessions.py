@@ -34,7 +34,9 @@ _BAR = 30
 #: The most characters of a value that are shown.
 _SHOWN = 200
 #: A handle as the application has it, and as it is listed here, in a line of 80 columns.
-_HANDLE, _SHORT_HANDLE = re.compile("[0-9a-f]{96}"), re.compile("[0-9A-Za-z_-]{64}")
+_HANDLE, _SHORT_HANDLE = re.compile("[0-9a-f]{96}"), re.compile("[0-9A-Za-z._]{64}")
+#: The end of base64's alphabet here: a handle never begins with a hyphen, as an option does.
+_ALPHABETS_END = b"._"
 _USAGE = "[show HANDLE | end HANDLE | user USER_ID]"
 
 
@@ -284,11 +286,11 @@ def _end_all(output: Output, config: SessionConfig, user_id: str) -> int:
 
 def _handle(session: UserSession) -> str:
     """Return a handle that fits a line of 80 columns."""
-    return base64.urlsafe_b64encode(bytes.fromhex(session.handle)).decode("ascii")
+    return base64.b64encode(bytes.fromhex(session.handle), _ALPHABETS_END).decode("ascii")
 
 
 def _hexadecimal(handle: str) -> str | None:
     """Return a handle as the application has it; None if it is none."""
     if _HANDLE.fullmatch(handle):
         return handle
-    return base64.urlsafe_b64decode(handle).hex() if _SHORT_HANDLE.fullmatch(handle) else None
+    return base64.b64decode(handle, _ALPHABETS_END).hex() if _SHORT_HANDLE.fullmatch(handle) else None

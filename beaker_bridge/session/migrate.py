@@ -469,7 +469,9 @@ class _Run:
         """Say whether what was read back is what was written; the new site may have renewed its access time."""
         codec = self._new.codec
         if not _is_untouched(theirs):
-            copy, theirs = ({**content, **dict.fromkeys(_CHANGING)} for content in (copy, theirs))
+            copy, theirs = (
+                {key: value for key, value in content.items() if key not in _CHANGING} for content in (copy, theirs)
+            )
         # Some types come back as another one from JSON; and equal objects may be pickled in two ways.
         return codec.writes_alike(copy, theirs) or codec.decode(codec.encode(copy))[0] == theirs
 

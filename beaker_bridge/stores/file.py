@@ -91,7 +91,6 @@ class DirectoryStore(LockingStore):
         if self.read(record_id) != record:
             return False
         self._remove(record_id)
-        self._locks.remove_beakers(record_id)
         return True
 
     def sweep(self, before: float, *, dry_run: bool = False) -> int:

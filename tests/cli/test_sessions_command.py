@@ -7,8 +7,10 @@ import time
 
 import pytest
 
+from beaker_bridge.cli.sessions import _handle, _hexadecimal
 from beaker_bridge.cli.words import size, span
 from beaker_bridge.session.base import new_id, shown
+from beaker_bridge.session.login import UserSession
 from beaker_bridge.session.survey import Histogram
 from tests.cli.busy import BusySite, Traffic, paths, url_of
 from tests.cli.sites import FINE, SECRET, with_option
@@ -261,6 +263,16 @@ def test_the_sessions_of_a_user_are_listed(site, folder, monkeypatch):
     ended = folder.call("sessions", site.ini, "user", "a@b=c", "--end-all")
 
     assert "1 session of this user ended." in ended.out
+
+
+def test_no_handle_is_an_option():
+    """However it begins, a handle is no option to the command, and is understood again."""
+    for first in range(256):
+        handle = bytes([first, first] * 24).hex()
+        short = _handle(UserSession(handle, 0, 0, False, None))
+
+        assert re.fullmatch(r"[0-9A-Za-z._]{64}", short)
+        assert _hexadecimal(short) == _hexadecimal(handle) == handle
 
 
 # -- What is refused -----------------------------------------------------------------------------------

@@ -413,6 +413,19 @@ def test_a_copy_that_was_only_read_is_verified(move, clock):
     assert (done.same, done.verified, done.different) == (1, 1, 0)
 
 
+def test_a_copy_that_is_not_what_was_written_is_told(move, clock):
+    """What differs in a copy that the new site has read, beside its access time, is found out."""
+    browser = visitor(move.old, a=1)
+    move.run()
+    record = move.new.store.read(browser.id)
+    content = move.new.codec.decode(record.raw)[0]
+    changed = {**content, "_accessed_time": content["_accessed_time"] + 1, "a": 2}
+    move.new.store.swap(browser.id, record, move.new.codec.encode(changed))
+    done = move.run()
+
+    assert (done.same, done.verified, done.different) == (1, 0, 1)
+
+
 def test_a_logout_at_the_new_site_holds(move):
     """What a run has copied, and has ended at the new site since, does not come back, though the old site has it."""
     browser = visitor(move.old, a=1)
