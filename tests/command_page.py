@@ -32,7 +32,7 @@ def main(global_config, **settings):
 _FIGURES = {
     r" +\d+\.\d{3}\b": " 0.000",
     r"\d{4}-\d\d-\d\d \d\d:\d\d:\d\d \((in )?\d+ \w+( ago)?\)": "a time",
-    r"(?m)^[\w.]{64}$": "a handle",
+    r"(?m)^[\w.]{23,}$": "a handle",
     r"[\d,]+ bytes": "some bytes",
 }
 #: The sessions in the site's store: seconds since their last access, and what is in them.

@@ -7,6 +7,7 @@ import re
 import sys
 import time
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from copy import copy
 from dataclasses import replace
 from typing import Any
@@ -23,7 +24,8 @@ from beaker_bridge.scripting import SiteSessions
 from beaker_bridge.session.base import shown
 from beaker_bridge.session.config import SessionConfig
 from beaker_bridge.session.login import UserSession
-from beaker_bridge.session.survey import Histogram, Survey, find_id, survey
+from beaker_bridge.session.survey import PART, Histogram, Survey, find_id, survey
+from beaker_bridge.session.user_key import HANDLE
 from beaker_bridge.session.users import UserIndex
 from beaker_bridge.stores.memory import MemoryStore
 
@@ -33,8 +35,8 @@ SHOW, END, USER = ACTIONS = ("show", "end", "user")
 _BAR = 30
 #: The most characters of a value that are shown.
 _SHOWN = 200
-#: A handle as the application has it, and as it is listed here, in a line of 80 columns.
-_HANDLE, _SHORT_HANDLE = re.compile("[0-9a-f]{96}"), re.compile("[0-9A-Za-z._]{64}")
+#: A handle as it is listed here: sixteen bytes, and the id of a user, in base64.
+_SHORT_HANDLE = re.compile("[0-9A-Za-z._]{23,}")
 #: The end of base64's alphabet here: a handle never begins with a hyphen, as an option does.
 _ALPHABETS_END = b"._"
 _USAGE = "[show HANDLE | end HANDLE | user USER_ID]"
@@ -285,12 +287,15 @@ def _end_all(output: Output, config: SessionConfig, user_id: str) -> int:
 
 
 def _handle(session: UserSession) -> str:
-    """Return a handle that fits a line of 80 columns."""
-    return base64.b64encode(bytes.fromhex(session.handle), _ALPHABETS_END).decode("ascii")
+    """Return a handle as it is listed here: that of a user whose id is an address fits a line of 80 columns."""
+    return base64.b64encode(bytes.fromhex(session.handle), _ALPHABETS_END).decode("ascii").rstrip("=")
 
 
-def _hexadecimal(handle: str) -> str | None:
-    """Return a handle as the application has it; None if it is none."""
-    if _HANDLE.fullmatch(handle):
-        return handle
-    return base64.b64decode(handle, _ALPHABETS_END).hex() if _SHORT_HANDLE.fullmatch(handle) else None
+def _hexadecimal(name: str) -> str | None:
+    """Return a handle as the application has it; None if a session is named otherwise."""
+    if PART.fullmatch(name) or HANDLE.fullmatch(name):
+        return None if PART.fullmatch(name) else name
+    if _SHORT_HANDLE.fullmatch(name):
+        with suppress(ValueError):
+            return base64.b64decode(name + "=" * (-len(name) % 4), _ALPHABETS_END).hex()
+    return None

@@ -16,7 +16,7 @@ from beaker_bridge.stores.base import BATCH, ID_FORM, Listed
 AGES = (60, 600, 3600, 6 * 3600, 86_400, 7 * 86_400, 30 * 86_400)
 SIZES = (256, 1 << 10, 1 << 12, 1 << 14, 1 << 16, 1 << 20)
 #: A part of an id, as ``shown()`` writes it into a log, or longer.
-_PART = re.compile(r"([0-9a-f]{4,32})(?:…|\.\.\.)?")
+PART = re.compile(r"([0-9a-f]{4,32})(?:…|\.\.\.)?")
 
 
 @dataclass
@@ -125,7 +125,7 @@ def find_id(config: SessionConfig, part: str) -> str | None:
         SessionStoreError: the store cannot be reached, or cannot list its records.
     """
     assert config.store is not None
-    found = _PART.fullmatch(part)
+    found = PART.fullmatch(part)
     if found is None:
         raise BeakerBridgeError(
             "a session is named by its handle, by its id, or by the beginning of that as the log shows it (3f2a9c…)"

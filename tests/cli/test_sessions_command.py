@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import secrets
 import time
 
 import pytest
@@ -77,6 +78,7 @@ def test_sessions_are_counted_and_ended_while_the_site_runs(make_site, folder, m
         all_ended = folder.process("sessions", site.ini, "user", "42", "--end-all", "--json")
         after_all = [visitor.get("/read").text for visitor in users]
 
+    assert seen.code == 0, seen.err
     assert counted.json["live"] >= 5
     assert counted.json["indexes"] == 1
     assert sum(counted.json["idle"]["sessions"]) == counted.json["live"]
@@ -268,11 +270,14 @@ def test_the_sessions_of_a_user_are_listed(site, folder, monkeypatch):
 def test_no_handle_is_an_option():
     """However it begins, a handle is no option to the command, and is understood again."""
     for first in range(256):
-        handle = bytes([first, first] * 24).hex()
-        short = _handle(UserSession(handle, 0, 0, False, None))
+        for length in (17, 18, 19, 59):
+            handle = (bytes([first]) + secrets.token_bytes(length - 1)).hex()
+            short = _handle(UserSession(handle, 0, 0, False, None))
 
-        assert re.fullmatch(r"[0-9A-Za-z._]{64}", short)
-        assert _hexadecimal(short) == _hexadecimal(handle) == handle
+            assert re.fullmatch(r"[0-9A-Za-z._]+", short)
+            assert _hexadecimal(short) == _hexadecimal(handle) == handle
+
+    assert [_hexadecimal(name) for name in ("3f2a9c…", "0" * 32, "nobody", "A" * 25)] == [None] * 4
 
 
 # -- What is refused -----------------------------------------------------------------------------------
