@@ -310,7 +310,8 @@ class PyramidSession:  # noqa: PLW1641 -- as a dict, it has no hash
     def revoked(self) -> str | None:
         """Why the session that the browser came with was ended from elsewhere: ``"revoked"`` or ``"limit"``, or None.
 
-        It is said at each request that comes with that cookie, so until the browser has a new session.
+        It is said at each request that comes with that cookie: until the browser has a new session, or has forgotten
+        that one by :meth:`invalidate`.
         """
         return self._loaded.revoked
 

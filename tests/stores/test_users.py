@@ -530,6 +530,20 @@ def test_a_revoked_browser_is_told_why(config):
     assert Request(config, cookie).session.revoked is None
 
 
+def test_a_revoked_browser_forgets_its_cookie(here):
+    """``invalidate()`` has the browser forget the cookie of a session that was revoked, so that it is told once."""
+    browser = log_in(here)
+    UserIndex(here).revoke(USER)
+    request = browser.begin()
+    request.session.invalidate()
+    request.session.flash("You were logged out elsewhere")
+    request.session.pop_flash()
+    browser.end(request)
+
+    assert request.session.revoked == "revoked"
+    assert browser.cookie == ""
+
+
 def test_a_live_session_beside_a_revoked_one_is_told_nothing(here):
     """Of several cookies the live session's counts: why another one ended is not said."""
     revoked = log_in(here)
@@ -1403,6 +1417,24 @@ def test_an_index_is_kept_for_a_login_that_has_moved(secrets, clock):
     assert not is_in(browser)
 
 
+def test_several_previous_secrets(memory):
+    """A login under any of them is listed, moved and revoked."""
+    secrets = [f"secret {number}, of thirty-two bytes or more, {memory().options.secret}" for number in range(3)]
+    logins = [log_in(memory(secret=secret), "Ω-4711") for secret in secrets[1:]]
+    config = memory(secret=secrets[0], previous_secrets=secrets[1:])
+    logins.append(log_in(config, "Ω-4711"))
+    for browser in logins:
+        browser.config = config
+    before = {session.handle for session in listed(config, "Ω-4711")}
+    assert all(map(is_in, logins))
+    after = {session.handle for session in listed(config, "Ω-4711")}
+
+    assert before == after
+    assert len(after) == len(entries(config, "Ω-4711")) == 3
+    assert all(map(UserIndex(config).revoke_one, after))
+    assert not any(map(is_in, logins))
+
+
 def test_a_touch_that_fails_moves_no_login(memory):
     """A login is not ended because its record could not be written under the new secret."""
     old = "the secret from before, of 32 bytes or more" + memory().options.secret
@@ -1626,6 +1658,22 @@ def test_a_login_while_the_store_is_down(here, moment):
     assert (cookie, during) == (None, False)
     assert is_in(browser)
     assert len(listed(here)) == len(entries(here)) == 1
+
+
+def test_a_login_whose_answer_was_lost(here):
+    """A login that the index has already, though its answer was lost, is listed once when it is tried again."""
+    browser = Browser(here)
+    request = browser.begin()
+    request.session["name"] = "Ann"
+    request.session.bind(USER)
+    store = watched(here)
+    store.after_swap[1] = fail
+    with pytest.raises(SessionStoreError):
+        request.commit()
+    browser.end(request)
+
+    assert is_in(browser)
+    assert [len(entry["ids"]) for entry in entries(here).values()] == [1]
 
 
 def test_a_revoke_while_the_store_is_down(here):
