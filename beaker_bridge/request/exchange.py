@@ -275,7 +275,7 @@ class Exchange(SessionContext):
         session = self.session
         if session is not None:
             session._exchange = context = SessionContext(self.config, self.notify, self.locks)
-            context.phase = OVER
+            context.phase, context.discarded = OVER, self.discarded
 
     def reopen(self) -> None:
         """Record that the body of a response goes on, or is closed: its changes are committed after all."""
@@ -348,7 +348,8 @@ class SessionObject(BeakerSessionObject):
         """
         before = self.exchange
         if before.discarded:
-            # Leave the earlier one to the threads of that attempt: nothing that they change is committed.
+            # Leave the earlier one to the threads of that attempt, for which the request is over.
+            before.end()
             self._begin(Exchange(environ, before.config, before.finisher))
         self.exchange.attempt = attempt
 

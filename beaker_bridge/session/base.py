@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import logging
 import secrets
-from collections.abc import Collection, Mapping
+from collections.abc import Callable, Collection, Mapping
 from contextlib import AbstractContextManager
 from threading import get_ident
 from typing import Any
@@ -338,7 +338,7 @@ class SafeSession(BeakerMapping):
             if self._exchange.notify is None:
                 self._commit()
             else:
-                self._commit_and_notify()
+                self._notify_after(self._commit)
         except BaseException as error:
             # Leave all of it to a second try, also the cookie: send none for an uncommitted session.
             self._state = self._state.asked(pending | (COOKIE if self.request["set_cookie"] else 0))
@@ -346,19 +346,19 @@ class SafeSession(BeakerMapping):
             self._report_failure(error, "commit")
             raise
 
-    def _commit_and_notify(self) -> None:
+    def _notify_after(self, commit: Callable[[], None]) -> None:
         """Commit, and then notify: what a subscriber changes would count as committed before that."""
         for _ in range(ROUNDS):
             events: list[SessionEvent] = []
             self._events = events
             try:
-                self._commit()
+                commit()
             finally:
                 self._events = None
                 for event in events:
                     self._exchange.notify(event)  # type: ignore[misc]  # it is not None here
-            # A subscriber may have changed the session.
-            if not self._state.pending or self._state.detached:
+            # A subscriber may have changed the session, also in place.
+            if not events or self._state.detached or not (self._state.pending or self.has_changed()):
                 break
 
     def _commit(self) -> None:
@@ -369,6 +369,9 @@ class SafeSession(BeakerMapping):
         if step is WRITE:
             if self._exchange.phase is not OPEN:
                 self._refuse_late(state.asked(CHANGED))
+            if not state.pending & CHANGED:
+                # Leave it to a second try: a merge replaces the values that were changed in place.
+                self._state = state.asked(CHANGED)
             self._save()
         elif step is TOUCH:
             self._touch()

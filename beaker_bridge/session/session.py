@@ -224,8 +224,11 @@ class Session(SafeSession):
             # Skip the merge with what an earlier try of ours wrote: it is the new base.
             if found.raw not in self._in_doubt:
                 conflicts |= self._merge(self._base(), self._as_record(), theirs)
-                plain, merged = self._serialized(), True
+                merged = True
+            # Before it may be refused: a second commit must not merge it again.
             self._state = self._state.based_on(found)
+            if merged:
+                plain = self._serialized()
             swap = self._swap(self.id, found, plain)
             if swap.made:
                 self._state, self._plain = self._state.written(swap.found), plain
@@ -496,13 +499,15 @@ class Session(SafeSession):
             if record is None or not NO_SESSION.isdisjoint(self._known_content(session_id, record)):
                 return False
             theirs = self._content(session_id, record)
-            return theirs is None or self._write_under_new_id(previous, theirs, tries)
+            return theirs is None or self._write_under_new_id(previous, retired._replace(record=record), theirs, tries)
 
         self._retry(session_id, entomb)
 
-    def _write_under_new_id(self, base: Record, theirs: dict[str, Any], tries: int) -> bool:
+    def _write_under_new_id(self, base: Record, retired: Retired, theirs: dict[str, Any], tries: int) -> bool:
         """Merge what another request has written under the old id; return whether the session has ended meanwhile."""
         conflicts = self._merge(self._decoded(base), self._as_record(), theirs)
+        # Note it at once: a second commit must not merge it again.
+        self._state = self._state.merged_from(retired)
         self._write()
         if not self._state.detached:
             self._report_merge(conflicts, tries)

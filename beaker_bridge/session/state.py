@@ -203,9 +203,13 @@ class State(NamedTuple):
         """Return the state in which the store holds another record than was read, which the next try replaces."""
         return self._replace(record=record)
 
+    def merged_from(self, retired: Retired) -> State:
+        """Return the state in which a retired id has another record than was read, which the session now holds, too."""
+        return self._replace(retired=tuple(retired if other.id == retired.id else other for other in self.retired))
+
     def finished(self, retired: Retired) -> State:
         """Return the state in which a retired id is finished."""
-        return self._replace(retired=tuple(other for other in self.retired if other is not retired))
+        return self._replace(retired=tuple(other for other in self.retired if other.id != retired.id))
 
     def clean(self) -> State:
         """Return the state from which further changes count."""

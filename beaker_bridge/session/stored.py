@@ -90,17 +90,20 @@ class StoredSession(BoundSession):
                     self._restart(record)
                     yield
                     moved_to = self._step_back() or moved_to
-                    # Compare as well: other WSGI code, and ``get_by_id()``, change a session without ``changed()``.
-                    changed = self.has_changed() or not self._is_as_stored()
-                    if self._state.record is not None and not self._state.detached and changed:
-                        self._renew()
-                        if LOGIN in self._metadata:
-                            self._keep_listed()
-                        self._write()
-                        if self._leaving:
-                            self._leave_login()
+                    self._notify_after(self._commit_block)
             finally:
                 self._resume(*pending, self._step_back() or moved_to)
+
+    def _commit_block(self) -> None:
+        # Compare as well: other WSGI code, and ``get_by_id()``, change a session without ``changed()``.
+        changed = self.has_changed() or not self._is_as_stored()
+        if self._state.record is not None and not self._state.detached and changed:
+            self._renew()
+            if LOGIN in self._metadata:
+                self._keep_listed()
+            self._write()
+            if self._leaving:
+                self._leave_login()
 
     @contextmanager
     def _holding(self, lease: Callable[[], float] | None) -> Iterator[None]:

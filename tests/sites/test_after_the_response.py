@@ -8,6 +8,7 @@ from itertools import product
 import pytest
 from pyramid.request import Request
 from pyramid.response import Response
+from pyramid_retry import RetryableException
 from webtest import TestApp
 
 from beaker_bridge import SessionMiddleware, SessionTooLateError, SessionValueError
@@ -328,6 +329,24 @@ def test_an_application_that_answers_nothing(tmp_path):
         left[0].save()
 
 
+def test_a_discarded_logout_stays_discarded(installation, tmp_path):
+    """``persist()`` in a thread commits nothing of a request that was discarded before."""
+    left = []
+
+    def logout(request):
+        left.append(request.session)
+        request.session.invalidate()
+        raise LookupError
+
+    browser = TestApp(install(installation, store_options("memory", tmp_path), Views(count=count, logout=logout)))
+    browser.get("/count")
+    with pytest.raises(LookupError):
+        browser.get("/logout")
+    left[0].persist()
+
+    assert browser.get("/count").text == "2"
+
+
 # -- exclusive() -------------------------------------------------------------------------------------
 
 
@@ -357,6 +376,31 @@ def test_exclusive_works_where_the_request_was_discarded(installation, tmp_path)
     _step(session)
 
     assert "('progress', 1)" in site.held
+
+
+def test_a_thread_of_an_attempt_that_was_repeated(installation, tmp_path):
+    """An attempt that pyramid_retry has repeated is over for its threads: what they change raises, a block is saved."""
+    left = []
+
+    def work(request):
+        left.append(request.session)
+        count(request)
+        if len(left) < 2:
+            raise RetryableException
+        return ""
+
+    views = Views(work=work, data=data)
+    views.includes = ("pyramid_retry",)
+    browser = TestApp(install(installation, store_options("memory", tmp_path), views))
+    for _ in range(2):
+        left.clear()
+        browser.get("/work")
+    for change in ("save()", "an item", "flash()", "invalidate()", "regenerate_id()"):
+        with pytest.raises(SessionTooLateError):
+            CHANGES[change](left[0])
+    _step(left[0])
+
+    assert browser.get("/data").text == "[('count', 2), ('progress', 1)]"
 
 
 def test_exclusive_sees_what_other_requests_have_written(installation, tmp_path):

@@ -17,6 +17,7 @@ from beaker_bridge.exceptions import (
     SessionConflictError,
     SessionStoreError,
     SessionTooLargeError,
+    SessionTooLateError,
     SessionValueError,
 )
 from beaker_bridge.logs import forget
@@ -1514,6 +1515,57 @@ def test_a_second_commit_finishes_a_rotation(browser, config):
     assert request.set_cookie
 
 
+def test_a_second_commit_writes_what_was_changed_in_place(browser, config):
+    """Where the store fails after a merge, the change in place that was merged is not lost."""
+    browser.write(cart=["base"])
+    request, other = browser.begin(), browser.begin()
+    request.session["cart"].append("ours")
+    other.session["cart"].append("theirs")
+    other.commit()
+    watched(config).before_swap[2] = BrokenStore().swap
+    with pytest.raises(SessionStoreError):
+        request.commit()
+    request.commit()
+
+    assert browser.read()["cart"] == ["base", "theirs", "ours"]
+
+
+@pytest.mark.parametrize("failing", [3, 4], ids=["write", "entomb"])
+def test_a_second_commit_of_a_rotation_merges_once(browser, config, failing):
+    """Where the store fails after a merge under the new id, what was merged is not added a second time."""
+    request, other = browser.begin(), browser.begin()
+    request.session.flash("ours")
+    request.session.regenerate_id()
+    other.session.flash("theirs")
+    other.commit()
+    watched(config).before_swap[failing] = BrokenStore().swap
+    with pytest.raises(SessionStoreError):
+        request.commit()
+    browser.end(request)
+
+    assert browser.read()["_f_"] == ["theirs", "ours"]
+
+
+def test_a_second_commit_after_a_refused_merge_merges_once(clock):
+    """Where what another process has written is refused, a second commit does not merge it again."""
+    config = config_of(clock=clock, legacy_serializer="pickle")
+    older = config_of(clock=clock, data_serializer="pickle", legacy_serializer="json")
+    older.store = config.store
+    browser = Browser(config)
+    browser.write(name="base")
+    request, other = browser.begin(), browser.begin(older)
+    request.session.flash("ours")
+    other.session["only pickle takes"] = complex(1, 2)
+    other.session.flash("theirs")
+    other.commit()
+    with pytest.raises(SessionValueError):
+        request.commit()
+    del request.session["only pickle takes"]
+    request.commit()
+
+    assert browser.read() == {"name": "base", "_f_": ["theirs", "ours"]}
+
+
 def test_a_login_and_a_logout_in_one_request_is_a_logout(browser, config):
     """invalidate() after regenerate_id() deletes the record under the id that the browser has."""
     session_id = browser.id
@@ -2533,7 +2585,8 @@ def test_an_attempt_that_goes_on_changes_nothing_of_the_next(config):
     before = PyramidSession(session_object)
     attach(session_object, {"retry.attempt": 0}).discard()
     exchange = attach(session_object, {"retry.attempt": 1})
-    before["late"] = True
+    with pytest.raises(SessionTooLateError):
+        before["late"] = True
     after = PyramidSession(session_object)
     after["a"] = 1
     exchange.commit()
@@ -2583,6 +2636,30 @@ def test_what_a_subscriber_changes_is_saved(browser):
     browser.end(request)
 
     assert browser.begin().session.peek_flash() == ["SessionInvalidated"]
+
+
+def test_what_a_subscriber_changes_in_place_is_saved(browser):
+    """So is a change in place."""
+    browser.write(log=[])
+    request = browser.begin()
+    request.exchange.notify = lambda _event: request.session["log"].append("merged")
+    browser.write(theirs=1)
+    request.session["ours"] = 1
+    request.commit()
+
+    assert browser.read()["log"] == ["merged"]
+
+
+def test_what_a_subscriber_changes_after_a_block_is_saved(browser):
+    """So is what it changes when an ``exclusive()`` block was merged, and with the block."""
+    request = browser.begin()
+    request.exchange.notify = lambda event: request.session.flash(type(event).__name__)
+    with request.session.exclusive():
+        request.session["ours"] = 1
+        browser.write(theirs=1)
+    request.discard()
+
+    assert browser.read() == {"name": "base", "theirs": 1, "ours": 1, "_f_": ["SessionMerged"]}
 
 
 def test_a_subscriber_that_changes_the_session_each_time_ends(browser, config):

@@ -199,4 +199,5 @@ def test_what_the_store_says():
         assert state.restarted("other") == state.unasked(CHANGED | FORCED)._replace(record="other")
         assert state.unasked(CHANGED | FORCED).resumed(CHANGED | DUE) == state.unasked(FORCED).asked(CHANGED)
         for left in state.retired:
+            assert state.merged_from(left._replace(record="other")).retired == (left._replace(record="other"),)
             assert state.finished(left).retired == ()
