@@ -69,7 +69,10 @@ def _text(value: Any) -> str:
 
 def _secret(value: Any) -> str:
     _refuse_word(value, "key")
-    return _text(value)
+    text = _text(value)
+    if any("\ud800" <= character <= "\udfff" for character in text):
+        raise OpenError("it is made of bytes that are not UTF-8, such as those of an environment variable")
+    return text
 
 
 def _refuse_word(value: Any, purpose: str) -> None:

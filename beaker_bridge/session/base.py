@@ -335,19 +335,23 @@ class SafeSession(BeakerMapping):
             return
         pending = self._state.pending
         try:
-            if self._exchange.notify is None:
-                self._commit()
-            else:
-                self._notify_after(self._commit)
+            self._notify_after(self._commit)
         except BaseException as error:
             # Leave all of it to a second try, also the cookie: send none for an uncommitted session.
-            self._state = self._state.asked(pending | (COOKIE if self.request["set_cookie"] else 0))
+            if self.request["set_cookie"]:
+                # Without a record it was that of a session that ended.
+                pending |= COOKIE if self._state.record is not None else ENDED
+            self._state = self._state.asked(pending)
             self.request["set_cookie"] = False
             self._report_failure(error, "commit")
             raise
 
     def _notify_after(self, commit: Callable[[], None]) -> None:
         """Commit, and then notify: what a subscriber changes would count as committed before that."""
+        notify = self._exchange.notify
+        if notify is None:
+            commit()
+            return
         for _ in range(ROUNDS):
             events: list[SessionEvent] = []
             self._events = events
@@ -356,7 +360,7 @@ class SafeSession(BeakerMapping):
             finally:
                 self._events = None
                 for event in events:
-                    self._exchange.notify(event)  # type: ignore[misc]  # it is not None here
+                    notify(event)
             # A subscriber may have changed the session, also in place.
             if not events or self._state.detached or not (self._state.pending or self.has_changed()):
                 break

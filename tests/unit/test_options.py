@@ -815,6 +815,15 @@ def test_what_a_wrong_secret_is(value, got):
     assert fault(secret=value) == f"secret must be {TEXT}, got {got}"
 
 
+@pytest.mark.parametrize("name", ["secret", "previous_secrets"])
+def test_a_secret_of_any_bytes(name):
+    """An environment variable may hold bytes that are no text, of which Python makes one that cannot be encoded."""
+    told = faults({"secret": "s", name: b"\xff\xfe".decode("utf-8", "surrogateescape") * 16})
+
+    assert told[name].endswith("are not UTF-8, such as those of an environment variable")
+    assert "\udcff" not in told[name]
+
+
 # -- For which types an option counts ----------------------------------------------------------------
 
 

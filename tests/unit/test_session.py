@@ -1530,6 +1530,24 @@ def test_a_second_commit_writes_what_was_changed_in_place(browser, config):
     assert browser.read()["cart"] == ["base", "theirs", "ours"]
 
 
+@pytest.mark.parametrize("made", [cookie_session, encrypted])
+def test_a_second_commit_sends_what_a_logout_sends(clock, made):
+    """Where another commit fails after that of a logout, a later one deletes the browser's cookie all the same."""
+    browser = Browser(made(clock))
+    browser.write(user="u")
+    request = browser.begin()
+    request.session.invalidate()
+    request.commit()
+    dict.__setitem__(request.loaded, "refused", object())
+    request.session.changed()
+    with pytest.raises(SessionValueError):
+        request.commit()
+    del request.session["refused"]
+    browser.end(request)
+
+    assert browser.cookie == ""
+
+
 @pytest.mark.parametrize("failing", [3, 4], ids=["write", "entomb"])
 def test_a_second_commit_of_a_rotation_merges_once(browser, config, failing):
     """Where the store fails after a merge under the new id, what was merged is not added a second time."""
