@@ -349,6 +349,23 @@ def test_a_request_that_is_discarded():
     assert "the request was discarded, since it failed: it leaves no trace (cookie_on_exception)" in shown
 
 
+def test_the_login_of_a_user():
+    """A login writes the index of its user, and the event of a session that it ends is there; the user is not."""
+
+    def bind(request):
+        request.session.bind("somebody", limit=1)
+
+    site = Site("filter", {"type": "memory", "secret": SECRET, "key": "sid"}, {"bind": bind, **VIEWS})
+    first = site.panel("/bind")
+    site.app.reset()
+    second = site.panel("/bind")
+
+    assert "a user's index: written" in first
+    assert "sent the session is new, and was stored" in first
+    assert "event SessionRevoked" in second
+    assert "somebody" not in site.html
+
+
 # -- Commits, merges, failures -----------------------------------------------------------------------
 
 
