@@ -43,11 +43,11 @@ def span(seconds: float) -> str:
 
 def size(number: float) -> str:
     """Return a number of bytes as words."""
-    for unit in _SIZES:
-        if unit == _SIZES[-1] or not (number >= 10 * _KIB or (number and not number % _KIB)):
-            break
+    units = [*_SIZES]
+    while units[1:] and (number >= 10 * _KIB or (number and not number % _KIB)):
         number /= _KIB
-    return counted(int(number), "byte") if unit == _SIZES[0] else f"{number:,.0f} {unit}"
+        units.pop(0)
+    return counted(int(number), "byte") if units[0] == "bytes" else f"{number:,.0f} {units[0]}"
 
 
 def counted(number: int, noun: str) -> str:

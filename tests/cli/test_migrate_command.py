@@ -7,6 +7,7 @@ import time
 
 import pytest
 
+from beaker_bridge.cli import migrate as module
 from beaker_bridge.session.base import new_id
 from tests.cli.busy import BusySite, Traffic, paths, url_of
 from tests.cli.sites import FINE, SECRET, with_option
@@ -88,7 +89,7 @@ def test_a_site_moves_while_it_runs(make_sites, folder, monkeypatch, old, new):
 def test_a_migration_is_interrupted_and_run_again(make_sites, folder, how, code):
     """Whenever it is stopped, the next run copies the rest, and nothing twice."""
     old_site, new_site = make_sites()
-    ids = write(old_site, 500)
+    ids = write(old_site, 2000)
     process = folder.command("migrate", "--from", old_site.ini, "--to", new_site.ini, "--batch", 1)
     deadline = time.monotonic() + PATIENCE
     while len(list(new_site.config.store.ids())) < 20 and time.monotonic() < deadline:
@@ -99,11 +100,26 @@ def test_a_migration_is_interrupted_and_run_again(make_sites, folder, how, code)
     again = move(folder, "--json")
 
     assert process.returncode == code
-    assert 0 < there < 500
+    assert 0 < there < 2000
     assert "sessions were copied so far; run it again for the others" in err or how == signal.SIGKILL
-    assert (again.code, again.json["copied"], again.json["same"]) == (0, 500 - there, there)
-    assert again.json["verified"] == 500
-    assert contents(new_site, ids) == list(range(500))
+    assert (again.code, again.json["copied"], again.json["same"]) == (0, 2000 - there, there)
+    assert again.json["verified"] == 2000
+    assert contents(new_site, ids) == list(range(2000))
+
+
+def test_what_was_copied_before_an_interrupt_is_told(make_sites, folder, monkeypatch):
+    """Who interrupts a migration is told how far it came, and that it can be run again."""
+    make_sites("file", "file")
+
+    def interrupted(_old, _new, _journal, *, done, **how):
+        done.copied = 2
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(module, "migrate", interrupted)
+    done = move(folder)
+
+    assert done.code == 130
+    assert "2 sessions were copied so far; run it again for the others" in done.err
 
 
 def test_what_cannot_be_converted_is_named(make_sites, folder):

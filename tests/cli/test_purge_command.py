@@ -5,10 +5,13 @@ from __future__ import annotations
 import os
 import signal
 import time
+from contextlib import ExitStack
 
 import pytest
 
+from beaker_bridge.cli import purge as module
 from beaker_bridge.session.base import new_id
+from beaker_bridge.session.purge import Purged
 from tests.cli.busy import BusySite, Traffic, paths, url_of
 from tests.cli.sites import FINE, SECRET, with_option
 from tests.contract import PATIENCE
@@ -62,13 +65,17 @@ def test_a_site_is_purged_while_it_runs(make_site, folder, monkeypatch, store):
 def test_a_purge_is_interrupted_and_run_again(make_site, folder, store, how, code):
     """Whenever a purge is stopped, what it has deleted is deleted, and the next one does the rest."""
     site = make_site(store)
-    write(site, 600)
-    process = folder.command("purge", site.ini, "--batch", 1)
-    deadline = time.monotonic() + PATIENCE
-    while site.config.store.count() == 600 and time.monotonic() < deadline:
-        time.sleep(0.002)  # until it has begun
-    process.send_signal(how)
-    _, err = process.communicate(timeout=PATIENCE)
+    *_, last = sorted(write(site, 600))
+    with ExitStack() as held:
+        if store == "file":
+            # It waits for this lock, which others of its sessions share, before it can be through.
+            held.enter_context(site.config.store._locks.guard(last, PATIENCE))
+        process = folder.command("purge", site.ini, "--batch", 1)
+        deadline = time.monotonic() + PATIENCE
+        while site.config.store.count() == 600 and time.monotonic() < deadline:
+            time.sleep(0.002)  # until it has begun
+        process.send_signal(how)
+        _, err = process.communicate(timeout=PATIENCE)
     left = site.config.store.count()
     again = folder.call("purge", site.ini, "--json")
 
@@ -77,6 +84,22 @@ def test_a_purge_is_interrupted_and_run_again(make_site, folder, store, how, cod
     assert "were deleted so far; run it again for the others" in err or how == signal.SIGKILL
     assert (again.code, again.json["deleted"]) == (0, left)
     assert site.config.store.count() == 0
+
+
+def test_what_was_purged_before_an_interrupt_is_told(make_site, folder, monkeypatch):
+    """Who interrupts a purge is told how far it came, and that it can be run again."""
+    site = make_site()
+    write(site, 3)
+
+    def interrupted(config, *, progress, **how):
+        progress(Purged(2, 1))
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(module, "purge", interrupted)
+    done = folder.call("purge", site.ini)
+
+    assert done.code == 130
+    assert "1 were deleted so far; run it again for the others" in done.err
 
 
 def test_what_is_purged_is_told(make_site, folder):

@@ -12,7 +12,7 @@ from beaker_bridge.cli.sessions import _handle, _hexadecimal
 from beaker_bridge.cli.words import size, span
 from beaker_bridge.session.base import new_id, shown
 from beaker_bridge.session.login import UserSession
-from beaker_bridge.session.survey import Histogram
+from beaker_bridge.session.survey import Histogram, survey
 from tests.cli.busy import BusySite, Traffic, paths, url_of
 from tests.cli.sites import FINE, SECRET, with_option
 from tests.live_site import Visitor
@@ -114,6 +114,15 @@ def test_how_many_how_old_and_how_large(site, folder):
     assert "Size" in done.text
     assert all(len(line) <= 80 for line in done.out.splitlines())
     assert len(list(site.config.store.ids())) == 7
+
+
+def test_lists_of_users_sessions_are_counted_apart(site):
+    """A list of a user's sessions is no session; a script may count them, too."""
+    site.config.store.swap("u" + "0" * 64, None, site.config.codec.encode({"_accessed_time": 1.0}))
+    write(site)
+    found = survey(site.config)
+
+    assert (found.live, found.indexes, found.ended) == (1, 1, 0)
 
 
 def test_an_empty_store_is_counted(site, folder):

@@ -56,6 +56,11 @@ def test_a_lock_excludes_threads_and_processes(locks, other_locks, use):
     assert not is_taken(other_locks, use)
 
 
+def test_a_lock_file_that_has_gone_is_none(tmp_path):
+    """Two purges at once do not fail each other."""
+    assert locks_module.remove_unheld(str(tmp_path / "gone")) == 0
+
+
 def test_the_guard_is_not_the_queue(locks):
     """Whoever holds the queue does not keep anybody from swapping."""
     with locks.queue(ID, PATIENCE):
