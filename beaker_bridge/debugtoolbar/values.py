@@ -20,7 +20,7 @@ WIDTH, LINES = 60, 60
 #: The number of characters of a text, and of members of a container, and the depth, that are shown.
 CHARACTERS, MEMBERS, DEPTH = 2000, 200, 20
 #: Names of secrets that only sessions have.
-_SECRET = re.compile("csrf|otp|cookie", re.IGNORECASE)
+_SECRET = re.compile("csrf|otp|cookie|jwt|bearer", re.IGNORECASE)
 #: A text that may hold a login.
 _LOGIN = re.compile("://.*@", re.DOTALL)
 #: Types that are shown as they are; a subclass may show itself by code of its own.

@@ -207,3 +207,13 @@ def remove_logins(entries: Entries, logins: set[str]) -> bool:
     for login in known:
         del entries[login]
     return bool(known)
+
+
+def unite(entries: Entries, others: Entries) -> Entries:
+    """Return the entries of two indexes of a user; what is in both has the ids of both, and ends if it does in one."""
+    united = others | entries
+    for login in entries.keys() & others.keys():
+        both = entries[login], others[login]
+        ids = dict.fromkeys(session_id for entry in both for session_id in entry["ids"])
+        united[login] = {**next((entry for entry in both if not is_live(entry)), both[1]), "ids": [*ids]}
+    return united

@@ -9,7 +9,8 @@ the new store holds, under an id       then
 no record, and no run has copied one   the record is copied
 no record, but a run has copied one    it has ended there: it is not copied again
 the copy, as it was written            the record is copied again if it has changed, and deleted if it has ended
-anything else                          the new site has written it: it stays, unless the old site was used later
+anything else                          the new site has written it: it stays, unless the old site was used later,
+                                       or has left an end marker; lists of a user's sessions are united
 =====================================  =========================================================================
 
 Each write is a swap, so a run can be interrupted at any point, and run again.
@@ -37,6 +38,7 @@ from beaker_bridge.options.types import COOKIE, MEMORY
 from beaker_bridge.record.fields import (
     ACCESSED,
     CREATED,
+    END_REASON,
     EXPIRY,
     ID,
     INDEX,
@@ -54,12 +56,15 @@ from beaker_bridge.record.fields import (
 )
 from beaker_bridge.session.base import GRACE, new_id
 from beaker_bridge.session.config import SessionConfig
+from beaker_bridge.session.index import unite
 from beaker_bridge.session.journal import Journal
 from beaker_bridge.stores._breaker import ServerUnavailableError
 from beaker_bridge.stores.base import BATCH, Listed, Record, Store, leave_out
 
 #: The first word of the mark of a copy, and the number of its words.
 _MARK, _WORDS = "migrated", 3
+#: The last word of the mark of what is of both sites: no digest, since the new site's part is no copy.
+_UNITED = "united"
 #: What a site changes in a record without leaving a word of its own.
 _CHANGING = (ACCESSED, INDEX, LISTED, LOGINS, UNTIL)
 #: The types from which, and to which, nothing can be copied, and why.
@@ -379,10 +384,13 @@ class _Run:
         if theirs is None and self._journal.has_live(record_id, self._new.clock()):
             counts.ended_there += 1
             return False
-        if theirs is not None and not _is_untouched(theirs) and not self._was_used_later(content, theirs):
-            counts.newer += 1
-            return False
         copy = self._copy_of(record_id, record, content)
+        if theirs is not None and not _is_untouched(theirs):
+            if LOGINS in theirs and LOGINS in content:
+                copy = _united(copy, theirs)
+            elif not (self._was_used_later(content, theirs) or _was_ended(content, theirs)):
+                counts.newer += 1
+                return False
         try:
             return self._write(record_id, copy, there, counts)
         except ServerUnavailableError:
@@ -397,7 +405,7 @@ class _Run:
     def _was_used_later(self, content: Mapping[str, Any], theirs: Mapping[str, Any]) -> bool:
         """Say whether the old site was used after the new one has last written a session."""
         if not (_is_session(theirs) and _is_session(content) and ACCESSED in theirs):
-            # It has ended or moved there, or is a list that both have written, or cannot be read.
+            # It has ended or moved there, or cannot be read.
             return False
         # A write of the new site may be that much younger than its access time.
         return bool(content.get(ACCESSED, 0) > theirs[ACCESSED] + self._new.touch_interval)
@@ -470,7 +478,8 @@ class _Run:
         codec = self._new.codec
         if not _is_untouched(theirs):
             copy, theirs = (
-                {key: value for key, value in content.items() if key not in _CHANGING} for content in (copy, theirs)
+                {key: value for key, value in content.items() if key not in (*_CHANGING, WRITER)}
+                for content in (copy, theirs)
             )
         # Some types come back as another one from JSON; and equal objects may be pickled in two ways.
         return codec.writes_alike(copy, theirs) or codec.decode(codec.encode(copy))[0] == theirs
@@ -506,6 +515,19 @@ def _is_untouched(content: Mapping[str, Any] | None) -> bool:
     """Say whether a record of the new store is a copy as it was written."""
     words = _mark_in(content) if content else []
     return bool(words) and content is not None and words[2] == _state_of(content)
+
+
+def _was_ended(content: Mapping[str, Any], theirs: Mapping[str, Any]) -> bool:
+    """Say whether a session of the new store was ended at the old site: an ending is never taken back."""
+    return END_REASON in content and bool(theirs) and _is_session(theirs)
+
+
+def _united(copy: Mapping[str, Any], theirs: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a list of a user's sessions of both sites: no session may be left out, since it could not be ended."""
+    untils = [until for content in (copy, theirs) if (until := content.get(UNTIL)) is not None]
+    until = max(untils) if len(untils) == len((copy, theirs)) else None
+    mark = f"{_MARK} {_mark_in(copy)[1]} {_UNITED}"
+    return {**copy, LOGINS: unite(copy[LOGINS], theirs[LOGINS]), UNTIL: until, WRITER: mark}
 
 
 # -- Their times -------------------------------------------------------------------------------------

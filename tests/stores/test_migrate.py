@@ -792,6 +792,51 @@ def test_lists_of_users_sessions_go_along_under_the_same_secret(make_move, secre
         assert there.sessions("user") == []
 
 
+def log_in(config, **note):
+    """Return a browser whose session is a user's."""
+    browser = Browser(config)
+    request = browser.begin()
+    request.session["a"] = 1
+    request.session.bind("user", note)
+    browser.end(request)
+    return browser
+
+
+def test_lists_of_both_sites_are_united(make_move):
+    """A login, or a new id, of the old processes' last minutes is revoked at the new site, too."""
+    move = make_move({"secret": "o" * 32}, {"secret": "o" * 32})
+    one = log_in(move.old, n=1)
+    move.run()
+    rotate(one)
+    two, three = log_in(move.new, n=2), log_in(move.old, n=3)
+    there = UserIndex(move.new)
+    done = move.run()
+
+    assert (done.newer, done.different, done.is_complete) == (0, 0, True)
+    assert {session.note["n"] for session in there.sessions("user")} == {1, 2, 3}
+    assert UserIndex(move.old).revoke_one(next(each.handle for each in there.sessions("user") if each.note["n"] == 3))
+    assert move.run().is_complete
+    assert {session.note["n"] for session in there.sessions("user")} == {1, 2}
+
+    there.revoke("user")
+
+    assert [move.visit(browser).read() for browser in (one, two, three)] == [{}, {}, {}]
+    assert move.run().is_complete
+    assert [move.visit(browser).read() for browser in (one, two, three)] == [{}, {}, {}]
+
+
+def test_an_ending_at_the_old_site_holds(make_move):
+    """A session that was revoked at one site is not served by the other, though that has written it."""
+    move = make_move({"secret": "o" * 32}, {"secret": "o" * 32})
+    browser = log_in(move.old)
+    move.run()
+    move.visit(browser).write(b=1)
+    UserIndex(move.old).revoke("user")
+
+    assert move.run().is_complete
+    assert move.visit(browser).read() == {}
+
+
 # -- The journal ---------------------------------------------------------------------------------------
 
 

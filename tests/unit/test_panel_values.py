@@ -72,6 +72,8 @@ SECRETS = {
     "api_key": WORD,
     "_csrft_": WORD,
     "otp": WORD,
+    "jwt": WORD,
+    "bearer": WORD,
     "auth_token": {"inner": WORD},
     "deep": [{"a": ({"credentials": [WORD]},)}],
     "bytes": {b"secret": WORD, b"\xff secret": WORD},
