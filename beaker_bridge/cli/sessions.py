@@ -23,7 +23,7 @@ from beaker_bridge.record.fields import ACCESSED, CREATED, EXPIRY, LOGIN, RESERV
 from beaker_bridge.scripting import SiteSessions
 from beaker_bridge.session.base import shown
 from beaker_bridge.session.config import SessionConfig
-from beaker_bridge.session.login import UserSession
+from beaker_bridge.session.login import UserSession, user_text
 from beaker_bridge.session.survey import PART, Histogram, Survey, find_id, survey
 from beaker_bridge.session.user_key import HANDLE
 from beaker_bridge.session.users import UserIndex
@@ -65,6 +65,7 @@ def sessions_command(output: Output, *, uri: str, words: tuple[str, ...], with_v
     if action == END:
         return _end(output, config, name)
     if action == USER:
+        _check_user(name)
         return _end_all(output, config, name) if end_all else _list(output, config, name)
     return _count(output, config)
 
@@ -260,6 +261,13 @@ def _cut(value: Any) -> str:
 
 
 # -- Those of a user ---------------------------------------------------------------------------------
+
+
+def _check_user(user_id: str) -> None:
+    try:
+        user_text(user_id)
+    except ValueError as error:
+        raise click.UsageError(f"USER_ID: {error}") from None
 
 
 def _list(output: Output, config: SessionConfig, user_id: str) -> int:

@@ -157,6 +157,8 @@ def read_chain(path: str, name: str | None, global_conf: Mapping[str, str], note
         around = _around(path, name, global_conf) if name not in (None, "main") else []
     except OSError as error:
         raise SiteError(f"{error.filename or path} cannot be read: {error.strerror or error}") from None
+    except RecursionError:
+        raise SiteError(f"{path}: an application, or a filter of it, uses itself") from None
     except UnicodeDecodeError as error:
         raise SiteError(f"{path} cannot be read: {error.reason} at byte {error.start}") from None
     except KeyError as error:

@@ -306,6 +306,7 @@ def test_what_cannot_be_imported_is_read_as_text(site, tmp_path, line, error):
     [
         ("[app:main]\nuse = egg:beaker_bridge#absent\n", "Entry point 'absent' not found"),
         ("[app:main]\nsession.type = memory\n", "No loader given in section 'app:main'"),
+        ("[app:main]\nuse = main\n", "an application, or a filter of it, uses itself"),
         ("[app:main]\nuse = config:absent.ini\n", "absent.ini cannot be read: No such file or directory"),
         ("[app:main]\nuse = call:clisite:main\nrequire = absent\n", "which a line 'require' names"),
         ("[app:main]\nuse = call:clisite:main\nget a = b\n", "a line begins with 'get', and [DEFAULT] has no 'b'"),
