@@ -77,7 +77,7 @@ class IndexRecords:
         content, _ = self._config.codec.decode(record.raw)
         if is_over(content, self._config.clock()):
             return {}
-        if content.get(ID, index_id) != index_id or not all(map(_is_entry, content.get(LOGINS, {}).items())):
+        if content.get(ID, index_id) != index_id or not is_index({LOGINS: {}, **content}):
             raise DamagedRecordError("it is no index of a user's sessions", value=len(record.raw))
         return content
 
@@ -178,6 +178,11 @@ def list_login(entries: Entries, login: Login, session_id: str, now: float) -> N
 def is_live(entry: Mapping[str, Any] | None) -> bool:
     """Say whether there is an entry, and it is not ending."""
     return entry is not None and entry["state"] == LIVE
+
+
+def is_index(content: Mapping[str, Any]) -> bool:
+    """Say whether a record lists logins, each in the form that :func:`list_login` gives it."""
+    return LOGINS in content and all(map(_is_entry, content[LOGINS].items()))
 
 
 def _is_entry(item: tuple[Any, Any]) -> bool:

@@ -56,7 +56,7 @@ from beaker_bridge.record.fields import (
 )
 from beaker_bridge.session.base import GRACE, new_id
 from beaker_bridge.session.config import SessionConfig
-from beaker_bridge.session.index import unite
+from beaker_bridge.session.index import is_index, unite
 from beaker_bridge.session.journal import Journal
 from beaker_bridge.stores._breaker import ServerUnavailableError
 from beaker_bridge.stores.base import BATCH, Listed, Record, Store, leave_out
@@ -386,7 +386,7 @@ class _Run:
             return False
         copy = self._copy_of(record_id, record, content)
         if theirs is not None and not _is_untouched(theirs):
-            if LOGINS in theirs and LOGINS in content:
+            if is_index(theirs) and is_index(content):
                 copy = _united(copy, theirs)
             elif not (self._was_used_later(content, theirs) or _was_ended(content, theirs)):
                 counts.newer += 1

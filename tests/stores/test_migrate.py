@@ -825,6 +825,21 @@ def test_lists_of_both_sites_are_united(make_move):
     assert [move.visit(browser).read() for browser in (one, two, three)] == [{}, {}, {}]
 
 
+def test_a_damaged_list_is_left(make_move):
+    """What a site would not take for a list of a user's sessions is not united with one, and ends no run."""
+    move = make_move({"secret": "o" * 32}, {"secret": "o" * 32})
+    log_in(move.old)
+    move.run()
+    [index_id] = UserIndex(move.new).ids_for("user")
+    record = move.new.store.read(index_id)
+    raw = move.new.codec.encode({"_bb_logins": {"login": {"ids": None}}})
+    move.new.store.swap(index_id, record, raw)
+    log_in(move.old)
+
+    assert move.run().newer == 1
+    assert move.new.store.read(index_id).raw == raw
+
+
 def test_an_ending_at_the_old_site_holds(make_move):
     """A session that was revoked at one site is not served by the other, though that has written it."""
     move = make_move({"secret": "o" * 32}, {"secret": "o" * 32})
