@@ -1151,9 +1151,15 @@ def test_logins_that_have_expired_are_removed(tmp_path, secret, clock, looks):
     assert len(entries(config) or ()) == (looks in ("limit", "many"))
 
 
-def test_a_request_that_renews_a_session_just_in_time_stays_listed(here, clock):
+@pytest.mark.parametrize("is_between_ids", [False, True])
+def test_a_request_that_renews_a_session_just_in_time_stays_listed(here, clock, is_between_ids):
     """A session that a list finds expired is not removed from it at once: a request may be renewing it."""
     browser = log_in(here)
+    if is_between_ids:
+        # Its other id has no record.
+        rotation = browser.begin()
+        rotation.session.regenerate_id()
+        assert killed(here, 2, rotation.commit)
     clock.now += TIMEOUT
     request = browser.begin()
     clock.now += 1
