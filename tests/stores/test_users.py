@@ -29,6 +29,7 @@ from beaker_bridge.session.base import GRACE, MOVED_FOR
 from beaker_bridge.session.index import SHORTEST
 from beaker_bridge.session.login import MAX_NOTE
 from beaker_bridge.session.purge import purge
+from beaker_bridge.session.user_key import UserKey
 from beaker_bridge.session.users import MAX_LOGINS, PRUNE_EVERY, UserIndex
 from tests.requests import START, STORES, Browser, Clock, Request, config_of, options_of, stored, watched
 
@@ -1344,6 +1345,16 @@ def test_a_handle_from_before_the_change_of_the_secret(secrets):
 
     assert UserIndex(after).revoke_one(handle)
     assert not is_in(browser)
+
+
+def test_another_secret_finds_no_user():
+    """What another secret makes of a hidden user's id is never taken for one, whether it is a text or not."""
+    key = UserKey("the secret")
+    index_id = key.index_of("7")
+    hidden = key.hidden("7", index_id)
+
+    assert key.user_in(index_id, hidden) == "7"
+    assert {UserKey(f"secret {number}").user_in(index_id, hidden) for number in range(20)} == {None}
 
 
 @pytest.mark.parametrize("kind", [read, write, regenerate, log_in_again])
