@@ -84,8 +84,8 @@ class FileLocks:
     def queue(self, session_id: str, timeout: float) -> Iterator[None]:
         """Return the lock of a session, which no other session shares; raises as :meth:`guard`."""
         deadline = time.monotonic() + timeout
-        # Take as many bits of the id as a file's positions have, less one to be safe.
-        position = int(session_id[:16], 16) >> 2
+        # Take as many bits of the id as a file's positions have, less one to be safe; an index's ends in digits, too.
+        position = int(session_id[-16:], 16) >> 2
         files = _queue_files.get()
         path = f"{self._directory}/bridge-queue.lock"
         with files.opened(path) as file, file.threads.hold(f"{position:x}", deadline) as acquired:

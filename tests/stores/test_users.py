@@ -804,6 +804,19 @@ def test_traffic_on_eight_threads_leaves_nobody_in(store, secret, clock):
     assert (errors, still_in, left) == ([], [], [])
 
 
+def test_an_index_that_others_change_is_locked(config):
+    """Where each swap of an index is lost, the next one is made under the store's lock, on every store."""
+    store = watched(config)
+    for moment in range(1, 5):
+        # Each login that steps in makes two swaps of its own.
+        store.before_swap[3 * moment - 2] = lambda: log_in(config)
+    store.calls.clear()
+    log_in(config)
+
+    assert "lock" in store.calls
+    assert len(listed(config)) == 5
+
+
 def test_exclusive_blocks_around_a_login(here):
     """A login, a rotation and an end within an ``exclusive()`` block, and around one, are as without it."""
     browser = log_in(here)
