@@ -1,4 +1,4 @@
-"""The names of users' indexes, and of their logins for others: derived from ``secret``. No store."""
+"""The ids of users' indexes, and the handles that hide a user's id: derived from ``secret``. No store."""
 
 from __future__ import annotations
 
