@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pickle
 import re
+import threading
 from abc import ABC, abstractmethod
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping
 from itertools import islice
@@ -28,6 +29,8 @@ _NAME = re.compile(r"region\.[0-9a-z_-]*\.[0-9a-f]{40}")
 _MISCONFIGURED = (MissingCacheParameter, ImportError, TypeError, RuntimeError)
 #: The number of a value's members to look at.
 _FIRST = 32
+#: Held while Beaker's manager of a file is made.
+_making = PerProcess(threading.Lock)
 
 
 class MisconfiguredError(Exception):
@@ -200,7 +203,10 @@ class FileBackend(BeakerBackend):
     """
 
     def _new_manager(self) -> Any:
-        manager = super()._new_manager()
+        # Two threads can have a cache each of one region. Beaker's constructor creates a dbm file, under no lock: the
+        # second one would empty what the first one has just written.
+        with _making.get():
+            manager = super()._new_manager()
         manager.access_lock = AccessLock(
             getattr(manager.access_lock, "filename", manager.file), self._options.lock_timeout, self._held_too_long()
         )

@@ -2,18 +2,23 @@
 
 from __future__ import annotations
 
+import dbm.dumb
 import secrets
 import threading
 from concurrent.futures import ThreadPoolExecutor
+from types import SimpleNamespace
 
 import beaker.cache
+import beaker.container
 import pytest
 from beaker.cache import CacheManager, cache_region, region_invalidate
 
 from beaker_bridge import set_cache_regions_from_settings
 from beaker_bridge.options.table import SessionOptions
+from beaker_bridge.regions import backends
 from beaker_bridge.regions.namespace import _digest
 from beaker_bridge.stores import open_store
+from beaker_bridge.stores._forks import PerProcess
 from beaker_bridge.stores.base import ID_FORM
 from tests.contract import PATIENCE, together
 from tests.region_cases import KINDS, Counted, all_waiting, beakers_clock, define, no_region_left, options_for
@@ -194,6 +199,39 @@ def test_many_who_find_no_value_compute_it_once(region, calls):
     compute = cached(region, calls)
 
     assert together(*[compute] * THREADS) == [1] * THREADS
+    assert calls.count == 1
+
+
+def test_a_file_of_values_is_made_by_one_thread(tmp_path, calls, monkeypatch):
+    """Of two threads that are the first to use a dbm file one makes it, and the other one empties nothing."""
+    asked, is_made = threading.Semaphore(0), threading.Event()
+
+    class Lock:
+        """A lock that says when somebody asks for it."""
+
+        def __init__(self):
+            self._lock = threading.Lock()
+
+        def __enter__(self):
+            asked.release()
+            self._lock.acquire()
+
+        def __exit__(self, *_error):
+            self._lock.release()
+
+    def open_file(file, flag):
+        if not is_made.is_set():
+            # Wait with the file half made until the other thread has come, too.
+            assert asked.acquire(timeout=PATIENCE)
+            assert asked.acquire(timeout=PATIENCE)
+            is_made.set()
+        return dbm.dumb.open(file, flag)
+
+    monkeypatch.setattr(backends, "_making", PerProcess(Lock))
+    monkeypatch.setattr(beaker.container, "anydbm", SimpleNamespace(open=open_file, error=dbm.dumb.error))
+    compute = cached(define(options_for("dbm", None, tmp_path)), calls)
+
+    assert together(compute, compute) == [1, 1]
     assert calls.count == 1
 
 

@@ -26,7 +26,7 @@ from beaker_bridge.session.base import new_id
 from beaker_bridge.session.purge import ABANDONED_AFTER, THREAD, Purged
 from beaker_bridge.session.session import MOVED_FOR
 from beaker_bridge.stores._breaker import ServerUnavailableError
-from beaker_bridge.stores.base import BATCH
+from beaker_bridge.stores.base import BATCH, RECORD_FORM
 from tests import machine
 from tests.requests import START, Browser, Clock, config_of, content, options_of, store_options, stored, watched
 
@@ -50,7 +50,7 @@ def options(request, tmp_path, clock):
 def config(options):
     config = config_of(**options)
     # The memory and the databases are other tests' as well.
-    for session_id in list(config.store.ids()):
+    for session_id in list(config.store.ids(RECORD_FORM)):
         config.store.swap(session_id, config.store.read(session_id), None)
     yield config
     config.store.close()
@@ -60,7 +60,7 @@ def config(options):
 def in_memory(clock):
     """Return a configuration in memory, with nothing in it."""
     config = config_of(clock=clock, timeout=TIMEOUT)
-    for session_id in list(config.store.ids()):
+    for session_id in list(config.store.ids(RECORD_FORM)):
         config.store.swap(session_id, config.store.read(session_id), None)
     return config
 
