@@ -214,6 +214,21 @@ def test_the_index_of_a_user_is_no_session(in_memory, clock):
     in_memory.store.swap(index, in_memory.store.read(index), None)
 
 
+def test_a_list_of_sessions_that_cannot_be_read_ends_no_purge(clock, caplog):
+    """An index that is damaged is left, with a warning, and the others are looked at."""
+    config = config_of(clock=clock, timeout=TIMEOUT, secret="a secret of thirty-two bytes, or more")
+    index = "u" + "1" * 64
+    config.store.swap(index, None, config.codec.encode({"_accessed_time": START, "_bb_logins": {"login": None}}))
+    purge_module.purge(config)
+    raw = config.store.read(index)
+    config.store.swap(index, raw, None)
+
+    assert raw is not None
+    assert [record.message for record in caplog.records if "not pruned" in record.message] == [
+        "index u11111… is not pruned: it is no index of a user's sessions"
+    ]
+
+
 # -- How it is asked for -------------------------------------------------------------------------------
 
 
