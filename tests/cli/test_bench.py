@@ -11,6 +11,9 @@ from tests.cli.test_trial import ids_of, site_of, tree
 from tests.requests import config_of, options_of
 from tests.servers import wait_until
 
+# Processes, and what they print: what the interpreter adds does not differ.
+pytestmark = pytest.mark.once
+
 
 @pytest.fixture
 def options(request, tmp_path):

@@ -6,6 +6,9 @@ import pytest
 
 from tests.cli.sites import FINE, PASSWORD, SECRET, with_option
 
+# Processes, and what they print: what the interpreter adds does not differ.
+pytestmark = pytest.mark.once
+
 SETTINGS = f"""
     [app:main]
     use = call:clisite:main

@@ -15,6 +15,9 @@ from tests.contract import PATIENCE
 from tests.live_site import Visitor
 from tests.requests import Browser
 
+# Processes, and what they print: what the interpreter adds does not differ.
+pytestmark = pytest.mark.once
+
 
 @pytest.fixture
 def make_sites(folder, request):

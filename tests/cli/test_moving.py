@@ -9,6 +9,9 @@ import pytest
 
 from tests.cli.sites import PASSWORD, SECRET
 
+# Processes, and what they print: what the interpreter adds does not differ.
+pytestmark = pytest.mark.once
+
 README = " ".join((Path(__file__).parents[2] / "README.rst").read_text(encoding="utf-8").replace("``", "").split())
 
 OLD = f"""

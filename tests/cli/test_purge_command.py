@@ -16,6 +16,9 @@ from tests.cli.busy import BusySite, Traffic, paths, url_of
 from tests.cli.sites import FINE, SECRET, with_option
 from tests.contract import PATIENCE
 
+# Processes, and what they print: what the interpreter adds does not differ.
+pytestmark = pytest.mark.once
+
 #: The stores that do not expire their records themselves.
 PURGED = ["file", "dbm", "sqlite", "postgresql", "mariadb"]
 

@@ -18,6 +18,9 @@ from tests.cli.sites import FINE, SECRET, with_option
 from tests.live_site import Visitor
 from tests.requests import STORES, stored
 
+# Processes, and what they print: what the interpreter adds does not differ.
+pytestmark = pytest.mark.once
+
 LISTED = [name for name in STORES if name not in ("memory", "memcached")]
 
 

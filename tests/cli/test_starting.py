@@ -7,6 +7,9 @@ import pytest
 from tests.cli.sites import FINE, SECRET
 from tests.cli.test_check import SETTINGS, findings
 
+# Processes, and what they print: what the interpreter adds does not differ.
+pytestmark = pytest.mark.once
+
 TWEENS = "\n    pyramid.tweens =\n        {}\n"
 OURS, EXCVIEW = "beaker_bridge.session_tween_factory", "pyramid.tweens.excview_tween_factory"
 

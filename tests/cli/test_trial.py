@@ -14,6 +14,9 @@ from tests import machine
 from tests.cli.sites import FINE, SECRET, with_option
 from tests.requests import STORES, config_of, options_of
 
+# Processes, and what they print: what the interpreter adds does not differ.
+pytestmark = pytest.mark.once
+
 #: A user of the machine who owns nothing.
 NOBODY = 65534
 

@@ -32,6 +32,9 @@ from beaker_bridge.exceptions import BeakerBridgeError, SessionStoreError
 from tests import machine
 from tests.requests import Browser, config_of, store_options
 
+# The examples of a page: what the interpreter adds does not differ.
+pytestmark = pytest.mark.once
+
 ROOT = Path(__file__).parents[2]
 PAGE = (ROOT / "docs" / "observability.rst").read_text(encoding="utf-8")
 BLOCKS = {

@@ -18,6 +18,9 @@ from beaker_bridge.scripting import SiteSessions, sessions
 from tests.installations import SECRET, Views
 from tests.sites.test_scripting import run
 
+# The examples of a page: what the interpreter adds does not differ.
+pytestmark = pytest.mark.once
+
 ROOT = Path(__file__).parents[2]
 PAGE = (ROOT / "docs" / "scripting.rst").read_text(encoding="utf-8")
 BLOCKS = {

@@ -16,6 +16,9 @@ from webtest import TestApp
 from beaker_bridge import SessionMiddleware
 from tests.installations import store_options
 
+# The examples of a page: what the interpreter adds does not differ.
+pytestmark = pytest.mark.once
+
 ROOT = Path(__file__).parents[2]
 PAGE = (ROOT / "docs" / "users.rst").read_text(encoding="utf-8")
 BLOCKS = {

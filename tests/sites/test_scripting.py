@@ -32,6 +32,9 @@ from beaker_bridge.scripting import open_session, sessions
 from tests.installations import SECRET, Views, install
 from tests.requests import STORES, Clock, options_of, store_options
 
+# Real servers and processes: what the interpreter adds does not differ.
+pytestmark = pytest.mark.once
+
 CHECKOUT = Path(__file__).parents[2]
 UNKNOWN = "0" * 32
 

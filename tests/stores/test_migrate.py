@@ -17,6 +17,9 @@ from beaker_bridge.session.users import UserIndex
 from beaker_bridge.stores._breaker import ServerUnavailableError
 from tests.requests import START, STORES, Browser, Clock, config_of, options_of, stored
 
+# Real servers and processes: what the interpreter adds does not differ.
+pytestmark = pytest.mark.once
+
 TIMEOUT = 1000
 #: The stores that list their sessions, and are not in one process.
 SOURCES = [name for name in STORES if name not in ("memory", "memcached")]

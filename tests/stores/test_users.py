@@ -33,6 +33,9 @@ from beaker_bridge.session.user_key import UserKey
 from beaker_bridge.session.users import MAX_LOGINS, PRUNE_EVERY, UserIndex
 from tests.requests import START, STORES, Browser, Clock, Request, config_of, options_of, stored, watched
 
+# Real servers and processes: what the interpreter adds does not differ.
+pytestmark = pytest.mark.once
+
 TIMEOUT = 1200
 USER = "user 4711"
 
