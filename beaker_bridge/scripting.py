@@ -130,7 +130,7 @@ def _config_of(registry: Any) -> SessionConfig:
 
 
 def _stored(config: SessionConfig) -> SessionConfig:
-    """Return a configuration as a script needs it: it is told that the store is away, and begins no purge.
+    """Return a script's configuration: an unreachable store is an error, and no purge begins.
 
     Raises:
         SettingsError: the sessions are in cookies.
@@ -318,8 +318,7 @@ def _ids_of(config: SessionConfig, session: str) -> list[str]:
     """Return the id itself, or the ids that a handle names."""
     if ID_FORM.fullmatch(session) or not config.options.secret:
         return [session]
-    users = UserIndex(config)
-    return [found for index_id, login in users.named_by(session) for found in users.ids_of(index_id, login)]
+    return UserIndex(config).ids_named_by(session)
 
 
 def _not_found(session: str) -> SessionNotFoundError:

@@ -35,7 +35,7 @@ _CONTENT = {
 
 
 class Measured(NamedTuple):
-    """What one kind of call takes."""
+    """The times of one kind of call."""
 
     what: str
     p50_ms: float
@@ -77,7 +77,7 @@ def bench(output: Output, *, uri: str, variables: tuple[str, ...], count: int) -
 
 
 class _Bench(NamedTuple):
-    """What is measured."""
+    """The measurements."""
 
     #: The size of the session's record, or of its cookie, in bytes.
     size: int

@@ -1,4 +1,4 @@
-"""What all subcommands share: ``--json``, the file's name and its variables, errors and exit codes."""
+"""The parts that all subcommands share: ``--json``, the file's name and its variables, errors and exit codes."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What is wrong with a site's settings, and what is risky: each rule once."""
+"""The rules of a site's settings, wrong and risky: each one once."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a site's file says of its server: how many processes there are, and whether the site is behind https."""
+"""The server of a site, as its file has it: how many processes there are, and whether the site is behind https."""
 
 from __future__ import annotations
 

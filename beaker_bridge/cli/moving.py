@@ -1,4 +1,4 @@
-"""What the move from pyramid_beaker changes for a site, option by option, and what to write."""
+"""The move from pyramid_beaker: the changes for a site, option by option, and what to write."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ _INCLUDES = "pyramid.includes"
 
 
 class Change(NamedTuple):
-    """What the move changes for one option."""
+    """The change that the move makes to one option."""
 
     #: The option as it is written, or as it would be.
     option: str
@@ -179,7 +179,7 @@ def _type(site: Site) -> str:
     return str(given.value) if given is not None else MEMORY
 
 
-#: What becomes of an option's value, where anything does.
+#: The functions that say how the move changes an option's value; the other options keep theirs.
 _CHANGED: dict[str, Callable[[Site, Given], tuple[str, str] | None]] = {
     "data_serializer": _serializer,
     "use_cookies": _boolean,

@@ -1,4 +1,4 @@
-"""What a subcommand says: tables and lines, or one JSON object, on stdout; notes, progress and errors on stderr."""
+"""The output of a subcommand: tables and lines, or one JSON object, on stdout; notes, progress and errors on stderr."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ log = logging.getLogger("beaker_bridge")
 
 
 class Output:
-    """Where one subcommand writes.
+    """The streams of one subcommand.
 
     Args:
         as_json: write one JSON object to stdout, and no table or line.

@@ -54,7 +54,7 @@ def purge_command(
 
 
 class _Run:
-    """What was done so far.
+    """The numbers of a purge so far.
 
     Args:
         bar: the progress.

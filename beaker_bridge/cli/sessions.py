@@ -29,7 +29,7 @@ from beaker_bridge.session.user_key import HANDLE
 from beaker_bridge.session.users import UserIndex
 from beaker_bridge.stores.memory import MemoryStore
 
-#: What can be done with sessions, beside counting them.
+#: The actions on sessions, beside counting them.
 SHOW, END, USER = ACTIONS = ("show", "end", "user")
 #: The width of a histogram's longest bar, in characters.
 _BAR = 30
@@ -206,9 +206,7 @@ def _ids_of(config: SessionConfig, handle: str) -> list[str]:
     if hexadecimal is None:
         session_id = find_id(config, handle)
         return [] if session_id is None else [session_id]
-    index = UserIndex(config)
-    named = index.named_by(hexadecimal)
-    return [session_id for index_id, login in named for session_id in index.ids_of(index_id, login)]
+    return UserIndex(config).ids_named_by(hexadecimal)
 
 
 def _content_of(config: SessionConfig, ids: Sequence[str]) -> tuple[str, int, dict[str, Any]] | None:

@@ -1,4 +1,4 @@
-"""What only a started application shows: its session factory, and the order of its tweens."""
+"""The checks that need a started application: its session factory, and the order of its tweens."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from beaker_bridge.site.find import Site
 
 
 class Started(NamedTuple):
-    """What a started application shows."""
+    """The findings of a started application."""
 
     findings: list[Finding]
     #: The names of the tweens, the outermost first.

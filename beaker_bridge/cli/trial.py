@@ -20,16 +20,16 @@ from beaker_bridge.stores.file import session_path
 
 #: Seconds after which a server removes a record of ours, where this process was killed before it could.
 EXPIRY = 300
-#: What a step comes to: it was done; or it was not, since there was no record to do it with.
+#: The outcomes of a step that did not fail: done; or left out, for want of a record.
 DONE, UNTRIED = "ok", "untried"
 
 
 class Trial(NamedTuple):
-    """What was tried with a store."""
+    """The trial of a store."""
 
-    #: What each step came to, by its name: :data:`DONE`, :data:`UNTRIED` or an error's text; none if nothing was tried.
+    #: The outcome of each step, by its name: :data:`DONE`, :data:`UNTRIED` or an error's text; empty if none was tried.
     steps: dict[str, str]
-    #: What there is to say about a store that was not tried.
+    #: The reason why a store was not tried.
     note: str = ""
 
     def text(self) -> str:

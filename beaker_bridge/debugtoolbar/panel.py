@@ -17,7 +17,7 @@ from beaker_bridge.request.exchange import ENVIRON_KEY, Exchange
 
 
 class SessionPanel(DebugPanel):
-    """What a request has made of its session, the store, the cookie and the cache regions.
+    """The panel of a request: its session, the store, the cookie and the cache regions.
 
     Args:
         request: the request.

@@ -1,4 +1,4 @@
-"""What a request makes of its session, as the panel shows it: watched from outside, and kept as text."""
+"""Recorder of a request's session for the panel: it watches from outside, and keeps text."""
 
 from __future__ import annotations
 
@@ -90,7 +90,7 @@ class Recorder:
         self.commits: list[Commit] = []
         self.regions: list[Region] = []
         self.events: list[str] = []
-        #: What the session was when it was loaded, in words; None if it was not.
+        #: A description of the session as it was loaded; None if it was not loaded.
         self.loaded: str | None = None
         self.keys: list[Row] = []
         self.cookie = Cookie(False, "the application has not used the session")

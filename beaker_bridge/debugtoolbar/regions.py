@@ -1,4 +1,4 @@
-"""What becomes of a cache region's values in a request: hit, stale, computed, or waited for."""
+"""Recorder of a request's cache regions: values hit, stale, computed, or waited for."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a session sees of its request: how far the response is, whether the request is discarded, whom to notify."""
+"""A session's view of its request: how far the response is, whether the request is discarded, whom to notify."""
 
 from __future__ import annotations
 

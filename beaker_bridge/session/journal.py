@@ -1,4 +1,4 @@
-"""What a migration has copied, in a file: what is missing in the new store, and was not yet to expire, ended there."""
+"""The journal of a migration: its copies, in a file. One that is gone from the new store early has ended there."""
 
 from __future__ import annotations
 

@@ -65,7 +65,7 @@ from beaker_bridge.stores.base import BATCH, Listed, Record, Store, leave_out
 _MARK, _WORDS = "migrated", 3
 #: The last word of the mark of what is of both sites: no digest, since the new site's part is no copy.
 _UNITED = "united"
-#: What a site changes in a record without leaving a word of its own.
+#: The keys that a site changes in a record without leaving a word of its own.
 _CHANGING = (ACCESSED, INDEX, LISTED, LOGINS, UNTIL)
 #: The types from which, and to which, nothing can be copied, and why.
 _REFUSED = {
@@ -79,7 +79,7 @@ MAX_NAMED = 1000
 
 
 class Refused(NamedTuple):
-    """What the new site's serializer refuses.
+    """A value that the new site's serializer refuses.
 
     Args:
         key: the key in the session; None for the session as a whole.
@@ -92,7 +92,7 @@ class Refused(NamedTuple):
 
 @dataclass
 class Migrated:
-    """What a migration has done so far.
+    """The numbers of a migration so far.
 
     Args:
         seen: the records that the old store has listed.
@@ -260,7 +260,7 @@ class _Run:
         self._journal = journal
         self._takes_indexes = same_secret(old.options, new.options)
         self.done = done
-        #: What the second look has found, much of it for the second time.
+        #: The numbers of the second look, which meets much for the second time.
         self._again = Migrated()
 
     # -- The steps -----------------------------------------------------------------------------------

@@ -58,7 +58,7 @@ def _purge_in_turn(config: SessionConfig, every: int) -> None:
 
 
 class Purged(NamedTuple):
-    """What a purge has done so far, or would do.
+    """The numbers of a purge so far, or of a dry run.
 
     Args:
         seen: the records that were looked at.

@@ -40,7 +40,7 @@ class Histogram:
 
 @dataclass
 class Survey:
-    """What is in a store.
+    """The numbers of a store's sessions.
 
     Args:
         live: the sessions that a cookie opens.

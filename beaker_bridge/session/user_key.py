@@ -12,7 +12,7 @@ HANDLE = re.compile(r"([0-9a-f]{32})((?:[0-9a-f]{2})+)")
 
 
 class UserKey:
-    """What is derived from one ``secret``: the ids of indexes, and a mask for what only the secret opens."""
+    """The keys derived from one ``secret``: the ids of indexes, and a mask for what only the secret opens."""
 
     def __init__(self, secret: str) -> None:
         secret_bytes = secret.encode("utf-8")

@@ -80,7 +80,7 @@ REVOKED, LIMIT, LOGOUT = "revoked", "limit", "logout"
 
 
 class Place(NamedTuple):
-    """Where a session is listed: the id of the index, the login, and the time until which the index is kept."""
+    """The place where a session is listed: the index's id, the login, and the time until which the index is kept."""
 
     index_id: str
     login: str
@@ -217,10 +217,10 @@ class UserIndex:
         """
         return metadata.get(INDEX) == self._key.index_of(login.user)
 
-    def ids_of(self, index_id: str, login: str) -> list[str]:
-        """Return the ids that open a login."""
-        entry = self._records.entries(index_id).get(login)
-        return [] if entry is None else list(entry["ids"])
+    def ids_named_by(self, handle: str) -> list[str]:
+        """Return the ids that open the login of a handle."""
+        entries = [self._records.entries(index_id).get(login) for index_id, login in self.named_by(handle)]
+        return [session_id for entry in entries if entry is not None for session_id in entry["ids"]]
 
     def _ids_for(self, user: str) -> list[str]:
         return [key.index_of(user) for key in (*self._previous, self._key)]

@@ -32,7 +32,7 @@ _COMPOSITES = ("paste.composite_factory", "paste.composit_factory")
 
 
 class Origin(NamedTuple):
-    """Where a value is written."""
+    """The place where a value is written."""
 
     file: str
     section: str

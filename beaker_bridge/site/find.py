@@ -56,7 +56,7 @@ class Layer(NamedTuple):
 
 
 class Site:
-    """What one file says of an application's sessions and cache regions.
+    """An application's sessions and cache regions, as one file has them.
 
     Args:
         uri: the file, as ``pserve`` takes it.
