@@ -8,7 +8,7 @@
         with site.exclusive(session_id) as session:
             session["credits"] += 10
 
-``docs/scripting.rst`` has more.
+``docs/howto/scripting.rst`` has more.
 """
 
 from __future__ import annotations

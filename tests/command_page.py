@@ -1,4 +1,4 @@
-"""The outputs in docs/command.rst, from the command itself: ``python -m tests.command_page`` writes them anew."""
+"""The outputs in docs/reference/command.rst, from the command itself; ``python -m tests.command_page`` writes them."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from pathlib import Path
 from beaker_bridge.request.exchange import standalone_session
 from beaker_bridge.site.find import find_site
 
-PAGE = Path(__file__).parent.parent / "docs" / "command.rst"
+PAGE = Path(__file__).parent.parent / "docs" / "reference" / "command.rst"
 _CONSOLE = re.compile(r"(\.\. code-block:: console\n   :name: \w+\n\n   \$ (.*)\n)((?:   .*\n|\n(?=   ))*)")
 _INI = re.compile(r"\.\. code-block:: ini\n   :name: (\w+)\n\n((?:   .*\n|\n)+)")
 _APPLICATION = """

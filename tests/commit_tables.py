@@ -1,11 +1,11 @@
-"""Tables of docs/commit.rst, from the docstring of session/state.py: ``python -m tests.commit_tables`` writes them."""
+"""Tables of docs/explanation/commit.rst, from session/state.py's docstring: ``python -m tests.commit_tables``."""
 
 import re
 from pathlib import Path
 
 from beaker_bridge.session import state
 
-PAGE = Path(__file__).parent.parent / "docs" / "commit.rst"
+PAGE = Path(__file__).parent.parent / "docs" / "explanation" / "commit.rst"
 #: Three rules, with the heading and the rows between them.
 _TABLE = re.compile(r"^=+  .*?^=+  .*?^=+  [= ]*\n", re.MULTILINE | re.DOTALL)
 

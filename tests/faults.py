@@ -1,7 +1,7 @@
 """Faults in the middle of traffic, on real stores: what the users of a site see of them.
 
 As a program (``python -m tests.faults``) it goes through all of them at their full length, and prints the
-table of ``docs/reliability.rst``.
+table of ``docs/explanation/reliability.rst``.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""The stored session: load, write and merge, touch, logout, rotation. ``docs/commit.rst`` walks through it."""
+"""The stored session: load, write and merge, touch, logout, rotation. ``docs/explanation/commit.rst`` explains it."""
 
 from __future__ import annotations
 

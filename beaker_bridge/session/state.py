@@ -1,7 +1,7 @@
 """The state of a request's session, as one immutable value. No IO, no clock, no Beaker.
 
 Each event replaces a :class:`State` by another. The first table says what a commit does with it, the second what
-its steps do with what the store holds. ``python -m tests.commit_tables`` copies both into ``docs/commit.rst``.
+its steps do with what the store holds; ``python -m tests.commit_tables`` copies both to ``explanation/commit.rst``.
 
 ============================================================  =========
 a commit finds                                                and does

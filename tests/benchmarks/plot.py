@@ -23,9 +23,9 @@ from tests.benchmarks.contestants import (
 from tests.benchmarks.tables import instruction_tables
 
 #: The documentation's page; times and their drawing; instructions, whose table stands in the page between two comments.
-PAGE = Path("docs/performance.rst")
-REPORT, DRAWING = Path("docs/performance.json"), Path("docs/performance.svg")
-INSTRUCTIONS, OPENING, CLOSING = Path("docs/instructions.json"), ".. instructions\n", ".. end\n"
+PAGE = Path("docs/explanation/performance.rst")
+REPORT, DRAWING = Path("docs/explanation/performance.json"), Path("docs/explanation/performance.svg")
+INSTRUCTIONS, OPENING, CLOSING = Path("docs/explanation/instructions.json"), ".. instructions\n", ".. end\n"
 
 #: The bars of a group from above, and their colours: told apart also by who sees no red or green.
 COLOURS = {

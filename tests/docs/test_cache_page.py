@@ -1,29 +1,23 @@
-"""Every example in docs/cache.rst is run."""
+"""Every example in docs/howto/cache.rst is run."""
 
 from __future__ import annotations
 
 import importlib
 import re
 import sys
-import textwrap
-from pathlib import Path
 
 import beaker.cache
 import pytest
 from beaker.cache import cache_region
-from docutils import nodes
-from docutils.core import publish_doctree
 from paste.deploy import loadapp
 
 from beaker_bridge import set_cache_regions_from_settings
 from beaker_bridge.options.table import REGION_TABLE
+from tests.docs import pages
 from tests.region_cases import Counted, no_region_left
 
-PAGE = (Path(__file__).parents[2] / "docs" / "cache.rst").read_text(encoding="utf-8")
-BLOCKS = {
-    name: textwrap.dedent(body)
-    for name, body in re.findall(r"\.\. code-block:: \w+\n   :name: (\w+)\n\n((?:   .*\n|\n)+)", PAGE)
-}
+PAGE = pages.read("howto/cache")
+BLOCKS = pages.examples(PAGE)
 
 
 @pytest.fixture(autouse=True)
@@ -60,18 +54,6 @@ def run(tmp_path):
         return names
 
     return run
-
-
-def test_every_block_has_a_name():
-    """No example escapes the tests."""
-    assert PAGE.count(".. code-block::") == len(BLOCKS) == 6
-
-
-def test_the_page_is_sound():
-    """docs/cache.rst is reStructuredText without a fault."""
-    tree = publish_doctree(PAGE, settings_overrides={"report_level": 5, "syntax_highlight": "none"})
-
-    assert [node.astext() for node in tree.findall(nodes.system_message)] == []
 
 
 def test_every_option_is_on_the_page():

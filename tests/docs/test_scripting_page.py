@@ -1,20 +1,18 @@
-"""Every example in docs/scripting.rst is run."""
+"""Every example in docs/howto/scripting.rst is run."""
 
 from __future__ import annotations
 
 import re
-import textwrap
 from datetime import datetime, timedelta, timezone
 from pathlib import Path
 
 import pytest
-from docutils import nodes
-from docutils.core import publish_doctree
 from pyramid.config import Configurator
 from pyramid.paster import get_app
 from webtest import TestApp
 
 from beaker_bridge.scripting import SiteSessions, sessions
+from tests.docs import pages
 from tests.installations import SECRET, Views
 from tests.sites.test_scripting import run
 
@@ -22,11 +20,8 @@ from tests.sites.test_scripting import run
 pytestmark = pytest.mark.once
 
 ROOT = Path(__file__).parents[2]
-PAGE = (ROOT / "docs" / "scripting.rst").read_text(encoding="utf-8")
-BLOCKS = {
-    name: textwrap.dedent(body)
-    for name, body in re.findall(r"\.\. code-block:: \w+\n   :name: (\w+)\n\n((?:   .*\n|\n)+)", PAGE)
-}
+PAGE = pages.read("howto/scripting")
+BLOCKS = pages.examples(PAGE)
 
 INI = f"""
 [app:main]
@@ -97,19 +92,6 @@ def names():
     for block in ("read", "flash", "end", "user", "broadcast"):
         exec(BLOCKS[block], names)
     return names
-
-
-def test_every_block_has_a_name():
-    """No example escapes the tests."""
-    assert PAGE.count(".. code-block::") == len(BLOCKS) == 8
-
-
-def test_the_page_is_sound():
-    """docs/scripting.rst is reStructuredText without a fault, and the README names it."""
-    tree = publish_doctree(PAGE, settings_overrides={"report_level": 5, "syntax_highlight": "none"})
-
-    assert [node.astext() for node in tree.findall(nodes.system_message)] == []
-    assert "docs/scripting.rst" in (ROOT / "README.rst").read_text(encoding="utf-8")
 
 
 @pytest.mark.once

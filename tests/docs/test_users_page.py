@@ -1,30 +1,24 @@
-"""Every example in docs/users.rst is run."""
+"""Every example in docs/howto/users.rst is run."""
 
 from __future__ import annotations
 
-import re
-import textwrap
 from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
-from docutils import nodes
-from docutils.core import publish_doctree
 from pyramid.config import Configurator
 from webtest import TestApp
 
 from beaker_bridge import SessionMiddleware
+from tests.docs import pages
 from tests.installations import store_options
 
 # The examples of a page: what the interpreter adds does not differ.
 pytestmark = pytest.mark.once
 
 ROOT = Path(__file__).parents[2]
-PAGE = (ROOT / "docs" / "users.rst").read_text(encoding="utf-8")
-BLOCKS = {
-    name: textwrap.dedent(body)
-    for name, body in re.findall(r"\.\. code-block:: \w+\n   :name: (\w+)\n\n((?:   .*\n|\n)+)", PAGE)
-}
+PAGE = pages.read("howto/users")
+BLOCKS = pages.examples(PAGE)
 PATHS = {
     "/login": "login",
     "/logout": "logout",
@@ -77,19 +71,6 @@ def browser(tmp_path):
 def user(app):
     """Return the user who is logged in."""
     return app.get("/").json["user"]
-
-
-def test_every_block_has_a_name():
-    """No example escapes the tests."""
-    assert PAGE.count(".. code-block::") == len(BLOCKS) == 5
-
-
-def test_the_page_is_sound():
-    """docs/users.rst is reStructuredText without a fault, and the README names it."""
-    tree = publish_doctree(PAGE, settings_overrides={"report_level": 5, "syntax_highlight": "none"})
-
-    assert [node.astext() for node in tree.findall(nodes.system_message)] == []
-    assert "docs/users.rst" in (ROOT / "README.rst").read_text(encoding="utf-8")
 
 
 def test_log_in_and_out(browser):

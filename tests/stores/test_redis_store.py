@@ -516,7 +516,7 @@ def test_the_address_of_sentinels_says_who_and_where(tmp_path):
 
 
 GRANT = re.compile(r"^ *ACL SETUSER (sessions|cluster) on >a-password (.+)$", re.MULTILINE)
-RELIABILITY = (Path(__file__).parents[2] / "docs/reliability.rst").read_text(encoding="utf-8")
+RELIABILITY = (Path(__file__).parents[2] / "docs/explanation/reliability.rst").read_text(encoding="utf-8")
 #: What the documentation grants: to whom, and the keys and commands.
 GRANTS = [(user, rights.split()) for user, rights in GRANT.findall(RELIABILITY)]
 

@@ -1002,7 +1002,7 @@ def use_all(store):
 
 
 def test_the_rights_that_a_database_must_grant(database, closed, caplog):
-    """A user with the rights that ``docs/reliability.rst`` names can do everything; without one of them he cannot."""
+    """A user with the rights in ``explanation/reliability.rst`` can do everything; without one of them he cannot."""
     server, url, user, users_url = database[0], *closed
     opened(url, table_name="granted").read(ID)
     table = "granted" if "postgresql" in url else f"{user.partition('@')[0]}.granted"
