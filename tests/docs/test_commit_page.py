@@ -12,8 +12,9 @@ from tests.commit_tables import PAGE, tables
 
 ROOT = Path(__file__).parents[2]
 GLOSSARY = ROOT / "docs" / "glossary.rst"
-ENTRIES = re.findall(r"^(\S.*)\n  (\S.*)\n", GLOSSARY.read_text(encoding="utf-8"), re.MULTILINE)
-TERMS = [term.lower() for terms, _ in ENTRIES for term in terms.split(", ")]
+#: Entries of the glossary: the terms, each on a line of its own, and the sentence.
+ENTRIES = re.findall(r"((?:^   \S.*\n)+)      (\S.*)\n", GLOSSARY.read_text(encoding="utf-8"), re.MULTILINE)
+TERMS = [term.strip() for terms, _ in ENTRIES for term in terms.splitlines()]
 
 
 def test_the_tables_are_the_docstrings():
