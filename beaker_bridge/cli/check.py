@@ -53,7 +53,7 @@ def _move(output: Output, site: Site) -> int:
     same = [change.option for change in found if not change.is_change]
     if same:
         output.line(f"Nothing changes for {', '.join(same)}.")
-    output.line("See the README's 'Moving over from pyramid_beaker', and what differs there.")
+    output.line("The documentation has the steps, and what else differs: 'From pyramid_beaker'.")
     output.result({"file": site.file, "changes": [change._asdict() for change in found], "notes": site.notes})
     return WRONG_SETTINGS if any(change.is_needed for change in found) else OK
 

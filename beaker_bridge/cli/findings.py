@@ -122,7 +122,7 @@ def _pickle(_site: Site, options: SessionOptions) -> Iterator[Finding]:
         if getattr(options, name) == "pickle":
             text = (
                 f"{options.label(name)} = pickle: who can write into the store can run code in the application"
-                " (CVE-2013-7489); move to json step by step, as the README's 'Moving over' says"
+                " (CVE-2013-7489); move to json step by step: the documentation's 'From pyramid_beaker' says how"
             )
             yield Finding(RISKY, "pickle", text)
 

@@ -124,7 +124,10 @@ def _pickled(site: Site, label: str) -> tuple[str, str]:
     if given is not None and given.value == COOKIE:
         change = "sessions in cookies are pickles, and JSON cannot read those"
         return change, f"{label} = pickle to keep them, or json and another key: everybody logs in again, once"
-    return "sessions are pickles", f"{label} = pickle at first; then go on step by step: README, 'Moving over'"
+    return (
+        "sessions are pickles",
+        f"{label} = pickle at first; then go on step by step: documentation, 'From pyramid_beaker'",
+    )
 
 
 def _boolean(_site: Site, option: Given) -> tuple[str, str] | None:

@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 import re
-from pathlib import Path
 
 import pytest
 
 from tests.cli.sites import PASSWORD, SECRET
+from tests.docs import pages
 
 # Processes, and what they print: what the interpreter adds does not differ.
 pytestmark = pytest.mark.once
 
-README = " ".join((Path(__file__).parents[2] / "README.rst").read_text(encoding="utf-8").replace("``", "").split())
+PAGE = " ".join(pages.read("moving/pyramid_beaker").replace("``", "").split())
 
 OLD = f"""
     [app:main]
@@ -164,14 +164,14 @@ def test_what_changes_for_regions(folder, lines, option, changes, code):
 
 
 def test_what_is_written(folder):
-    """The table names where each option is, and what stays is one line; the README has the rest."""
+    """The table names where each option is, and what stays is one line; the documentation has the rest."""
     outcome = folder.call("check", "--from-pyramid-beaker", folder.write(OLD + "    session.timeout = 60\n"))
 
     assert outcome.code == 0
     assert max(map(len, outcome.out.splitlines())) <= 80
     assert "Nothing changes for session.type, session.key, session.secret," in outcome.out
-    assert "Moving over from pyramid_beaker" in outcome.out
-    assert "Moving over from pyramid_beaker" in README
+    assert "From pyramid_beaker" in outcome.out
+    assert PAGE.startswith("From pyramid_beaker")
 
 
 @pytest.mark.parametrize(
@@ -189,6 +189,6 @@ def test_what_is_written(folder):
         "An option for all regions counts for each of them",
     ],
 )
-def test_the_facts_are_those_of_the_readme(fact):
-    """What the command says of a change is a row of the README's table."""
-    assert fact in README
+def test_the_facts_are_those_of_the_page(fact):
+    """What the command says of a change is a row of the page's table."""
+    assert fact in PAGE

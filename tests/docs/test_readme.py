@@ -104,17 +104,6 @@ def test_the_options():
     assert rendered() in README
 
 
-def test_what_differs():
-    """Each difference from pyramid_beaker says what, why, and what to do."""
-    section = publish_doctree(README, settings_overrides={"report_level": 5, "syntax_highlight": "none"}).next_node(
-        lambda node: isinstance(node, nodes.section) and node["names"] == ["what differs from pyramid_beaker, and why"]
-    )
-    rows = [[cell.astext() for cell in row.children] for row in section.findall(nodes.row)]
-
-    assert rows[0] == ["What differs", "Why", "What to do"]
-    assert all(len(row) == 3 and all(cell.endswith(".") for cell in row) for row in rows[1:])
-
-
 def test_the_pipeline(load, tmp_path):
     """The recommended installation counts visits, in files under ``data``."""
     app = load("pipeline", __init__="view")

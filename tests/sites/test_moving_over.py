@@ -1,4 +1,4 @@
-"""The steps from pyramid_beaker to JSON, as README.rst has them, each rolled over two running processes."""
+"""The steps of docs/moving/pyramid_beaker.rst, each rolled over two running processes."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from urllib.parse import quote
 
 import pytest
 
-from tests.docs.test_readme import BLOCKS
+from tests.docs import pages
 from tests.live_site import Visitor, running
 
 # Real processes: what the interpreter adds does not differ.
@@ -24,6 +24,7 @@ KEYS = {
         "validate_key": "a validate key of 32 bytes or more",
     },
 }
+BLOCKS = pages.examples(pages.read("moving/pyramid_beaker"))
 #: The steps of the documentation, after the site that was there before.
 STEPS = {
     "pyramid_beaker": "",
