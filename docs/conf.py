@@ -3,8 +3,13 @@
 from __future__ import annotations
 
 import logging
+import sys
 from importlib import metadata
+from pathlib import Path
 from typing import Any
+
+# The diagrams are made by a package beside this file.
+sys.path.insert(0, str(Path(__file__).parent))
 
 project = "beaker_bridge"
 author = "the beaker_bridge contributors"
@@ -12,6 +17,7 @@ copyright = f"2026, {author}"  # noqa: A001 -- Sphinx's name
 version = release = metadata.version(project)
 
 extensions = [
+    "diagrams.directive",
     "sphinx.ext.autodoc",
     "sphinx.ext.napoleon",
     "sphinx_copybutton",

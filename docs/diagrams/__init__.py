@@ -1,0 +1,15 @@
+"""The diagrams of the documentation: SVG, made from facts of the code whenever the pages are built.
+
+``.. diagram:: NAME`` puts one into a page, and ``python docs/diagrams FOLDER`` writes them all as files. No file of theirs
+is kept, so none can be out of date.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from diagrams import merge
+from diagrams.svg import Picture
+
+#: How to draw each picture, by its name.
+DIAGRAMS: dict[str, Callable[[], Picture]] = {**merge.DIAGRAMS}
