@@ -1,7 +1,7 @@
 """The diagrams of the documentation: SVG, made from facts of the code whenever the pages are built.
 
-``.. diagram:: NAME`` puts one into a page, and ``python docs/diagrams FOLDER`` writes them all as files. No file of theirs
-is kept, so none can be out of date.
+``.. diagram:: NAME`` puts one into a page, and ``python docs/diagrams FOLDER`` writes them all as files. None of these
+files is kept, so none can be out of date.
 """
 
 from __future__ import annotations

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from functools import partial
+from types import MappingProxyType
 from typing import Any, NamedTuple
 
 from diagrams.overlap import Overlap, overlap
@@ -24,7 +25,7 @@ class Rule(NamedTuple):
     before: str
     first: str
     later: str
-    options: dict[str, Any] = {}
+    options: Mapping[str, Any] = MappingProxyType({})
 
 
 RULES = {
@@ -179,7 +180,7 @@ def _session(
     picture.text(LEFT if y else 4, y + 13, title, "strong")
     if note:
         picture.text(WIDTH - 4, y + 13, note, "small bad", "end")
-    lines = [[Part("no session", "gone")]] if session is None else _lines(session, sides, set())
+    lines = [[Part("no session", "quiet")]] if session is None else _lines(session, sides, set())
     return _sheet(picture, y + 20, lines, "box", 4)
 
 
@@ -193,7 +194,7 @@ def _sheet(picture: Picture, y: float, lines: list[list[Part]], classes: str, le
 
 def _note(outcome: Overlap) -> str:
     if outcome.conflicts:
-        return "given up: a change of " + ", ".join(sorted(outcome.conflicts))
+        return "given up: " + ", ".join(sorted(outcome.conflicts))
     return ""
 
 
@@ -231,7 +232,7 @@ def _value(value: Any, own: tuple[Any, ...]) -> Iterator[Part]:
         for number, item in enumerate(items):
             yield Part(repr(item).replace("'", '"'), _maker(item, *sides))
             yield Part(", " if number + 1 < len(items) else "")
-        yield Part(ends[1] if items else f"{ends[1]}")
+        yield Part(ends[1])
     else:
         yield Part(repr(value).replace("'", '"'), _maker(value, *([side] for side in own)))
 
@@ -253,7 +254,7 @@ def _members(value: dict[str, Any], sides: tuple[Any, ...]) -> Iterator[Part]:
 
 
 def _described(rule: Rule, outcome: Overlap) -> str:
-    given_up = f" {_note(outcome).capitalize()}." if outcome.conflicts else ""
+    given_up = f" What is {_note(outcome)}." if outcome.conflicts else ""
     return (
         f"Two requests read the same session, {_plain(outcome.base)}. Request 1 runs {_inline(rule.first)}, and is"
         f" committed. Request 2, which began before that, runs {_inline(rule.later)}, and is committed later. Then the"

@@ -27,7 +27,7 @@ PALETTE = {
 }
 
 _RULES = """
-.diagram { display: block; width: 100%; max-width: 540px; height: auto; margin: 1rem auto; }
+.diagram { display: block; width: 100%; max-width: 470px; height: auto; margin: 1rem auto; }
 .diagram text { fill: var(--ink); font: 13px/1.3 system-ui, "Segoe UI", Roboto, "Helvetica Neue", Arial, sans-serif; }
 .diagram .code { font: 11.2px ui-monospace, "DejaVu Sans Mono", Menlo, Consolas, monospace; white-space: pre; }
 .diagram .small { font-size: 11.5px; }

@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import re
+import sys
 import textwrap
 from pathlib import Path
 
 DOCS = Path(__file__).parents[2] / "docs"
+# For tests that ask the scripts in docs/, such as the diagrams.
+sys.path.insert(0, str(DOCS))
+
 #: A code block of a page: its language, its options, and its lines.
 BLOCK = re.compile(r"^\.\. code-block:: (\w+)\n((?:   :.*\n)*)\n((?:   .*\n|\n)+)", re.MULTILINE)
 NAME = re.compile(r"^   :name: ([\w-]+)$", re.MULTILINE)

@@ -21,7 +21,6 @@ from beaker_bridge import set_cache_regions_from_settings
 from beaker_bridge.testing import with_session
 from tests.installations import Views, data, install
 from tests.option_table import rendered
-from tests.requests import Browser, config_of
 
 ROOT = Path(__file__).parents[2]
 README = (ROOT / "README.rst").read_text(encoding="utf-8")
@@ -61,25 +60,6 @@ def test_the_readme_is_sound():
     tree = publish_doctree(README, settings_overrides={"report_level": 5, "syntax_highlight": "none"})
 
     assert [node.astext() for node in tree.findall(nodes.system_message)] == []
-
-
-def test_how_changes_merge(caplog):
-    """The keys in ``whole_keys`` are the later commit's, as the example has it, and what is given up can be logged."""
-    parser = configparser.ConfigParser()
-    parser.read_string("[app:main]\n" + BLOCKS["whole"])
-    browser = Browser(config_of(whole_keys=parser["app:main"]["session.whole_keys"]))
-    browser.write(began=True)
-    one, other = browser.begin(), browser.begin()
-    one.session.update(position=[1, 2], log=[1])
-    other.session.update(position=[3, 4], log=[2])
-    browser.end(one)
-    browser.end(other)
-    example: dict = {}
-    exec(BLOCKS["conflicts"], example)
-    example["log_conflicts"](*other.events)
-
-    assert browser.read() == {"began": True, "position": [3, 4], "log": [1, 2]}
-    assert caplog.messages[-1] == "two requests changed session['position'], and one change was given up"
 
 
 def test_a_job():
