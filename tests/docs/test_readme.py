@@ -9,16 +9,11 @@ import threading
 from pathlib import Path
 
 import pytest
-from beaker.cache import cache_regions
 from docutils import nodes
 from docutils.core import publish_doctree
 from paste.deploy import loadapp
-from pyramid import testing
-from pyramid.interfaces import ISessionFactory
 from webtest import TestApp
 
-from beaker_bridge import set_cache_regions_from_settings
-from beaker_bridge.testing import with_session
 from tests.installations import Views, data, install
 from tests.option_table import rendered
 
@@ -91,71 +86,6 @@ def test_the_pipeline(load, tmp_path):
     assert [app.get("/").text for _ in range(2)] == ["visit 1", "visit 2"]
     assert list(app.cookies) == ["myapp"]
     assert len(list((tmp_path / "data/sessions/container_file").rglob("*.cache"))) == 1
-
-
-def test_the_factory(load):
-    """The session factory alone does the same from the application's settings."""
-    app = load("settings", __init__="factory", views="view")
-
-    assert [app.get("/").text for _ in range(2)] == ["visit 1", "visit 2"]
-
-
-def test_a_subclass(load):
-    """The subclass is a session factory, and keeps the language when a session ends."""
-    app = load("settings", __init__="subclass", views="view")
-    factory = app.app.registry.getUtility(ISessionFactory)
-    session = factory(testing.DummyRequest())
-    session.update(language="eo", user="x")
-    session.invalidate()
-
-    assert [app.get("/").text for _ in range(2)] == ["visit 1", "visit 2"]
-    assert dict(session) == {"language": "eo"}
-
-
-def test_a_functional_test(load):
-    """The functional test passes as it is printed."""
-    load("pipeline", __init__="view")
-
-    exec(BLOCKS["functional"], {})
-
-
-def test_a_views_test(load):
-    """The test of a view passes as it is printed."""
-    load("pipeline", __init__="view")
-    names = {}
-    exec(BLOCKS["unittest"], names)
-
-    assert names["test_home"]() is None
-
-
-def test_what_a_dummy_session_lacks():
-    """What the README says that Pyramid's dummy lacks, it lacks; and the real one has it."""
-    (lacking,) = re.findall(r"That lacks (.*?);", README, re.DOTALL)
-    names = re.findall(r"``(\w+)", lacking)
-    real = with_session(testing.DummyRequest()).session
-
-    assert len(names) == 9
-    assert [name for name in names if hasattr(testing.DummySession(), name) or not hasattr(real, name)] == []
-
-
-def test_a_seeded_test(load):
-    """The functional test that begins with a session passes as it is printed."""
-    load("pipeline", __init__="view")
-    names = {}
-    exec(BLOCKS["seeding"], names)
-
-    assert names["test_home"]() is None
-
-
-def test_the_regions_are_forgotten():
-    """The fixture forgets the regions when a test has ended."""
-    names = {}
-    exec(BLOCKS["forgetting"], names)
-    set_cache_regions_from_settings({"cache.regions": "word", "cache.word.type": "memory"})
-    for _ in names["no_regions"].__wrapped__():
-        assert "word" in cache_regions
-
-    assert "word" not in cache_regions
 
 
 def test_the_tweens(tmp_path):
