@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from importlib.metadata import EntryPoint, entry_points
 from typing import Any
 
@@ -26,7 +27,7 @@ def third_party_store(kind: str, label: str) -> Any:
         label: the name of the option ``type``, as it was written.
 
     Raises:
-        SettingsError: the class cannot be imported, or several distributions have one.
+        SettingsError: the class cannot be imported, or is no store, or several distributions have one.
     """
     found = sorted(entry_points(group=GROUP, name=kind), key=_name)
     if not found:
@@ -34,11 +35,15 @@ def third_party_store(kind: str, label: str) -> Any:
     if len(found) > 1:
         names = ", ".join(map(_name, found))
         raise SettingsError(f"{label} = {kind} is a store of several packages: {names}; keep one of them", name="type")
+    named = f"{label} = {kind}: {found[0].value} of the package {_name(found[0])}"
     try:
-        return found[0].load()
+        store_class = found[0].load()
     except (ImportError, AttributeError) as error:
-        message = f"{label} = {kind}: {found[0].value} of the package {_name(found[0])} cannot be imported: {error}"
-        raise SettingsError(message, name="type") from error
+        raise SettingsError(f"{named} cannot be imported: {error}", name="type") from error
+    # The base class, which a room above has, gives each store its own_options.
+    if not isinstance(getattr(store_class, "own_options", None), Mapping):
+        raise SettingsError(f"{named} is no store: derive it from beaker_bridge.stores.base.Store", name="type")
+    return store_class
 
 
 def own_rows(store_class: Any) -> dict[str, Row]:
@@ -49,7 +54,7 @@ def own_rows(store_class: Any) -> dict[str, Row]:
     """
     return {
         name: Row(name, None, value_type, "", frozenset(), Empty.DEFAULT, is_secret_name(name))
-        for name, value_type in getattr(store_class, "own_options", {}).items()
+        for name, value_type in store_class.own_options.items()
     }
 
 

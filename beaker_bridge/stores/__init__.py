@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import logging
 from importlib import import_module
-from typing import Any
 
 from beaker_bridge.exceptions import SettingsError
 from beaker_bridge.logs import log_once
@@ -61,11 +60,8 @@ def open_store(options: SessionOptions) -> Store:
     return store
 
 
-def _third_party(store_class: Any, options: SessionOptions) -> Store:
+def _third_party(store_class: type[Store], options: SessionOptions) -> Store:
     label = f"{options.label('type')} = {options.type}"
-    if not (isinstance(store_class, type) and issubclass(store_class, Store)):
-        message = f"{label} must be a class that derives from beaker_bridge.stores.base.Store, got {store_class!r}"
-        raise SettingsError(message, name="type")
     if options.purge_every and store_class.purge_turn is Store.purge_turn:
         message = f"{options.label('purge_every')} is ignored: the store of {label} takes no turns with other processes"
         log_once(log, logging.WARNING, f"{message}; have cron run beaker-bridge purge")
