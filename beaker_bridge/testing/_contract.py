@@ -8,6 +8,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
 from functools import partial
 from typing import Any, TypeVar, cast
 
@@ -489,8 +490,8 @@ class StoreContract:
         """Return the error of another thread that tries in vain to have the lock."""
 
         def try_it() -> SessionConflictError:
-            with pytest.raises(SessionConflictError) as refused, store.lock(session_id, 0.01):
-                pytest.fail("the lock was had twice")
+            with pytest.raises(SessionConflictError) as refused, ExitStack() as held:
+                held.enter_context(store.lock(session_id, 0.01))
             return refused.value
 
         return together(try_it)[0]
