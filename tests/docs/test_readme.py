@@ -1,6 +1,5 @@
 """Every example in README.rst is run."""
 
-import configparser
 import importlib
 import re
 import sys
@@ -86,37 +85,6 @@ def test_the_pipeline(load, tmp_path):
     assert [app.get("/").text for _ in range(2)] == ["visit 1", "visit 2"]
     assert list(app.cookies) == ["myapp"]
     assert len(list((tmp_path / "data/sessions/container_file").rglob("*.cache"))) == 1
-
-
-def test_the_tweens(tmp_path):
-    """The explicit list of tweens is accepted."""
-    parser = configparser.ConfigParser()
-    parser.read_string(BLOCKS["tweens"])
-    views = Views(data=data)
-    views.includes = ("pyramid_tm",)
-    app = TestApp(install("settings", {"type": "memory"}, views, **parser["app:main"]))
-
-    assert app.get("/data").text == "[]"
-
-
-def test_the_policy():
-    """The policy keeps the session after one exception, and not after another."""
-    names = {}
-    exec(BLOCKS["policy"], names)
-
-    def failing(request):
-        request.session["failed"] = request.params["with"]
-        raise {"key": KeyError, "value": ValueError}[request.params["with"]]
-
-    views = Views(data=data, failing=failing)
-    views.exception_views = {Exception: lambda request: "sorry"}
-    app = TestApp(install("settings", {"type": "memory", "cookie_on_exception": names["keep"]}, views))
-    app.get("/failing?with=value")
-    lost = app.get("/data").text
-    app.get("/failing?with=key")
-
-    assert lost == "[]"
-    assert app.get("/data").text == "[('failed', 'key')]"
 
 
 def test_what_is_its_own():
