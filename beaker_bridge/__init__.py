@@ -32,6 +32,7 @@ from beaker_bridge.exceptions import (
     SiteError,
 )
 from beaker_bridge.middleware import SessionMiddleware
+from beaker_bridge.pyramid.csrf import use_session_csrf_policy
 from beaker_bridge.pyramid.factory import BeakerSessionFactoryConfig, session_factory_from_settings
 from beaker_bridge.pyramid.purge import purge
 from beaker_bridge.pyramid.tween import NAME, OVER, UNDER, session_tween_factory, set_up_at_start
@@ -88,6 +89,7 @@ def includeme(config: Any) -> None:
       pyramid_tm, under the debug toolbar.
     - An explicit ``pyramid.tweens`` without that tween, or with it too low, stops the start.
     - Subrequests share the session of the request that makes them.
+    - A form that is refused for its CSRF token begins no session. An application's own CSRF storage policy wins.
     - The session's options are an introspectable, without secrets.
     - Beaker's cache regions are set from the settings under ``cache.`` or ``beaker.cache.``; each is an
       introspectable, without passwords.
@@ -99,6 +101,7 @@ def includeme(config: Any) -> None:
     config.set_session_factory(factory)
     config.add_tween(NAME, over=OVER, under=UNDER)
     set_up_at_start(config.registry)
+    use_session_csrf_policy(config.registry)
     introspectable = config.introspectable("beaker_bridge", "session", "session options", "session options")
     introspectable["options"] = factory.options.shown() if factory.options else None
     config.action(("beaker_bridge", "session"), introspectables=(introspectable,))

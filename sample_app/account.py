@@ -22,7 +22,7 @@ PROBLEMS = "problems"
 # -- Log in and out ----------------------------------------------------------------------------------
 
 
-@view_config(route_name="login", request_method="GET", renderer="templates/login.jinja2")
+@view_config(route_name="login", request_method="GET", renderer="templates/login.jinja2", http_cache=0)
 def login_form(_request: Any) -> dict[str, Any]:
     """Show the form."""
     return {"name_size": NAME_SIZE, "password_size": PASSWORD_SIZES[1]}

@@ -28,8 +28,10 @@ SLOW = 1
 
 # -- Pages -------------------------------------------------------------------------------------------
 
+# http_cache=0 sends no-store: after a logout the back button must not show a visitor's pages again.
 
-@view_config(route_name="home", renderer="templates/home.jinja2")
+
+@view_config(route_name="home", renderer="templates/home.jinja2", http_cache=0)
 def home(request: Any) -> dict[str, Any]:
     """Count the visit, and show what the session knows."""
     session = request.session
@@ -56,7 +58,7 @@ def shown_time(seconds: float | None) -> str:
     return datetime.fromtimestamp(seconds, tz=timezone.utc).strftime("%Y-%m-%d %H:%M:%S UTC")
 
 
-@view_config(route_name="session_json", renderer="json")
+@view_config(route_name="session_json", renderer="json", http_cache=0)
 def session_json(request: Any) -> dict[str, Any]:
     """Answer what the session knows, all of it, without changing it."""
     session = request.session
@@ -72,7 +74,7 @@ def session_json(request: Any) -> dict[str, Any]:
 # -- The cart ----------------------------------------------------------------------------------------
 
 
-@view_config(route_name="cart", renderer="templates/cart.jinja2")
+@view_config(route_name="cart", renderer="templates/cart.jinja2", http_cache=0)
 def cart(request: Any) -> dict[str, Any]:
     """Show the cart."""
     return {"goods": GOODS, "cart": sorted(Counter(request.session.get("cart", [])).items())}
@@ -127,7 +129,7 @@ def report() -> dict[str, Any]:
     return {"made": time.time(), "sold": {item: 7 * len(item) for item in GOODS}}
 
 
-@view_config(route_name="report", renderer="templates/report.jinja2")
+@view_config(route_name="report", renderer="templates/report.jinja2", http_cache=0)
 def show_report(_request: Any) -> dict[str, Any]:
     """Show the report: the first one who asks waits for it, the others do not."""
     began = time.monotonic()

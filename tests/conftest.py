@@ -18,8 +18,9 @@ from pyramid.threadlocal import manager
 
 # The tests' own modules are `tests.…` wherever pytest is started from.
 sys.path.insert(0, str(Path(__file__).parent.parent))
+pytest.register_assert_rewrite("tests.contract")
 
-from tests import machine
+from tests import machine  # noqa: E402 -- after the path is set
 
 # -- What is missing on this machine -----------------------------------------------------------------
 
@@ -205,3 +206,27 @@ def mariadb_server(tmp_path_factory):
     """Return a MariaDB."""
     with _started("mariadb", "MariaDB", tmp_path_factory) as server:
         yield server
+
+
+# -- A browser ---------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="session")
+def certificate():
+    """Return a certificate that the browser trusts."""
+    return import_module("tests.certificates").Certificate("site.test", "*.site.test")
+
+
+@pytest.fixture(scope="session")
+def chromium(tmp_path_factory, certificate):
+    """Return a Chromium."""
+    trust = f"--ignore-certificate-errors-spki-list={certificate.pin}"
+    with import_module("tests.chromium").running(tmp_path_factory.mktemp("chromium"), trust) as browser:
+        yield browser
+
+
+@pytest.fixture
+def tab(chromium):
+    """Return a new visitor's browser: one tab."""
+    with chromium.visitor() as opened:
+        yield opened

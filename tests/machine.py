@@ -25,6 +25,7 @@ from types import ModuleType
 #: The programs that tests run, and the Debian package of each.
 PROGRAMS = {
     "bash": "bash",
+    "chromedriver": "chromium-driver",
     "chromium": "chromium",
     "curl": "curl",
     "initdb": "postgresql",
@@ -32,6 +33,7 @@ PROGRAMS = {
     "mariadbd": "mariadb-server",
     "memcached": "memcached",
     "mount": "mount",
+    "nginx": "nginx-light",
     "pgbouncer": "pgbouncer",
     "postgres": "postgresql",
     "redis-cli": "redis-tools",

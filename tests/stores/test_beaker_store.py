@@ -16,12 +16,12 @@ from beaker_bridge.record.codec import RecordCodec
 from beaker_bridge.record.envelope import BareEnvelope
 from beaker_bridge.record.serializers import JSONSerializer
 from beaker_bridge.stores import open_store
-from beaker_bridge.testing.contract import PATIENCE, BeakerStoreContract, together
+from tests.contract import PATIENCE, StoreContract, together
 
 CODEC = RecordCodec(JSONSerializer(), envelope=BareEnvelope)
 
 
-class BeakerContract(BeakerStoreContract):
+class BeakerContract(StoreContract):
     """What a backend that we do not know keeps."""
 
     text_only = True
