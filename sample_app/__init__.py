@@ -1,4 +1,7 @@
-"""A small site on beaker_bridge: visits, a login and where it is, a cart, a cached report, and what breaks."""
+"""A small site on beaker_bridge.
+
+Requests that overlap, visits, a login and where it is, a cart, a cached report, and what breaks.
+"""
 
 from __future__ import annotations
 
@@ -34,7 +37,9 @@ def main(global_config: dict[str, str], **settings: Any) -> Any:  # noqa: ARG001
         config.add_route("refresh_report", "/report/refresh")
         config.add_route("error", "/error")
         config.add_route("session_json", "/session.json")
+        config.include(".overlap")
         config.scan(".views")
         config.scan(".account")
+        config.scan(".overlap")
         config.registry.accounts = Accounts()
         return config.make_wsgi_app()

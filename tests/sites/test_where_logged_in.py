@@ -12,6 +12,7 @@ from sample_app.account import ago
 from sample_app.accounts import Accounts
 from sample_app.browsers import browser_name
 from tests.live_site import Visitor, browsing, configured, serving
+from tests.readable import faults
 
 pytestmark = [pytest.mark.once, pytest.mark.slow]
 
@@ -346,63 +347,7 @@ def test_how_long_ago(seconds, words):
 
 # -- A real browser ----------------------------------------------------------------------------------
 
-#: What is wrong with the page that is shown: text of too little contrast (WCAG 2.2, 1.4.3), what is cut or sticks out,
-#: fields without a label, buttons and links without a name, headings that skip a level.
-FAULTS = """(() => {
-  const faults = [];
-  const light = color => {
-    const [r, g, b] = color.map(part => {
-      const c = part / 255;
-      return c <= 0.04045 ? c / 12.92 : ((c + 0.055) / 1.055) ** 2.4;
-    });
-    return 0.2126 * r + 0.7152 * g + 0.0722 * b;
-  };
-  const parts = color => color.match(/[\\d.]+/g).map(Number);
-  const behind = element => {
-    for (; element; element = element.parentElement) {
-      const color = parts(getComputedStyle(element).backgroundColor);
-      if (color.length === 3 || color[3] === 1) return color.slice(0, 3);
-    }
-    return [255, 255, 255];
-  };
-  const shown = [...document.body.querySelectorAll('*')].filter(
-    element => element.type !== 'hidden' && element.name !== 'username');
-  for (const element of shown) {
-    const box = element.getBoundingClientRect();
-    const texts = [...element.childNodes].some(node => node.nodeType === 3 && node.data.trim());
-    if (texts || element.matches('input')) {
-      const [one, other] = [parts(getComputedStyle(element).color), behind(element)].map(light).sort((a, b) => b - a);
-      if ((one + 0.05) / (other + 0.05) < 4.5) faults.push(['contrast', element.outerHTML]);
-    }
-    if (box.right > innerWidth || box.left < 0) faults.push(['outside', element.outerHTML]);
-    const section = element.closest('section');
-    if (section && box.right > section.getBoundingClientRect().right) faults.push(['sticks out', element.outerHTML]);
-    if (element.matches('input') && !element.labels.length) faults.push(['label', element.outerHTML]);
-    if (element.matches('a, button') && !(element.ariaLabel || element.innerText).trim())
-      faults.push(['name', element.outerHTML]);
-    if (element.matches('button, input') && box.height < 24) faults.push(['small', element.outerHTML]);
-  }
-  const levels = [...document.querySelectorAll('h1, h2, h3, h4')].map(heading => +heading.tagName[1]);
-  if (levels[0] !== 1 || levels.some((level, at) => at && level > levels[at - 1] + 1))
-    faults.push(['headings', levels]);
-  if (!document.documentElement.lang || !document.title) faults.push(['title', '']);
-  return faults;
-})()"""
-
 CLICK = "document.querySelector({!r}).click()"
-
-
-def faults(browser, page):
-    """Return what is wrong with the page that a browser shows: light and dark, on a phone and on a desk."""
-    found = []
-    for scheme in ("light", "dark"):
-        for width in (400, 1200):
-            browser.show_as(scheme, width)
-            background = browser.run("getComputedStyle(document.body).backgroundColor")
-            is_light = sum(map(int, re.findall(r"\d+", background)[:3])) > 382
-            found += [(page, scheme, width, *fault) for fault in browser.run(FAULTS)]
-            found += [(page, scheme, width, "scheme", background)] * (is_light != (scheme == "light"))
-    return found
 
 
 def test_a_browser_sees_where_it_is_logged_in(site, user, tmp_path):
@@ -441,7 +386,7 @@ def test_a_browser_sees_where_it_is_logged_in(site, user, tmp_path):
         browser.open(f"{site.url}/sessions")
         told, heading = browser.text(".problem"), browser.text("h1")
         found += faults(browser, "told")
-        for path in ("/cart", "/nowhere"):
+        for path in ("/cart", "/overlap", "/nowhere"):
             browser.open(site.url + path)
             found += faults(browser, path)
 
