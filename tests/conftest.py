@@ -18,9 +18,8 @@ from pyramid.threadlocal import manager
 
 # The tests' own modules are `tests.…` wherever pytest is started from.
 sys.path.insert(0, str(Path(__file__).parent.parent))
-pytest.register_assert_rewrite("tests.contract")
 
-from tests import machine  # noqa: E402 -- after the path is set
+from tests import machine
 
 # -- What is missing on this machine -----------------------------------------------------------------
 

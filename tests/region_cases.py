@@ -15,7 +15,7 @@ from beaker.ext.sqla import SqlaNamespaceManager, make_cache_table
 from beaker_bridge import set_cache_regions_from_settings
 from beaker_bridge.regions import creation_lock
 from beaker_bridge.testing import forget_regions
-from tests.contract import PATIENCE
+from beaker_bridge.testing.contract import PATIENCE
 
 #: The seed's example.
 SEED = {

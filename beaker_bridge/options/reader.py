@@ -13,9 +13,10 @@ from typing import Any, NamedTuple, TypeVar
 
 from beaker_bridge.exceptions import SettingsError
 from beaker_bridge.logs import log_once
-from beaker_bridge.options.rows import Empty, Table, wrong_value
+from beaker_bridge.options.rows import Empty, Row, Table, wrong_value
 from beaker_bridge.options.rules import Fault, backend_exists, session_faults, type_faults, type_of_address
 from beaker_bridge.options.table import SESSION_TABLE, SessionOptions, StoreOptions
+from beaker_bridge.options.third_party import own_rows, third_party_store
 from beaker_bridge.options.types import COOKIE, FILE, MAX_SECONDS, MEMORY, is_empty
 
 log = logging.getLogger(__name__)
@@ -112,7 +113,8 @@ class Reading:
 
     def filled(self, options: type[Options], **more: Any) -> Options:
         """Return the values as an instance of a table; ``more`` are its other fields."""
-        labels = {name: self.options[name].label for name in self.given}
+        named = [*self.given, *more.get("backend_arguments", ())]
+        labels = {name: self.options[name].label for name in named}
         return options(**self.values, given=frozenset(self.values), labels=labels, **more)
 
     def faults(self, faults: Iterable[Fault], options: StoreOptions) -> Iterator[tuple[Fault, SettingsError]]:
@@ -242,10 +244,9 @@ def read_options(options: Mapping[str, Given], *, quiet: bool = False) -> Sessio
     """
     read = Reading(SESSION_TABLE, options)
     errors = list(_refused(read.rest))
-    has_arguments = _has_arguments(read.values)
-    arguments = {name: option.value for name, option in read.rest.items()} if has_arguments else {}
+    arguments, own = _take_arguments(read)
     checked = read.filled(SessionOptions, backend_arguments=arguments, prefix=_prefix(options))
-    unknown, notices = ([], []) if has_arguments else read.unknown()
+    unknown, notices = read.unknown(*own)
     unused = read.unused(_stores(read))
     # An option that the type does not use may have any value.
     read.wrong = {name: error for name, error in read.wrong.items() if name not in unused}
@@ -260,10 +261,42 @@ def read_options(options: Mapping[str, Given], *, quiet: bool = False) -> Sessio
     return checked
 
 
-def _has_arguments(values: Mapping[str, Any]) -> bool:
-    """Return whether the backend is a third party's, whose options are not in the table."""
-    store = values.get("type", MEMORY)
-    return bool(values.get("namespace_class")) or (store not in SESSION_TABLE.types and backend_exists(store))
+def _take_arguments(read: Reading) -> tuple[dict[str, Any], Collection[str]]:
+    """Take the options of a backend that is not ours out of the rest.
+
+    Returns:
+        Their values, converted if the backend says how; and the names of those that it has.
+    """
+    rest, rows = read.rest, _rows_of_backend(read)
+    if rows is None:
+        read.rest = {}
+        return {name: option.value for name, option in rest.items()}, ()
+    read.rest = {name: option for name, option in rest.items() if name not in rows}
+    values = {}
+    for name, row in rows.items():
+        try:
+            if name in rest and row.is_given(rest[name].value):
+                values[name] = row.converted(rest[name].value, rest[name].label, name)
+        except SettingsError as error:
+            read.wrong[name] = error
+    return values, rows
+
+
+def _rows_of_backend(read: Reading) -> Mapping[str, Row] | None:
+    """Return the options of a backend beside the table's; None if they are known to itself alone."""
+    kind = read.values.get("type", MEMORY)
+    if read.values.get("namespace_class"):
+        return None
+    if kind in SESSION_TABLE.types:
+        return {}
+    try:
+        store_class = third_party_store(kind, read.options["type"].label)
+    except SettingsError as error:
+        read.wrong["type"] = error
+        return None
+    if store_class is None:
+        return None if backend_exists(kind) else {}
+    return own_rows(store_class)
 
 
 def _prefix(options: Mapping[str, Given]) -> str:

@@ -11,6 +11,7 @@ from beaker.crypto import get_crypto_module
 
 from beaker_bridge.options.rows import Table
 from beaker_bridge.options.table import SessionOptions, StoreOptions
+from beaker_bridge.options.third_party import third_party_types
 from beaker_bridge.options.types import (
     CLUSTER,
     COOKIE,
@@ -54,9 +55,11 @@ class Fault(NamedTuple):
 
 
 def type_faults(options: StoreOptions, table: Table) -> Iterator[Fault]:
-    """Yield a fault if Beaker has no backend for the store type."""
-    if options.type not in table.types and not backend_exists(options.type):
-        types = table.types | frozenset(NEEDED)
+    """Yield a fault if there is no store of the type: neither ours, nor another distribution's, nor Beaker's."""
+    # Other distributions' stores hold sessions: Beaker's regions cannot use them.
+    others = third_party_types() if isinstance(options, SessionOptions) else []
+    if options.type not in (*table.types, *others) and not backend_exists(options.type):
+        types = table.types.union(NEEDED, others)
         names = {name: name for name in clsmap._clsmap} | {name.removeprefix("ext:"): name for name in types}
         names |= {name: name for name in types}
         nearest = difflib.get_close_matches(options.type.lower(), names, n=1)

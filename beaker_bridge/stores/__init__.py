@@ -6,12 +6,18 @@ Nothing here knows of sessions, requests or cookies.
 
 from __future__ import annotations
 
+import logging
 from importlib import import_module
 
 from beaker_bridge.exceptions import SettingsError
+from beaker_bridge.logs import log_once
 from beaker_bridge.options.masking import learn_passwords
 from beaker_bridge.options.table import SessionOptions
+from beaker_bridge.options.third_party import third_party_store
 from beaker_bridge.stores.base import Store
+from beaker_bridge.stores.beaker import BeakerStore
+
+log = logging.getLogger(__name__)
 
 #: The class of a store, or the function that opens it, by the backend's name. Import its module only when it is used,
 #: since not every site has its client.
@@ -41,7 +47,10 @@ def open_store(options: SessionOptions) -> Store:
     learn_passwords({name: getattr(options, name) for name in _WITH_PASSWORDS} | dict(options.backend_arguments))
     # Use Beaker's interface for an application's own namespace manager, whatever the type.
     kind = "" if options.namespace_class else str(options.type)
-    module, _, name = _STORES.get(kind, "beaker:BeakerStore").partition(":")
+    if kind not in _STORES:
+        store_class = third_party_store(kind, options.label("type")) if kind else None
+        return BeakerStore(options) if store_class is None else _third_party(store_class, options)
+    module, _, name = _STORES[kind].partition(":")
     try:
         opening = getattr(import_module(f"beaker_bridge.stores.{module}"), name)
     except ImportError as error:
@@ -49,3 +58,11 @@ def open_store(options: SessionOptions) -> Store:
         raise SettingsError(message, name="type") from error
     store: Store = opening(options)
     return store
+
+
+def _third_party(store_class: type[Store], options: SessionOptions) -> Store:
+    label = f"{options.label('type')} = {options.type}"
+    if options.purge_every and store_class.purge_turn is Store.purge_turn:
+        message = f"{options.label('purge_every')} is ignored: the store of {label} takes no turns with other processes"
+        log_once(log, logging.WARNING, f"{message}; have cron run beaker-bridge purge")
+    return store_class(options)

@@ -5,16 +5,19 @@ from __future__ import annotations
 import logging
 import re
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from itertools import islice
+from types import MappingProxyType
 from typing import Any, ClassVar, NamedTuple, TypeVar
 
 from beaker_bridge.events import BreakerClosed, BreakerOpened
 from beaker_bridge.exceptions import SessionConflictError, SessionStoreError, failure_of
 from beaker_bridge.logs import log_once
 from beaker_bridge.options.masking import chain, clean
-from beaker_bridge.record.envelope import Envelope
+from beaker_bridge.options.table import SessionOptions
+from beaker_bridge.options.types import ValueType
+from beaker_bridge.record.envelope import BareEnvelope, Envelope
 from beaker_bridge.stores._breaker import ServerUnavailableError
 
 E = TypeVar("E", bound=SessionStoreError)
@@ -48,21 +51,36 @@ Listed = tuple[str, "Record | None"]
 
 
 class Store(ABC):
-    """Keeps records under Beaker's names and in Beaker's format.
+    """Keeps the records of sessions: the base class of our stores, and of other distributions'.
 
-    Each method raises :class:`SessionStoreError` if the store cannot be reached.
+    A store of another distribution is a class that derives from this one, named by an entry point in the group
+    ``beaker_bridge.stores``: the entry point's name is the option ``type``. It needs ``kind``, :meth:`read`,
+    :meth:`swap` and :meth:`lock`; with :meth:`ids`, or ``lists = False``, it is complete.
+    :class:`beaker_bridge.testing.contract.StoreContract` is the suite that proves it.
+
+    The methods are called by many threads at once, and after a fork. Each raises :class:`SessionStoreError` if the
+    store cannot be reached: :func:`unreachable` makes one of a client's error.
+
+    Args:
+        options: the option table, with the store's own options in ``backend_arguments``.
     """
 
     #: The name of the backend, as the option ``type`` has it.
     kind: str
-    #: The envelope that Beaker's backend puts around a record's text.
-    envelope: ClassVar[Envelope]
+    #: The options of the store beside the table's, with their types, such as those in ``beaker_bridge.options.types``;
+    #: only for stores of other distributions.
+    own_options: ClassVar[Mapping[str, ValueType]] = MappingProxyType({})
+    #: The envelope that Beaker's backend puts around a record's text; none where Beaker has no such backend.
+    envelope: ClassVar[Envelope] = BareEnvelope
     #: Whether the backend can list its records.
     lists: ClassVar[bool] = True
     #: Whether the server removes expired records by itself, so that there is nothing to purge.
     expires_by_itself: ClassVar[bool] = False
     #: Gets the events of the store's circuit breakers; must return at once.
     on_event: Callable[[BreakerOpened | BreakerClosed], object] | None = None
+
+    def __init__(self, options: SessionOptions) -> None:  # noqa: B027 -- what makes one is the same for all
+        """Take what the store needs of the options; connect when it is first used."""
 
     @abstractmethod
     def read(self, session_id: str) -> Record | None:
@@ -178,6 +196,8 @@ class Store(ABC):
     @contextmanager
     def purge_turn(self, every: float) -> Iterator[bool]:
         """Yield whether to purge now: no other process is purging, or has begun to within the last seconds.
+
+        A store that overrides it can be purged by ``purge_every``, others by ``beaker-bridge purge`` alone.
 
         Args:
             every: seconds between the beginnings of two purges.

@@ -9,9 +9,9 @@ import pytest
 
 from beaker_bridge.cli import migrate as module
 from beaker_bridge.session.base import new_id
+from beaker_bridge.testing.contract import PATIENCE
 from tests.cli.busy import BusySite, Traffic, paths, url_of
 from tests.cli.sites import FINE, SECRET, with_option
-from tests.contract import PATIENCE
 from tests.live_site import Visitor
 from tests.requests import Browser
 

@@ -12,9 +12,9 @@ import pytest
 from beaker_bridge.cli import purge as module
 from beaker_bridge.session.base import new_id
 from beaker_bridge.session.purge import Purged
+from beaker_bridge.testing.contract import PATIENCE
 from tests.cli.busy import BusySite, Traffic, paths, url_of
 from tests.cli.sites import FINE, SECRET, with_option
-from tests.contract import PATIENCE
 
 # Processes, and what they print: what the interpreter adds does not differ.
 pytestmark = pytest.mark.once

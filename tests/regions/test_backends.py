@@ -20,7 +20,7 @@ from beaker_bridge.regions.namespace import _digest
 from beaker_bridge.stores import open_store
 from beaker_bridge.stores._forks import PerProcess
 from beaker_bridge.stores.base import ID_FORM
-from tests.contract import PATIENCE, together
+from beaker_bridge.testing.contract import PATIENCE, together
 from tests.region_cases import KINDS, Counted, all_waiting, beakers_clock, define, no_region_left, options_for
 
 # Real servers: what the interpreter adds does not differ.

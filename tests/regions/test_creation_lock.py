@@ -14,7 +14,7 @@ from beaker_bridge.regions import creation_lock
 from beaker_bridge.regions.creation_lock import AWAY, CreationLock, FileLease
 from beaker_bridge.stores import _flock
 from beaker_bridge.stores._lease import HeldBy
-from tests.contract import PATIENCE, together
+from beaker_bridge.testing.contract import PATIENCE, together
 from tests.forks import as_child, silent_fork
 from tests.region_cases import Clock, all_waiting
 from tests.servers.redis import wait_until

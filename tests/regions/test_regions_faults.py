@@ -31,8 +31,8 @@ from beaker_bridge.regions.servers import close_servers
 from beaker_bridge.stores import _breaker, _flock
 from beaker_bridge.stores._breaker import PAUSE
 from beaker_bridge.stores._lease import HeldBy
+from beaker_bridge.testing.contract import PATIENCE, together
 from tests import machine
-from tests.contract import PATIENCE, together
 from tests.forks import silent_fork
 from tests.region_cases import Clock, Counted, beakers_clock, define, no_region_left, options_for
 from tests.servers.memcached import Memcached

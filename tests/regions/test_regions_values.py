@@ -22,8 +22,8 @@ from beaker_bridge.options.table import RegionOptions
 from beaker_bridge.regions import namespace
 from beaker_bridge.regions.servers import open_servers
 from beaker_bridge.testing import forget_regions
+from beaker_bridge.testing.contract import PATIENCE, together
 from tests import machine
-from tests.contract import PATIENCE, together
 from tests.region_cases import Clock, Counted, beakers_clock, define, no_region_left, options_for
 from tests.servers.proxy import Proxy
 

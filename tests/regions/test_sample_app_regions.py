@@ -7,7 +7,7 @@ import re
 
 import pytest
 
-from tests.contract import together
+from beaker_bridge.testing.contract import together
 from tests.live_site import CHECKOUT, Visitor, configured, serving
 from tests.region_cases import SEED
 

@@ -16,12 +16,12 @@ from beaker_bridge.record.codec import RecordCodec
 from beaker_bridge.record.envelope import BareEnvelope
 from beaker_bridge.record.serializers import JSONSerializer
 from beaker_bridge.stores import open_store
-from tests.contract import PATIENCE, StoreContract, together
+from beaker_bridge.testing.contract import PATIENCE, BeakerStoreContract, together
 
 CODEC = RecordCodec(JSONSerializer(), envelope=BareEnvelope)
 
 
-class BeakerContract(StoreContract):
+class BeakerContract(BeakerStoreContract):
     """What a backend that we do not know keeps."""
 
     text_only = True

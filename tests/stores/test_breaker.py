@@ -23,7 +23,7 @@ from beaker_bridge.exceptions import SessionStoreError, SessionTooLargeError
 from beaker_bridge.options.reader import given, read_options
 from beaker_bridge.stores import _breaker, _server, open_store
 from beaker_bridge.stores._breaker import PAUSE, CircuitBreaker, ConnectionLostError, ServerUnavailableError
-from tests.contract import PATIENCE, together
+from beaker_bridge.testing.contract import PATIENCE, together
 from tests.installations import INSTALLATIONS, SECRET, Views, install
 from tests.requests import Clock, wait_for_events
 from tests.servers import free_port, wait_until

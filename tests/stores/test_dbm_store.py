@@ -24,8 +24,8 @@ from beaker_bridge.stores import open_store
 from beaker_bridge.stores.beaker import BeakerStore
 from beaker_bridge.stores.dbm import DbmStore
 from beaker_bridge.stores.file import TEMPORARY
+from beaker_bridge.testing.contract import KIB, BeakerStoreContract, text, together
 from tests import machine
-from tests.contract import KIB, StoreContract, text, together
 
 CODEC = RecordCodec(JSONSerializer(), envelope=PickledEnvelope)
 
@@ -90,7 +90,7 @@ def _bytes(key):
     return key.encode("ascii") if isinstance(key, str) else key
 
 
-class DbmContract(StoreContract):
+class DbmContract(BeakerStoreContract):
     """What every kind of dbm file keeps beside the contract."""
 
     @pytest.fixture

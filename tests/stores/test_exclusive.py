@@ -7,7 +7,7 @@ import pytest
 from beaker_bridge.exceptions import SessionConflictError
 from beaker_bridge.stores._flock import SLOTS
 from beaker_bridge.stores._server import LEASE
-from tests.contract import together
+from beaker_bridge.testing.contract import together
 from tests.requests import STORES, Browser, Clock, config_of, options_of
 
 LEASING = ["sqlite", "redis", "rediscluster", "memcached", "postgresql", "mariadb"]

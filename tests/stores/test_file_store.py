@@ -13,7 +13,7 @@ from beaker_bridge.options.reader import given, read_options
 from beaker_bridge.stores import file as file_module
 from beaker_bridge.stores import open_store
 from beaker_bridge.stores.file import TEMPORARY
-from tests.contract import PATIENCE, StoreContract, together
+from beaker_bridge.testing.contract import PATIENCE, BeakerStoreContract, together
 
 
 def files(folder):
@@ -21,7 +21,7 @@ def files(folder):
     return sorted(path.name for path in folder.rglob("*") if path.is_file() and path.suffix != ".lock")
 
 
-class TestFileStore(StoreContract):
+class TestFileStore(BeakerStoreContract):
     """``type = file``."""
 
     @pytest.fixture
@@ -137,7 +137,7 @@ class TestFileStore(StoreContract):
         assert failed.value.original.errno == errno.EISDIR
 
 
-class TestFileStoreElsewhere(StoreContract):
+class TestFileStoreElsewhere(BeakerStoreContract):
     """``type = file`` with directories of its own."""
 
     @pytest.fixture

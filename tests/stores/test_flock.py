@@ -15,7 +15,7 @@ from beaker.synchronization import FileSynchronizer
 
 from beaker_bridge.stores import _flock as locks_module
 from beaker_bridge.stores._flock import SLOTS, FileLocks, LockTimeoutError
-from tests.contract import PATIENCE, together
+from beaker_bridge.testing.contract import PATIENCE, together
 from tests.forks import as_child
 
 ID = "0123456789abcdef" * 2

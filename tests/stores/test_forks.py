@@ -8,7 +8,7 @@ import threading
 import pytest
 
 from beaker_bridge.stores._forks import PerProcess
-from tests.contract import together
+from beaker_bridge.testing.contract import together
 from tests.forks import as_child, silent_fork
 
 

@@ -17,7 +17,7 @@ from beaker_bridge.exceptions import SessionConflictError, SessionStoreError, Se
 from beaker_bridge.options.reader import given, read_options
 from beaker_bridge.stores import _breaker, open_store
 from beaker_bridge.stores._memcached_client import MemcachedServer
-from tests.contract import KIB, PATIENCE, StoreContract, text, together
+from beaker_bridge.testing.contract import KIB, PATIENCE, BeakerStoreContract, text, together
 from tests.forks import as_child
 from tests.servers.memcached import Memcached, MemcachedOnSocket
 from tests.servers.proxy import Proxy
@@ -42,7 +42,7 @@ def second_server(memcached_server, tmp_path_factory):
         yield server
 
 
-class TestMemcachedStore(StoreContract):
+class TestMemcachedStore(BeakerStoreContract):
     """``type = ext:memcached``."""
 
     lists_ids = False

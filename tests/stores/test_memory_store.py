@@ -10,11 +10,11 @@ from beaker_bridge.session.base import new_id
 from beaker_bridge.session.session import GRACE
 from beaker_bridge.stores import memory as memory_module
 from beaker_bridge.stores.memory import LOOKS
-from tests.contract import PATIENCE, StoreContract
+from beaker_bridge.testing.contract import PATIENCE, BeakerStoreContract
 from tests.requests import Browser, Clock, config_of
 
 
-class TestMemoryStore(StoreContract):
+class TestMemoryStore(BeakerStoreContract):
     """``type = memory``."""
 
     text_only = True

@@ -23,7 +23,7 @@ from beaker_bridge.options.reader import given, prefixed, read_options
 from beaker_bridge.stores import _breaker, _redis_swap, open_store
 from beaker_bridge.stores._server import LEASE
 from beaker_bridge.stores.base import Record
-from tests.contract import PATIENCE, StoreContract, text, together
+from beaker_bridge.testing.contract import PATIENCE, BeakerStoreContract, text, together
 from tests.forks import as_child
 from tests.servers import free_port
 from tests.servers.proxy import Proxy
@@ -41,7 +41,7 @@ def key_of(session_id):
     return f"beaker_cache:{session_id}:session"
 
 
-class RedisContract(StoreContract):
+class RedisContract(BeakerStoreContract):
     """What both kinds of Redis keep beside the contract."""
 
     @pytest.fixture

@@ -13,7 +13,7 @@ from beaker_bridge.exceptions import SessionConflictError, SessionStoreError
 from beaker_bridge.options.reader import given, read_options
 from beaker_bridge.stores import _breaker, open_store
 from beaker_bridge.stores._server import LEASE
-from tests.contract import PATIENCE
+from beaker_bridge.testing.contract import PATIENCE
 from tests.requests import Clock
 from tests.servers.proxy import Proxy
 

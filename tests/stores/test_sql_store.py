@@ -26,7 +26,7 @@ from beaker_bridge.stores import sql as sql_module
 from beaker_bridge.stores._breaker import ServerUnavailableError
 from beaker_bridge.stores._lease import HeldBy
 from beaker_bridge.stores.base import Record, Swap
-from tests.contract import KIB, PATIENCE, StoreContract, text, together
+from beaker_bridge.testing.contract import KIB, PATIENCE, BeakerStoreContract, text, together
 from tests.forks import as_child
 from tests.requests import Browser, config_of
 from tests.servers.proxy import Proxy
@@ -66,14 +66,14 @@ def forget_beakers_engines():
 # -- On every database -------------------------------------------------------------------------------
 
 
-class SQLContract(StoreContract):
+class SQLContract(BeakerStoreContract):
     """What both of the stores keep, on each database."""
 
     @staticmethod
     def _read_by_beaker(namespace):
         # Beaker reads a row once a request, and then no more.
         namespace.loaded = False
-        return StoreContract._read_by_beaker(namespace)
+        return BeakerStoreContract._read_by_beaker(namespace)
 
     def test_what_a_write_costs(self, store, session_id, raw):
         """A new session is one statement, a changed one is two, a deleted one is two."""

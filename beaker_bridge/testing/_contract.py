@@ -1,27 +1,42 @@
-"""What every store keeps, whatever its backend: each store runs this suite against the real thing."""
+"""The suite behind ``beaker_bridge.testing.contract``, which has its asserts rewritten by pytest."""
 
 from __future__ import annotations
 
 import base64
 import secrets
 import threading
-from collections.abc import Callable, Iterator
+import time
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
+from functools import partial
+from typing import Any, TypeVar, cast
 
 import pytest
 from beaker.cache import clsmap
 
 from beaker_bridge.exceptions import SessionConflictError, SessionStoreError, SessionTooLargeError
 from beaker_bridge.options.reader import given, read_options
+from beaker_bridge.pyramid.isession import PyramidSession
+from beaker_bridge.request.exchange import SessionObject
+from beaker_bridge.session.base import GRACE
 from beaker_bridge.session.config import SessionConfig
 from beaker_bridge.session.context import SessionContext
+from beaker_bridge.session.purge import purge
 from beaker_bridge.session.session import Session
+from beaker_bridge.session.users import UserIndex
 from beaker_bridge.stores import open_store
 from beaker_bridge.stores.base import Record, Store, Swap
+
+T = TypeVar("T")
+#: Makes a new record's raw bytes, of about a size if it is given one.
+Raw = Callable[..., bytes]
 
 #: Seconds after which a test that waits for another thread gives up: a bound, not a measure.
 PATIENCE = 30
 KIB = 1024
+#: Seconds after which an idle session expires, where a test has it expire.
+TIMEOUT = 1200
 
 
 def text(size: int = 40) -> bytes:
@@ -29,11 +44,11 @@ def text(size: int = 40) -> bytes:
     return base64.b64encode(secrets.token_bytes(size * 3 // 4))
 
 
-def together(*tasks: Callable[[], object]) -> list:
+def together(*tasks: Callable[[], T]) -> list[T]:
     """Run each task in a thread of its own, begun at once, and return their results."""
     barrier = threading.Barrier(len(tasks))
 
-    def run(task):
+    def run(task: Callable[[], T]) -> T:
         barrier.wait(PATIENCE)
         return task()
 
@@ -41,23 +56,75 @@ def together(*tasks: Callable[[], object]) -> list:
         return [future.result(PATIENCE) for future in [pool.submit(run, task) for task in tasks]]
 
 
+def raw_of(record: Record | None) -> bytes | None:
+    """Return a record's bytes; None if there is no record."""
+    return None if record is None else record.raw
+
+
 class CountedStore:
     """A store that notes which of its methods a session calls."""
 
     def __init__(self, store: Store) -> None:
         self._store = store
-        self.calls = []
+        self.calls: list[str] = []
 
-    def __getattr__(self, name: str):
-        def counted(*args):
+    def __getattr__(self, name: str) -> Callable[..., Any]:
+        def counted(*args: Any) -> Any:
             self.calls.append(name)
             return getattr(self._store, name)(*args)
 
         return counted
 
 
+class Clock:
+    """A clock that the test moves."""
+
+    def __init__(self) -> None:
+        self.now = time.time()
+
+    def __call__(self) -> float:
+        return self.now
+
+
+class Browser:
+    """Makes requests with one cookie.
+
+    Args:
+        config: the configuration of their sessions.
+    """
+
+    def __init__(self, config: SessionConfig) -> None:
+        self._config = config
+        self._cookie = ""
+
+    def begin(self) -> PyramidSession:
+        """Begin a request, and return its session, loaded."""
+        session = PyramidSession(SessionObject({"wsgi.url_scheme": "http", "HTTP_COOKIE": self._cookie}, self._config))
+        dict(session)
+        return session
+
+    def end(self, session: PyramidSession) -> None:
+        """Commit a request's session, and keep the cookie of its response."""
+        session.persist()
+        headers = dict(session.exchange.with_session_headers([]))
+        self._cookie = headers.get("Set-Cookie", self._cookie).partition(";")[0]
+
+    def write(self, **values: Any) -> None:
+        """Make a request that sets keys."""
+        session = self.begin()
+        session.update(values)
+        self.end(session)
+
+    def read(self) -> dict[str, Any]:
+        """Make a request that reads the session."""
+        return dict(self.begin())
+
+
 class StoreContract:
-    """The suite. A store's test class derives from it and overrides the fixture ``options``."""
+    """The suite: a store's test class derives from it and overrides the fixture ``options``.
+
+    It needs a server of the test's own, or one whose records may be deleted, and runs in a second or two.
+    """
 
     #: Whether the store lists its records; else it refuses to.
     lists_ids = True
@@ -69,12 +136,12 @@ class StoreContract:
     # -- Fixtures ------------------------------------------------------------------------------------
 
     @pytest.fixture
-    def options(self) -> dict:
+    def options(self) -> dict[str, Any]:
         """Return the session options of the store: the one fixture that a store overrides."""
         raise NotImplementedError
 
     @pytest.fixture
-    def make_store(self, options) -> Iterator[Callable[[], Store]]:
+    def make_store(self, options: dict[str, Any]) -> Iterator[Callable[[], Store]]:
         """Return what makes stores on the same data, each with connections of its own."""
         made = []
 
@@ -87,19 +154,27 @@ class StoreContract:
             store.close()
 
     @pytest.fixture
-    def store(self, make_store) -> Store:
+    def store(self, make_store: Callable[[], Store]) -> Store:
         """Return the store."""
         return make_store()
 
     @pytest.fixture
-    def other_store(self, make_store) -> Store:
+    def other_store(self, make_store: Callable[[], Store]) -> Store:
         """Return another process's store: the same data, other connections."""
         return make_store()
 
     @pytest.fixture
-    def raw(self, store) -> Callable[..., bytes]:
+    def raw(self, store: Store) -> Callable[..., bytes]:
         """Return what makes a new record's raw bytes."""
         return lambda size=40: store.envelope.wrap(text(size))
+
+    @pytest.fixture
+    def config(self, options: dict[str, Any]) -> Iterator[SessionConfig]:
+        """Return a configuration of sessions in the store, with a clock that only the test moves."""
+        more = {"secret": secrets.token_hex(32), "timeout": TIMEOUT, "clock": Clock(), "store_timeout": 10}
+        config = SessionConfig(read_options(given({**options, **more})))
+        yield config
+        cast("Store", config.store).close()
 
     @pytest.fixture
     def session_id(self) -> str:
@@ -107,16 +182,9 @@ class StoreContract:
         return secrets.token_hex(16)
 
     @pytest.fixture
-    def stored(self, store, session_id, raw) -> Record:
-        """Return a record that stands in the store."""
-        return store.swap(session_id, None, raw()).found
-
-    @pytest.fixture
-    def namespace(self, options, session_id):
-        """Return Beaker's own namespace of the session, as Beaker's sessions make it."""
-        arguments = {"data_dir": None, **options}
-        kind = arguments.pop("type")
-        return clsmap[kind](session_id, digest_filenames=False, **arguments)
+    def stored(self, store: Store, session_id: str, raw: Raw) -> Record:
+        """Return a record that is in the store."""
+        return cast("Record", store.swap(session_id, None, raw()).found)
 
     def listed(self, store: Store) -> list[str]:
         """Return the ids that a store lists; none if it says that it cannot."""
@@ -128,39 +196,43 @@ class StoreContract:
 
     # -- Read ----------------------------------------------------------------------------------------
 
-    def test_nothing_is_read_where_nothing_was_written(self, store, session_id):
+    def test_nothing_is_read_where_nothing_was_written(self, store: Store, session_id: str) -> None:
         """An id without a record reads as nothing."""
         assert store.read(session_id) is None
 
-    def test_reading_leaves_nothing_behind(self, store, session_id):
+    def test_reading_leaves_nothing_behind(self, store: Store, session_id: str) -> None:
         """A read of an id without a record makes none."""
         store.read(session_id)
 
         assert session_id not in self.listed(store)
         assert store.swap(session_id, None, None).found is None
 
-    def test_what_was_written_is_read_by_everybody(self, store, other_store, session_id, raw):
+    def test_what_was_written_is_read_by_everybody(
+        self, store: Store, other_store: Store, session_id: str, raw: Raw
+    ) -> None:
         """A record that one process inserts is another one's next read."""
         new = raw()
         store.swap(session_id, None, new)
 
-        assert store.read(session_id).raw == new
-        assert other_store.read(session_id).raw == new
+        assert raw_of(store.read(session_id)) == new
+        assert raw_of(other_store.read(session_id)) == new
 
-    def test_sessions_do_not_mix(self, store, raw):
+    def test_sessions_do_not_mix(self, store: Store, raw: Raw) -> None:
         """Records of ids that differ in one digit stand side by side."""
         ids = ["0" * 32, "0" * 31 + "1", "1" + "0" * 31]
         records = {session_id: raw() for session_id in ids}
         for session_id, new in records.items():
             store.swap(session_id, store.read(session_id), new)
 
-        assert {session_id: store.read(session_id).raw for session_id in ids} == records
+        assert {session_id: raw_of(store.read(session_id)) for session_id in ids} == records
 
         for session_id in ids:
             store.swap(session_id, store.read(session_id), None)
 
     @pytest.mark.parametrize("size", [1, 64 * KIB, 1024 * KIB - 200])
-    def test_a_record_is_held_whole_or_refused(self, store, other_store, session_id, raw, size):
+    def test_a_record_is_held_whole_or_refused(
+        self, store: Store, other_store: Store, session_id: str, raw: Raw, size: int
+    ) -> None:
         """A large record is read as it was written; one over the store's limit is an error, and nothing is stored."""
         new = raw(size)
         if len(new) > self.largest:
@@ -171,76 +243,84 @@ class StoreContract:
             assert other_store.read(session_id) is None
         else:
             assert store.swap(session_id, None, new).made
-            assert other_store.read(session_id).raw == new
+            assert raw_of(other_store.read(session_id)) == new
 
-    def test_a_record_is_its_bytes(self, store, other_store, session_id):
+    def test_a_record_is_its_bytes(self, store: Store, other_store: Store, session_id: str) -> None:
         """Every byte value comes back as it was written, also at the ends of a record."""
         new = bytes(range(128)) if self.text_only else bytes(range(256)) + b"\r\n\x00 '\"\\%"
         swap = store.swap(session_id, None, new)
 
         assert swap.made
-        assert other_store.read(session_id).raw == new
+        assert raw_of(other_store.read(session_id)) == new
 
         last = other_store.swap(session_id, other_store.read(session_id), b"\x00")
 
         assert last.made
-        assert store.read(session_id).raw == b"\x00"
+        assert raw_of(store.read(session_id)) == b"\x00"
 
     # -- Swap ----------------------------------------------------------------------------------------
 
-    def test_insert(self, store, session_id, raw):
+    def test_insert(self, store: Store, session_id: str, raw: Raw) -> None:
         """A record is inserted where there is none; the swap shows it."""
         new = raw()
         swap = store.swap(session_id, None, new)
 
         assert swap.made
-        assert swap.found.raw == new
+        assert raw_of(swap.found) == new
 
-    def test_insert_loses_against_a_record(self, store, other_store, session_id, raw):
+    def test_insert_loses_against_a_record(self, store: Store, other_store: Store, session_id: str, raw: Raw) -> None:
         """An insert leaves a record that stands there, and shows it."""
         theirs = raw()
         other_store.swap(session_id, None, theirs)
         swap = store.swap(session_id, None, raw())
 
         assert not swap.made
-        assert swap.found.raw == theirs
-        assert store.read(session_id).raw == theirs
+        assert raw_of(swap.found) == theirs
+        assert raw_of(store.read(session_id)) == theirs
 
-    def test_replace(self, store, session_id, stored, raw):
+    def test_replace(self, store: Store, session_id: str, stored: Record, raw: Raw) -> None:
         """A record that still is the one that was read is replaced."""
         new = raw()
         swap = store.swap(session_id, store.read(session_id), new)
 
         assert swap.made
-        assert swap.found.raw == new
-        assert store.read(session_id).raw == new
+        assert raw_of(swap.found) == new
+        assert raw_of(store.read(session_id)) == new
 
-    def test_replace_with_another_size(self, store, other_store, session_id, stored, raw):
+    def test_replace_with_another_size(
+        self, store: Store, other_store: Store, session_id: str, stored: Record, raw: Raw
+    ) -> None:
         """A record may grow and shrink from one swap to the next."""
         for size in (4000, 10, 60 * KIB, 900, 1):
             new = raw(size)
 
             assert store.swap(session_id, store.read(session_id), new).made
-            assert other_store.read(session_id).raw == new
+            assert raw_of(other_store.read(session_id)) == new
 
-    def test_replace_loses_against_another_replacement(self, store, other_store, session_id, stored, raw):
+    def test_replace_loses_against_another_replacement(
+        self, store: Store, other_store: Store, session_id: str, stored: Record, raw: Raw
+    ) -> None:
         """A replacement of what no longer stands is not made, and shows what stands."""
         theirs = raw()
         other_store.swap(session_id, other_store.read(session_id), theirs)
         swap = store.swap(session_id, stored, raw())
 
         assert not swap.made
-        assert swap.found.raw == theirs
-        assert store.read(session_id).raw == theirs
+        assert raw_of(swap.found) == theirs
+        assert raw_of(store.read(session_id)) == theirs
 
-    def test_replace_loses_against_a_deletion(self, store, other_store, session_id, stored, raw):
+    def test_replace_loses_against_a_deletion(
+        self, store: Store, other_store: Store, session_id: str, stored: Record, raw: Raw
+    ) -> None:
         """A record that was deleted is not brought back by a replacement."""
         other_store.swap(session_id, other_store.read(session_id), None)
 
         assert store.swap(session_id, stored, raw()) == Swap(False, None)
         assert store.read(session_id) is None
 
-    def test_what_a_swap_shows_can_be_replaced(self, store, other_store, session_id, raw):
+    def test_what_a_swap_shows_can_be_replaced(
+        self, store: Store, other_store: Store, session_id: str, raw: Raw
+    ) -> None:
         """The record that a swap shows, made or lost, is as good for the next swap as one that was read."""
         first = store.swap(session_id, None, raw())
         second = store.swap(session_id, first.found, raw())
@@ -248,59 +328,67 @@ class StoreContract:
         third = other_store.swap(session_id, lost.found, raw())
 
         assert (first.made, second.made, lost.made, third.made) == (True, True, False, True)
-        assert lost.found.raw == second.found.raw
-        assert store.read(session_id).raw == third.found.raw
+        assert raw_of(lost.found) == raw_of(second.found)
+        assert raw_of(store.read(session_id)) == raw_of(third.found)
 
-    def test_delete(self, store, other_store, session_id, stored):
+    def test_delete(self, store: Store, other_store: Store, session_id: str, stored: Record) -> None:
         """A deletion leaves nothing."""
         assert store.swap(session_id, store.read(session_id), None) == Swap(True, None)
         assert other_store.read(session_id) is None
         assert session_id not in self.listed(other_store)
 
-    def test_delete_loses_against_a_replacement(self, store, other_store, session_id, stored, raw):
+    def test_delete_loses_against_a_replacement(
+        self, store: Store, other_store: Store, session_id: str, stored: Record, raw: Raw
+    ) -> None:
         """A deletion of what no longer stands is not made, and shows what stands."""
         theirs = raw()
         other_store.swap(session_id, other_store.read(session_id), theirs)
         swap = store.swap(session_id, stored, None)
 
         assert not swap.made
-        assert swap.found.raw == theirs
-        assert store.read(session_id).raw == theirs
+        assert raw_of(swap.found) == theirs
+        assert raw_of(store.read(session_id)) == theirs
 
-    def test_delete_without_a_record_loses_against_one(self, store, session_id, stored):
+    def test_delete_without_a_record_loses_against_one(self, store: Store, session_id: str, stored: Record) -> None:
         """Whoever found nothing and deletes does not delete what came since."""
         swap = store.swap(session_id, None, None)
 
         assert not swap.made
-        assert swap.found.raw == stored.raw
-        assert store.read(session_id).raw == stored.raw
+        assert raw_of(swap.found) == stored.raw
+        assert raw_of(store.read(session_id)) == stored.raw
 
-    def test_deleting_what_is_absent_is_made(self, store, other_store, session_id, stored):
+    def test_deleting_what_is_absent_is_made(
+        self, store: Store, other_store: Store, session_id: str, stored: Record
+    ) -> None:
         """A deletion is made where nothing stands, whether something was read or not."""
         other_store.swap(session_id, other_store.read(session_id), None)
 
         assert store.swap(session_id, stored, None) == Swap(True, None)
         assert store.swap(session_id, None, None) == Swap(True, None)
 
-    def test_an_id_can_be_used_again(self, store, session_id, stored, raw):
+    def test_an_id_can_be_used_again(self, store: Store, session_id: str, stored: Record, raw: Raw) -> None:
         """After a deletion, a record can be inserted."""
         store.swap(session_id, store.read(session_id), None)
         new = raw()
 
         assert store.swap(session_id, None, new).made
-        assert store.read(session_id).raw == new
+        assert raw_of(store.read(session_id)) == new
 
-    def test_an_insert_whose_answer_was_lost_is_made(self, store, other_store, session_id, raw):
+    def test_an_insert_whose_answer_was_lost_is_made(
+        self, store: Store, other_store: Store, session_id: str, raw: Raw
+    ) -> None:
         """Inserting what stands there already is made: it was our own write, whose answer was lost."""
         new = raw()
         store.swap(session_id, None, new)
         again = other_store.swap(session_id, None, new)
 
         assert again.made
-        assert again.found.raw == new
+        assert raw_of(again.found) == new
         assert store.swap(session_id, again.found, raw()).made
 
-    def test_a_replacement_whose_answer_was_lost_is_made(self, store, other_store, session_id, stored, raw):
+    def test_a_replacement_whose_answer_was_lost_is_made(
+        self, store: Store, other_store: Store, session_id: str, stored: Record, raw: Raw
+    ) -> None:
         """Replacing a record by what stands there already is made."""
         new = raw()
         before = other_store.read(session_id)
@@ -308,34 +396,34 @@ class StoreContract:
         again = other_store.swap(session_id, before, new)
 
         assert again.made
-        assert again.found.raw == new
+        assert raw_of(again.found) == new
         assert store.swap(session_id, again.found, raw()).made
 
-    def test_replacing_a_record_by_itself_is_made(self, store, session_id, stored):
+    def test_replacing_a_record_by_itself_is_made(self, store: Store, session_id: str, stored: Record) -> None:
         """A swap that changes nothing is made."""
         swap = store.swap(session_id, stored, stored.raw)
 
         assert swap.made
-        assert store.read(session_id).raw == stored.raw
+        assert raw_of(store.read(session_id)) == stored.raw
 
-    def test_an_expiry_may_be_given(self, store, other_store, session_id, raw):
+    def test_an_expiry_may_be_given(self, store: Store, other_store: Store, session_id: str, raw: Raw) -> None:
         """A record whose expiry lies ahead is there, also after a swap without an expiry."""
         new = raw()
         swap = store.swap(session_id, None, new, 3600.5)
 
         assert swap.made
-        assert other_store.read(session_id).raw == new
+        assert raw_of(other_store.read(session_id)) == new
         assert store.swap(session_id, swap.found, raw()).made
         assert other_store.read(session_id) is not None
 
     # -- Threads and processes at once ---------------------------------------------------------------
 
-    def test_one_of_two_inserts_is_made(self, store, other_store, raw):
+    def test_one_of_two_inserts_is_made(self, store: Store, other_store: Store, raw: Raw) -> None:
         """Of two inserts at once one is made, and the other is shown what it lost to."""
         for _ in range(20):
             self._race(store, other_store, secrets.token_hex(16), [None, None], [raw(), raw()])
 
-    def test_one_of_two_replacements_is_made(self, store, other_store, raw):
+    def test_one_of_two_replacements_is_made(self, store: Store, other_store: Store, raw: Raw) -> None:
         """Of two replacements at once one is made, and the other is shown what it lost to."""
         session_id = secrets.token_hex(16)
         store.swap(session_id, None, raw())
@@ -343,7 +431,7 @@ class StoreContract:
             records = [store.read(session_id), other_store.read(session_id)]
             self._race(store, other_store, session_id, records, [raw(), raw()])
 
-    def test_one_of_a_replacement_and_a_deletion_is_made(self, store, other_store, raw):
+    def test_one_of_a_replacement_and_a_deletion_is_made(self, store: Store, other_store: Store, raw: Raw) -> None:
         """A replacement and a deletion at once do not both happen."""
         for _ in range(20):
             session_id = secrets.token_hex(16)
@@ -352,7 +440,13 @@ class StoreContract:
             self._race(store, other_store, session_id, records, [raw(), None])
 
     @staticmethod
-    def _race(store, other_store, session_id, records, news) -> None:
+    def _race(
+        store: Store,
+        other_store: Store,
+        session_id: str,
+        records: Sequence[Record | None],
+        news: Sequence[bytes | None],
+    ) -> None:
         swaps = together(
             lambda: store.swap(session_id, records[0], news[0]),
             lambda: other_store.swap(session_id, records[1], news[1]),
@@ -362,9 +456,9 @@ class StoreContract:
 
         assert [swap.made for swap in swaps].count(True) == 1
         assert (stands and stands.raw) == won
-        assert all((swap.found and swap.found.raw) == won for swap in swaps)
+        assert all((swap.found and raw_of(swap.found)) == won for swap in swaps)
 
-    def test_threads_share_a_store(self, store, raw):
+    def test_threads_share_a_store(self, store: Store, raw: Raw) -> None:
         """Threads that use one store at once each get their own answers."""
 
         def use() -> None:
@@ -373,13 +467,13 @@ class StoreContract:
 
                 assert store.read(session_id) is None
                 assert store.swap(session_id, None, new).made
-                assert store.read(session_id).raw == new
+                assert raw_of(store.read(session_id)) == new
 
         together(*[use] * 4)
 
     # -- Lock ----------------------------------------------------------------------------------------
 
-    def test_the_lock_excludes(self, make_store, session_id, raw):
+    def test_the_lock_excludes(self, make_store: Callable[[], Store], session_id: str, raw: Raw) -> None:
         """Whoever reads and swaps under the lock never loses a swap."""
 
         def use() -> list[bool]:
@@ -392,27 +486,27 @@ class StoreContract:
 
         assert together(*[use] * 4) == [[True] * 5] * 4
 
-    def _is_refused(self, store, session_id) -> SessionConflictError:
+    def _is_refused(self, store: Store, session_id: str) -> SessionConflictError:
         """Return the error of another thread that tries in vain to have the lock."""
 
         def try_it() -> SessionConflictError:
-            with pytest.raises(SessionConflictError) as refused, store.lock(session_id, 0.01):
-                pytest.fail("the lock was had twice")
+            with pytest.raises(SessionConflictError) as refused, ExitStack() as held:
+                held.enter_context(store.lock(session_id, 0.01))
             return refused.value
 
         return together(try_it)[0]
 
-    def test_the_lock_excludes_threads_of_one_store(self, store, session_id):
+    def test_the_lock_excludes_threads_of_one_store(self, store: Store, session_id: str) -> None:
         """Two threads that share a store do not share its lock."""
         with store.lock(session_id, PATIENCE):
             assert self._is_refused(store, session_id)
 
-    def test_the_lock_times_out(self, store, other_store, session_id):
+    def test_the_lock_times_out(self, store: Store, other_store: Store, session_id: str) -> None:
         """A lock that somebody else holds is a SessionConflictError when the time is over."""
         with store.lock(session_id, PATIENCE):
             assert self._is_refused(other_store, session_id).name == store.kind
 
-    def test_the_lock_is_released(self, store, other_store, session_id):
+    def test_the_lock_is_released(self, store: Store, other_store: Store, session_id: str) -> None:
         """A lock can be had again when it was left."""
         with store.lock(session_id, PATIENCE):
             pass
@@ -422,7 +516,9 @@ class StoreContract:
             pass
 
     @pytest.mark.parametrize("error", [ZeroDivisionError, OSError, KeyError, LookupError])
-    def test_an_error_under_the_lock_is_its_own(self, store, other_store, session_id, error):
+    def test_an_error_under_the_lock_is_its_own(
+        self, store: Store, other_store: Store, session_id: str, error: type[Exception]
+    ) -> None:
         """An error inside the block releases the lock and reaches the caller as it was raised."""
         with pytest.raises(error) as raised, store.lock(session_id, PATIENCE):
             raise error("the application's")
@@ -432,18 +528,22 @@ class StoreContract:
         with other_store.lock(session_id, 0.01):
             pass
 
-    def test_a_wait_in_vain_leaves_the_lock_to_its_holder(self, store, other_store, make_store, session_id):
+    def test_a_wait_in_vain_leaves_the_lock_to_its_holder(
+        self, store: Store, other_store: Store, make_store: Callable[[], Store], session_id: str
+    ) -> None:
         """Who timed out has not released the lock of another."""
         with store.lock(session_id, PATIENCE):
             for waiting in (other_store, make_store()):
                 assert self._is_refused(waiting, session_id)
 
-    def test_a_waiter_gets_the_lock_when_it_is_released(self, store, other_store, session_id):
+    def test_a_waiter_gets_the_lock_when_it_is_released(
+        self, store: Store, other_store: Store, session_id: str
+    ) -> None:
         """Who waits for the lock gets it once its holder leaves."""
         waiting = threading.Event()
         order = []
 
-        def wait():
+        def wait() -> None:
             waiting.set()
             with other_store.lock(session_id, PATIENCE):
                 order.append("second")
@@ -457,24 +557,28 @@ class StoreContract:
 
         assert order == ["first", "second"]
 
-    def test_locks_of_different_sessions_are_different(self, store, other_store):
+    def test_locks_of_different_sessions_are_different(self, store: Store, other_store: Store) -> None:
         """The lock on one session does not keep anybody from another one."""
         with store.lock("0" * 32, PATIENCE), other_store.lock("f" * 32, 0.01):
             pass
 
-    def test_a_swap_does_not_wait_for_the_lock(self, store, other_store, session_id, stored, raw):
+    def test_a_swap_does_not_wait_for_the_lock(
+        self, store: Store, other_store: Store, session_id: str, stored: Record, raw: Raw
+    ) -> None:
         """Ordinary writers do not wait for a lock's holder."""
         new = raw()
         with store.lock(session_id, PATIENCE):
             assert other_store.swap(session_id, other_store.read(session_id), new).made
-            assert store.read(session_id).raw == new
+            assert raw_of(store.read(session_id)) == new
 
-    def test_a_reader_does_not_wait_for_the_lock(self, store, other_store, session_id, stored):
+    def test_a_reader_does_not_wait_for_the_lock(
+        self, store: Store, other_store: Store, session_id: str, stored: Record
+    ) -> None:
         """A reader does not wait for a lock's holder."""
         with store.lock(session_id, PATIENCE):
-            assert other_store.read(session_id).raw == stored.raw
+            assert raw_of(other_store.read(session_id)) == stored.raw
 
-    def test_the_lock_makes_no_record(self, store, other_store, session_id):
+    def test_the_lock_makes_no_record(self, store: Store, other_store: Store, session_id: str) -> None:
         """A lock on a session that does not exist is no session."""
         with store.lock(session_id, PATIENCE):
             assert other_store.read(session_id) is None
@@ -484,11 +588,12 @@ class StoreContract:
 
     # -- Cost ----------------------------------------------------------------------------------------
 
-    def test_an_uncontended_write_is_one_read_and_one_swap(self, options, store):
+    def test_an_uncontended_write_is_one_read_and_one_swap(self, options: dict[str, Any], store: Store) -> None:
         """A new session costs one swap, a changed one a read and a swap, one that was only read a read."""
         config = SessionConfig(read_options(given({"secret": "s" * 32, **options})))
-        config.store.close()
-        config.store = counted = CountedStore(store)
+        counted = CountedStore(store)
+        cast("Store", config.store).close()
+        config.store = cast("Store", counted)
         new = Session({}, exchange=SessionContext(config))
         new["key"] = "value"
         new.changed()
@@ -517,7 +622,7 @@ class StoreContract:
 
     # -- Ids -----------------------------------------------------------------------------------------
 
-    def test_ids(self, store, other_store, raw):
+    def test_ids(self, store: Store, other_store: Store, raw: Raw) -> None:
         """Each record's id is listed once, as long as the record stands, where the store lists any."""
         ids = {secrets.token_hex(16) for _ in range(5)}
         for session_id in ids:
@@ -531,7 +636,7 @@ class StoreContract:
 
         assert ids.isdisjoint(self.listed(other_store))
 
-    def test_records_are_read_in_batches(self, store, other_store, raw):
+    def test_records_are_read_in_batches(self, store: Store, other_store: Store, raw: Raw) -> None:
         """A scan reads each record once, with its id, and no more of them at once than it was asked for."""
         if not self.lists_ids:
             with pytest.raises(SessionStoreError):
@@ -541,35 +646,140 @@ class StoreContract:
         for session_id, new in records.items():
             store.swap(session_id, None, new)
         batches = list(other_store.scan(2))
-        found = [(session_id, record.raw) for batch in batches for session_id, record in batch if session_id in records]
+        found = [
+            (session_id, raw_of(record)) for batch in batches for session_id, record in batch if session_id in records
+        ]
 
         assert all(0 < len(batch) <= 2 for batch in batches)
         assert sorted(found) == sorted(records.items())
         assert other_store.count() >= 5
 
-    def test_records_are_deleted_as_they_were_read(self, store, other_store, raw):
+    def test_records_are_deleted_as_they_were_read(self, store: Store, other_store: Store, raw: Raw) -> None:
         """Of many records that are deleted at once, one that was replaced since stays."""
         ids = [secrets.token_hex(16) for _ in range(5)]
         records = [(session_id, store.swap(session_id, None, raw()).found) for session_id in ids]
-        read = [(session_id, other_store.read(session_id)) for session_id in ids]
+        read = [(session_id, record) for session_id in ids if (record := other_store.read(session_id)) is not None]
         theirs = raw()
         store.swap(*records[2], theirs)
 
         assert other_store.delete(read) == 4
         assert [store.read(session_id) and session_id for session_id in ids] == [None, None, ids[2], None, None]
-        assert store.read(ids[2]).raw == theirs
+        assert raw_of(store.read(ids[2])) == theirs
         assert other_store.delete([]) == 0
 
-    def test_a_sweep_leaves_records(self, store, session_id, stored):
+    def test_a_sweep_leaves_records(self, store: Store, session_id: str, stored: Record) -> None:
         """A sweep removes nothing of a record, however old it is."""
         store.sweep(before=2**40)
 
-        assert store.read(session_id).raw == stored.raw
+        assert raw_of(store.read(session_id)) == stored.raw
         assert store.swap(session_id, store.read(session_id), None).made
 
-    # -- Beaker --------------------------------------------------------------------------------------
+    def test_an_index_is_no_session(self, store: Store, other_store: Store, session_id: str, raw: Raw) -> None:
+        """The list of a user's sessions is a record like another one, which is no session's id."""
+        index_id = f"u{session_id * 2}"
+        new = raw()
+        swap = store.swap(index_id, None, new)
 
-    def _written_by_beaker(self, store, session_id, namespace) -> str:
+        assert raw_of(other_store.read(index_id)) == new
+        assert index_id not in self.listed(other_store)
+        if self.lists_ids:
+            assert [index_id] == [listed for batch in store.scan() for listed, _ in batch if listed == index_id]
+        assert store.swap(index_id, swap.found, None).made
+        assert other_store.read(index_id) is None
+
+    # -- Sessions ------------------------------------------------------------------------------------
+
+    def test_the_kind_is_the_type(self, options: dict[str, Any], store: Store) -> None:
+        """Errors, log lines and events name the store as the option ``type`` does."""
+        assert store.kind == read_options(given(options)).type
+
+    def test_requests_that_overlap_lose_nothing(self, config: SessionConfig) -> None:
+        """Each of several requests at once sets a key of one session: all of the keys are kept."""
+        browser = Browser(config)
+        browser.write(first=0)
+        requests = [browser.begin() for _ in range(4)]
+
+        def use(session: PyramidSession, number: int) -> None:
+            session[f"key {number}"] = number
+            browser.end(session)
+
+        together(*[partial(use, session, number) for number, session in enumerate(requests)])
+
+        assert browser.read() == {"first": 0, **{f"key {number}": number for number in range(4)}}
+
+    def test_exclusive_blocks_count(self, config: SessionConfig) -> None:
+        """What several requests at once read, change and write in ``exclusive()`` is done by one after the other."""
+        browser = Browser(config)
+        browser.write(count=0)
+
+        def use() -> None:
+            session = browser.begin()
+            with session.exclusive():
+                session["count"] += 1
+
+        together(*[use] * 4)
+
+        assert browser.read() == {"count": 4}
+
+    def test_a_logout_holds(self, config: SessionConfig) -> None:
+        """A request that was under way at a logout does not bring the session back."""
+        browser = Browser(config)
+        browser.write(user="Ann")
+        slow, logout = browser.begin(), browser.begin()
+        logout.invalidate()
+        logout.persist()
+        slow["late"] = True
+        browser.end(slow)
+
+        assert browser.read() == {}
+
+    def test_a_users_sessions_are_listed_and_ended(self, config: SessionConfig) -> None:
+        """A user's logins from several browsers are listed, and ended from elsewhere."""
+        browsers, user = [Browser(config) for _ in range(3)], secrets.token_hex(8)
+        for number, browser in enumerate(browsers):
+            session = browser.begin()
+            session["number"] = number
+            session.bind(user, note={"number": number})
+            browser.end(session)
+        index = UserIndex(config)
+        found = {dict(session.note or {})["number"]: session.handle for session in index.sessions(user)}
+
+        assert sorted(found) == [0, 1, 2]
+        assert index.revoke_one(found[1])
+        assert [browser.read() for browser in browsers] == [{"number": 0}, {}, {"number": 2}]
+        assert index.revoke(user) == 2
+        assert [browser.read() for browser in browsers] == [{}, {}, {}]
+        assert index.sessions(user) == []
+
+    def test_expired_sessions_are_purged(self, config: SessionConfig) -> None:
+        """A purge deletes a session that has expired, where the server does not; one that is in use stays."""
+        expired, used, store = Browser(config), Browser(config), cast("Store", config.store)
+        expired.write(a=1)
+        used.write(b=1)
+        ids = [browser.begin().id for browser in (expired, used)]
+        clock = cast("Clock", config.clock)
+        clock.now += TIMEOUT - 1
+        used.write(b=2)
+        clock.now += GRACE
+        if store.expires_by_itself or not self.lists_ids:
+            return
+        purge(config)
+
+        assert [store.read(session_id) is None for session_id in ids] == [True, False]
+        assert used.read() == {"b": 2}
+
+
+class BeakerStoreContract(StoreContract):
+    """The suite for a store that has the place of one of Beaker's backends: both read each other's records."""
+
+    @pytest.fixture
+    def namespace(self, options: dict[str, Any], session_id: str) -> Any:
+        """Return Beaker's own namespace of the session, as Beaker's sessions make it."""
+        arguments = {"data_dir": None, **options}
+        kind = arguments.pop("type")
+        return clsmap[kind](session_id, digest_filenames=False, **arguments)
+
+    def _written_by_beaker(self, store: Store, session_id: str, namespace: Any) -> str:
         """Have Beaker write a session's text, as ``Session.save()`` does."""
         written = text().decode("ascii")
         namespace.acquire_write_lock(replace=True)
@@ -580,7 +790,7 @@ class StoreContract:
         return written
 
     @staticmethod
-    def _read_by_beaker(namespace):
+    def _read_by_beaker(namespace: Any) -> Any:
         """Have Beaker read a session's text, as ``Session.load()`` does."""
         namespace.acquire_read_lock()
         try:
@@ -590,10 +800,10 @@ class StoreContract:
         finally:
             namespace.release_read_lock()
 
-    def test_beakers_record_is_read_and_replaced(self, store, session_id, namespace):
+    def test_beakers_record_is_read_and_replaced(self, store: Store, session_id: str, namespace: Any) -> None:
         """A record that Beaker wrote is read, and can be swapped."""
         written = self._written_by_beaker(store, session_id, namespace)
-        record = store.read(session_id)
+        record = cast("Record", store.read(session_id))
         found = store.envelope.unwrap(record.raw)
         new = text()
 
@@ -601,7 +811,7 @@ class StoreContract:
         assert store.swap(session_id, record, store.envelope.wrap(new)).made
         assert self._read_by_beaker(namespace) == new.decode("ascii")
 
-    def test_our_record_is_read_by_beaker(self, store, session_id, namespace):
+    def test_our_record_is_read_by_beaker(self, store: Store, session_id: str, namespace: Any) -> None:
         """Beaker reads a record that a swap inserted, and finds none that a swap deleted."""
         new = text()
         record = store.swap(session_id, None, store.envelope.wrap(new), 3600).found
@@ -610,11 +820,13 @@ class StoreContract:
         assert store.swap(session_id, record, None).made
         assert self._read_by_beaker(namespace) is None
 
-    def test_beakers_write_is_not_overwritten(self, store, session_id, stored, namespace, raw):
+    def test_beakers_write_is_not_overwritten(
+        self, store: Store, session_id: str, stored: Record, namespace: Any, raw: Raw
+    ) -> None:
         """A swap loses against what Beaker has written since the read."""
         written = self._written_by_beaker(store, session_id, namespace)
         swap = store.swap(session_id, stored, raw())
 
         assert not swap.made
-        assert swap.found.raw == store.read(session_id).raw
+        assert raw_of(swap.found) == raw_of(store.read(session_id))
         assert self._read_by_beaker(namespace) == written
