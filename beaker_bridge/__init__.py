@@ -34,6 +34,7 @@ from beaker_bridge.exceptions import (
 from beaker_bridge.middleware import SessionMiddleware
 from beaker_bridge.pyramid.csrf import use_session_csrf_policy
 from beaker_bridge.pyramid.factory import BeakerSessionFactoryConfig, session_factory_from_settings
+from beaker_bridge.pyramid.isession import PyramidSession
 from beaker_bridge.pyramid.purge import purge
 from beaker_bridge.pyramid.tween import NAME, OVER, UNDER, session_tween_factory, set_up_at_start
 from beaker_bridge.pyramid.users import revoke, revoke_one, user_sessions
@@ -49,6 +50,7 @@ __all__ = [
     "CacheStoreError",
     "DamagedRecordError",
     "Purged",
+    "PyramidSession",
     "SessionAttributeError",
     "SessionConflictError",
     "SessionEvent",

@@ -3,8 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
-from beaker.exceptions import BeakerException
+if TYPE_CHECKING:
+    # Beaker has no types: with its class as the base, a type checker would take any attribute for granted.
+    BeakerException = Exception
+else:
+    from beaker.exceptions import BeakerException
 
 
 class BeakerBridgeError(BeakerException):

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import secrets
-from collections.abc import Callable, ItemsView, Mapping, MutableMapping, ValuesView
+from collections.abc import Callable, ItemsView, Iterator, Mapping, MutableMapping, ValuesView
 from contextlib import AbstractContextManager
+from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
 from pyramid.interfaces import ISession
@@ -27,6 +28,11 @@ from beaker_bridge.session.stored import StandaloneSession
 if TYPE_CHECKING:
     from typing_extensions import Self
 
+    _Base = MutableMapping[str, Any]
+else:
+    # Registered as a mapping below: a base class would cost each attribute a look-up more.
+    _Base = object
+
 CSRF_TOKEN = "_csrft_"  # noqa: S105  # nosec B105 -- the key of the token, as Pyramid has it
 
 _ABSENT = object()
@@ -41,8 +47,8 @@ def _reading(method: Callable[..., Any]) -> Callable[..., Any]:
 
 
 @implementer(ISession)
-class PyramidSession:  # noqa: PLW1641 -- as a dict, it has no hash
-    """A session that behaves as a ``dict`` of what the application put there.
+class PyramidSession(_Base):  # noqa: PLW1641 -- as a dict, it has no hash
+    """The type of ``request.session``: it behaves as a ``dict`` of what the application put there.
 
     Each change is saved. Other attributes of Beaker's session (``timeout``, ``get_by_id()``) are here, too.
 
@@ -63,11 +69,6 @@ class PyramidSession:  # noqa: PLW1641 -- as a dict, it has no hash
     def _loaded(self) -> SafeSession:
         session = self._exchange.session
         return self._exchange.load() if session is None else session
-
-    def __getattr__(self, name: str) -> Any:
-        if name.startswith("_") and name not in PRIVATE:
-            raise AttributeError(name)
-        return getattr(self._object, name)
 
     # -- Attributes ----------------------------------------------------------------------------------
 
@@ -110,13 +111,6 @@ class PyramidSession:  # noqa: PLW1641 -- as a dict, it has no hash
         self._loaded.path = path
 
     # -- The mapping ---------------------------------------------------------------------------------
-
-    __contains__ = _reading(dict.__contains__)
-    __iter__ = _reading(dict.__iter__)
-    __len__ = _reading(dict.__len__)
-    __reversed__ = _reading(dict.__reversed__)
-    __repr__ = _reading(dict.__repr__)
-    keys = _reading(dict.keys)
 
     def __delitem__(self, key: str) -> None:
         session = self._loaded
@@ -376,6 +370,70 @@ class PyramidSession:  # noqa: PLW1641 -- as a dict, it has no hash
         """Return the session's CSRF token; a new one if there is none yet."""
         token: str | None = self.get(CSRF_TOKEN)
         return self.new_csrf_token() if token is None else token
+
+    # -- Forwarded to Beaker's session: declared for type checkers, so that they find misspelled names ---
+
+    if TYPE_CHECKING:
+        cookie_expires: bool | int | timedelta | datetime
+        secure: bool | str
+        httponly: bool
+        samesite: str | None
+
+        @property
+        def timeout(self) -> int | None: ...
+
+        @property
+        def key(self) -> str: ...
+
+        @property
+        def use_cookies(self) -> bool: ...
+
+        @property
+        def type(self) -> str: ...
+
+        @property
+        def data_dir(self) -> str | None: ...
+
+        @property
+        def namespace_class(self) -> Any: ...
+
+        @property
+        def data_serializer(self) -> Any: ...
+
+        @property
+        def invalidate_corrupt(self) -> bool: ...
+
+        @property
+        def save_atime(self) -> bool: ...
+
+        @property
+        def is_new(self) -> bool: ...
+
+        @property
+        def was_invalidated(self) -> bool: ...
+
+        def accessed(self) -> bool: ...
+
+        def load(self) -> None: ...
+
+        def __iter__(self) -> Iterator[str]: ...
+
+        def __len__(self) -> int: ...
+
+        def __reversed__(self) -> Iterator[str]: ...
+
+    else:
+        __contains__ = _reading(dict.__contains__)
+        __iter__ = _reading(dict.__iter__)
+        __len__ = _reading(dict.__len__)
+        __reversed__ = _reading(dict.__reversed__)
+        __repr__ = _reading(dict.__repr__)
+        keys = _reading(dict.keys)
+
+        def __getattr__(self, name: str) -> Any:
+            if name.startswith("_") and name not in PRIVATE:
+                raise AttributeError(name)
+            return getattr(self._object, name)
 
 
 class RequestSession(PyramidSession):

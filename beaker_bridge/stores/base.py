@@ -256,7 +256,11 @@ def leave_out(error: BaseException) -> None:
 
 
 def unreachable(
-    kind: str, error: BaseException, error_class: type[E] = SessionStoreError, *, concerned: str | None = None
+    kind: str,
+    error: BaseException,
+    error_class: type[E] = SessionStoreError,  # type: ignore[assignment]  # a default of E needs Python 3.13
+    *,
+    concerned: str | None = None,
 ) -> E:
     """Return the error for a store that cannot be reached.
 
@@ -270,7 +274,12 @@ def unreachable(
     return _failed(kind, error, error_class, f"{kept_in} cannot be reached")
 
 
-def refused(kind: str, error: BaseException, command: str, error_class: type[E] = SessionStoreError) -> E:
+def refused(
+    kind: str,
+    error: BaseException,
+    command: str,
+    error_class: type[E] = SessionStoreError,  # type: ignore[assignment]  # a default of E needs Python 3.13
+) -> E:
     """Return the error for a command that a store refuses: it was reached.
 
     Args:

@@ -106,7 +106,7 @@ class Browser:
     def end(self, session: PyramidSession) -> None:
         """Commit a request's session, and keep the cookie of its response."""
         session.persist()
-        headers = dict(session.exchange.with_session_headers([]))
+        headers = dict(session._exchange.with_session_headers([]))
         self._cookie = headers.get("Set-Cookie", self._cookie).partition(";")[0]
 
     def write(self, **values: Any) -> None:
