@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import difflib
 import shutil
+import socket
+import ssl
 import subprocess
 import sys
 import sysconfig
@@ -14,12 +16,13 @@ from importlib.metadata import entry_points
 from pathlib import Path
 from urllib.error import HTTPError
 from urllib.parse import urlencode, urljoin
-from urllib.request import HTTPCookieProcessor, HTTPHandler, ProxyHandler, Request, build_opener
+from urllib.request import HTTPCookieProcessor, HTTPSHandler, ProxyHandler, Request, build_opener
 
 from bs4 import BeautifulSoup
 
+from tests.certificates import Certificate
 from tests.docs import pages
-from tests.servers import PATIENCE, free_port, wait_until
+from tests.servers import PATIENCE, Server, free_port, wait_until
 
 #: The port of the tutorial's site.
 PORT = "6543"
@@ -92,6 +95,7 @@ class Project:
     def __init__(self, parent: Path) -> None:
         self.folder = parent / "mysite"
         self.port = str(free_port())
+        self.url = f"http://localhost:{self.port}/"
 
     def make(self) -> None:
         """Do what the first page says: make the folder, the environment and the files, and install the project."""
@@ -124,6 +128,29 @@ class Project:
         )
         path.chmod(0o755)
 
+    def starts_after_each(self, page: str) -> str:
+        """Write a page's files one by one, as a reader does, and return what fails when the site starts after one."""
+        loading = (
+            "import hashlib, os, sys; import beaker_bridge, pyramid_jinja2\n"
+            # No start is to take the time of its hashes.
+            "hashlib.scrypt = lambda *_, **__: b''\n"
+            "for line in sys.stdin:\n"
+            "    path, size = line.split()\n"
+            "    open(path, 'w').write(sys.stdin.read(int(size)))\n"
+            "    if path.endswith('2'): continue\n"
+            "    if not os.fork():\n"
+            "        try: __import__('mysite').main({}, **{'pyramid.includes': 'beaker_bridge pyramid_jinja2'})\n"
+            "        except Exception as error: print(path, repr(error), flush=True)\n"
+            "        os._exit(0)\n"
+            "    os.wait()\n"
+        )
+        files = "".join(
+            f"{path} {len(text)}\n{text}"
+            for path, text in ((path, self.placed(block.text)) for path, block in Page(page).files())
+            if not path.startswith("/")
+        )
+        return self.run(".venv/bin/python", "-Wignore", "-c", loading, typed=files)
+
     def write(self, files: dict[str, str]) -> None:
         """Write files, with a port of ours in place of the tutorial's."""
         for path, text in files.items():
@@ -140,9 +167,9 @@ class Project:
         (self.folder / "mysite/templates").mkdir(parents=True)
         self.write({path: text for path, text in state_after(page).items() if not path.startswith("/")})
 
-    def run(self, *command: str) -> str:
+    def run(self, *command: str, typed: str = "") -> str:
         """Run a command in the folder, and return what it prints."""
-        return subprocess.run(command, cwd=self.folder, check=True, capture_output=True, text=True).stdout
+        return subprocess.run(command, cwd=self.folder, check=True, capture_output=True, text=True, input=typed).stdout
 
     def shell(self, line: str) -> subprocess.CompletedProcess[str]:
         """Run a shell line of the tutorial in the folder."""
@@ -151,14 +178,14 @@ class Project:
         )
 
     @contextmanager
-    def serving(self, *, reloading: bool = False, line: str | None = None) -> Iterator[None]:
+    def serving(self, *, reloading: bool = False, line: str = "") -> Iterator[None]:
         """Start the site by a shell line of the tutorial.
 
         Args:
             reloading: whether to have it restart when a file changes. Else the files are what they are at the start.
-            line: the line, if it is not the first page's.
+            line: the line's block in the last page, if it is not the first page's.
         """
-        command = (line or self._commands("visits-start")[1]).split()
+        command = (written()[-1].blocks[line].text if line else self._commands("visits-start")[1]).split()
         if not reloading:
             command = [part for part in command if part != "--reload"]
         with (self.folder.parent / "log").open("w+") as log:
@@ -180,6 +207,49 @@ class Project:
         return True
 
 
+class Front(Server):
+    """The nginx of the tutorial's last page.
+
+    Args:
+        folder: as :class:`Server`'s.
+        site: the site that it is before.
+        certificate: what it proves itself with.
+    """
+
+    program = "nginx"
+
+    def __init__(self, folder: Path, site: Project, certificate: Certificate) -> None:
+        super().__init__(folder)
+        self.port = free_port()
+        certificate.write(folder)
+        (block,) = (block for path, block in written()[-1].files() if path.startswith("/"))
+        server = site.placed(block.text)
+        for old, new in (
+            ("listen 443", f"listen 127.0.0.1:{self.port}"),
+            ("/etc/ssl/mysite.pem", "certificate.pem"),
+            ("/etc/ssl/mysite.key", "key.pem"),
+        ):
+            assert old in server
+            server = server.replace(old, new)
+        temporary = "".join(
+            f"{name}_temp_path {name};" for name in ("client_body", "proxy", "fastcgi", "uwsgi", "scgi")
+        )
+        (folder / "nginx.conf").write_text(
+            "daemon off; user root; pid pid; error_log stderr; events {}\n"
+            f"http {{ access_log off; {temporary}\n{server} }}\n"
+        )
+
+    @property
+    def url(self) -> str:
+        return f"https://localhost:{self.port}/"
+
+    def command(self) -> list[str]:
+        return [self.path, "-p", str(self.folder), "-c", "nginx.conf", "-e", "stderr"]
+
+    def connect(self) -> None:
+        socket.create_connection(("127.0.0.1", self.port), timeout=2).close()
+
+
 # -- The browser -------------------------------------------------------------------------------------
 
 
@@ -187,18 +257,20 @@ class Tab:
     """A tab of a browser, which finds fields by their labels and buttons by their words, as a person does.
 
     Args:
-        project: whose site it shows.
+        site: what it shows.
         beside: another tab of the same browser; without one the browser is new.
         user_agent: what the browser says that it is.
-        handlers: further ones for urllib.
     """
 
     def __init__(
-        self, project: Project, beside: Tab | None = None, user_agent: str = "Mozilla/5.0 Firefox/140.0", *handlers
+        self, site: Project | Front, beside: Tab | None = None, user_agent: str = "Mozilla/5.0 Firefox/140.0"
     ) -> None:
-        self.root = f"http://localhost:{project.port}/"
+        self.root = site.url
         self.jar = beside.jar if beside else CookieJar()
-        self._opener = build_opener(ProxyHandler({}), HTTPCookieProcessor(self.jar), HTTPHandler(), *handlers)
+        # A certificate of ours, that no authority has signed.
+        trusting = ssl.create_default_context()
+        trusting.check_hostname, trusting.verify_mode = False, ssl.CERT_NONE
+        self._opener = build_opener(ProxyHandler({}), HTTPCookieProcessor(self.jar), HTTPSHandler(context=trusting))
         self._opener.addheaders = [("User-Agent", user_agent)]
         self.url = self.root
         self.status = 0

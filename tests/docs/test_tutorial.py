@@ -9,7 +9,7 @@ from threading import Thread
 
 import pytest
 
-from tests.docs.reader import Project, Tab, changed_lines, state_after, written
+from tests.docs.reader import Front, Project, Tab, changed_lines, state_after, written
 from tests.servers import POLL, wait_until
 
 pytestmark = [pytest.mark.once, pytest.mark.slow]
@@ -83,6 +83,14 @@ def test_a_step_is_short():
 def test_every_page_has_its_test():
     """No step escapes the tests."""
     assert {f"test_page_{page.name}" for page in written()} <= globals().keys()
+
+
+@pytest.mark.ci
+def test_the_site_starts_after_each_file(project):
+    """A page's files are in an order in which ``--reload`` finds no fault, whenever one of them is saved."""
+    project.go_to("1")
+
+    assert [project.starts_after_each(page.name) for page in written()] == [""] * len(PAGES)
 
 
 def test_page_1_visits(project):
@@ -287,3 +295,22 @@ def test_page_7_production(production, redis_server):
     assert (production.folder / "production.ini").stat().st_mode & 0o777 == 0o600
     assert [(each.returncode, each.stdout.strip()[-len(end) + 1 :] + "\n") for each in (files, redis)] == [(0, end)] * 2
     assert "0 wrong, 1 risky" in development.stdout
+
+
+def test_page_7_production_behind_nginx(production, tmp_path, certificate):
+    """Behind nginx the whole site works over https, and its cookie is as the page has it."""
+    with Front(tmp_path, production, certificate) as front, production.serving(line="production-start"):
+        tab = Tab(front)
+        tab.open("/")
+        log_in(tab)
+        tab.choose("Cart")
+        tab.press("Add bread")
+        tab.choose("Account")
+        tab.press("Log out everywhere else")
+        cookie = tab.cookie()
+
+    assert "Account of ann" in tab.text
+    assert (cookie.name, cookie.secure, cookie.domain_specified) == ("__Host-mysite", True, False)
+    assert f"``{cookie.name}``" in PAGES["7"].words
+    assert {'"Secure"', '"HttpOnly"', '"Lax"'} <= set(re.findall('"[A-Za-z]+"', PAGES["7"].words))
+    assert (cookie.has_nonstandard_attr("HttpOnly"), cookie.get_nonstandard_attr("SameSite")) == (True, "Lax")
