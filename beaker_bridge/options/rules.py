@@ -7,7 +7,6 @@ from collections.abc import Iterator, Mapping
 from typing import Any, NamedTuple
 
 from beaker.cache import clsmap
-from beaker.crypto import get_crypto_module
 
 from beaker_bridge.options.rows import Table
 from beaker_bridge.options.table import SessionOptions, StoreOptions
@@ -24,6 +23,7 @@ from beaker_bridge.options.types import (
     MONGODB,
     REDIS,
     SQLA,
+    crypto_module,
 )
 
 #: Cookie name prefixes, in lower case (RFC 6265bis, 4.1.3): browsers accept all of them over https only, the second
@@ -176,7 +176,7 @@ def _encryption_faults(options: SessionOptions) -> Iterator[Fault]:
         if not "".join(getattr(options, name) or ()).isascii():
             yield Fault(name, f"in ASCII where {encrypt_key} is given", ("encrypt_key",))
     try:
-        module: Any = get_crypto_module(options.crypto_type)
+        module: Any = crypto_module(options.crypto_type)
     except Exception:  # noqa: BLE001 -- Beaker raises ImportError, or what a broken library raises
         module = None
     if not getattr(module, "has_aes", False):

@@ -8,11 +8,12 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Callable
+from contextlib import suppress
 from datetime import datetime, timedelta
 from functools import partial
 from typing import Any, Literal, NamedTuple
 
-from beaker.crypto import CRYPTO_MODULES
+from beaker.crypto import CRYPTO_MODULES, get_crypto_module
 from pyramid.settings import truthy
 from pyramid.util import DottedNameResolver
 
@@ -223,6 +224,21 @@ def _crypto_type(value: Any) -> str:
     if value not in {"default", "cryptography", "pycryptodome", "pycrypto", *CRYPTO_MODULES}:
         raise ValueError
     return str(value)
+
+
+def crypto_module(name: str) -> Any:
+    """Return the crypto module of Beaker's that the option ``crypto_type`` names.
+
+    The default is cryptography where it can be imported. Beaker's own default is the same since 1.14; before, it was a
+    cipher without authentication, or none at all.
+
+    Raises:
+        Exception: it cannot be imported, or Beaker knows none of that name.
+    """
+    if name == "default":
+        with suppress(ImportError):
+            return get_crypto_module("cryptography")
+    return get_crypto_module(name)
 
 
 def _callable(value: Any) -> Any:

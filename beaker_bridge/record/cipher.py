@@ -6,8 +6,9 @@ import base64
 import os
 from collections.abc import Sequence
 
-from beaker.crypto import generateCryptoKeys, get_crypto_module, get_nonce_size
+from beaker.crypto import generateCryptoKeys, get_nonce_size
 
+from beaker_bridge.options.types import crypto_module
 from beaker_bridge.record.fields import UnreadableError
 
 
@@ -16,13 +17,13 @@ class Cipher:
 
     Args:
         pairs: ``(encrypt_key, validate_key)``, the current pair first, then the retired ones.
-        crypto_type: the name of Beaker's crypto module.
+        crypto_type: the name of Beaker's crypto module, or ``default``.
         nonce_bits: the size of the nonce.
     """
 
     def __init__(self, pairs: Sequence[tuple[str, str]], *, crypto_type: str, nonce_bits: int) -> None:
         self._pairs = tuple(pairs)
-        self._module = get_crypto_module(crypto_type)
+        self._module = crypto_module(crypto_type)
         self._nonce_size, self._nonce_length = get_nonce_size(nonce_bits)
 
     def encrypt(self, plain: bytes) -> bytes:

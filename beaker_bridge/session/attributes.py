@@ -91,6 +91,8 @@ class BeakerAttributes:
     namespace_args = Absent("the option url, or the others of the store")
     cookie = Absent("cookie_expires, secure, httponly, samesite, domain or path, or set_expiry()")
     accessed_dict = Absent("revert()")
+    # A method of Beaker's cookie sessions before 1.14.
+    expire = Absent("set_expiry(None)")
     lock = Absent("with exclusive():")
     unlock = Absent("with exclusive():")
     _create_id = Absent("regenerate_id()")

@@ -6,6 +6,7 @@ What makes a swap whole depends on the dbm module. Beside these two kinds of fil
 
 from __future__ import annotations
 
+import dbm
 import errno
 import os
 import re
@@ -13,6 +14,7 @@ import secrets
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
 from contextlib import suppress
+from importlib import import_module
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -39,7 +41,7 @@ def open_dbm(options: SessionOptions) -> Store:
     Args:
         options: the option table.
     """
-    module = options.dbmmodule or anydbm
+    module = options.dbmmodule or default_module(anydbm)
     name = getattr(module, "__name__", "")
     if name == "dbm.dumb":
         return DbmStore(options, _DumbFormat())
@@ -47,6 +49,20 @@ def open_dbm(options: SessionOptions) -> Store:
     if name in {"dbm.gnu", "_gdbm"} or (name in {"dbm.ndbm", "_dbm"} and module.library != "GNU gdbm"):
         return DbmStore(options, _SingleFileFormat(module))
     return _OtherDbmStore(options)
+
+
+def default_module(beakers: Any) -> Any:
+    """Return the dbm module of sessions for which no option names one.
+
+    Args:
+        beakers: Beaker's. Before Beaker 1.14 that is the package ``dbm``, whose first choice is the same.
+    """
+    if beakers is not dbm:
+        return beakers
+    for name in ("dbm.gnu", "dbm.ndbm"):
+        with suppress(ImportError):
+            return import_module(name)
+    return import_module("dbm.dumb")
 
 
 def _directories(options: SessionOptions) -> Directories:

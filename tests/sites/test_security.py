@@ -64,11 +64,13 @@ SECRET = "a secret for tests, of 32 bytes or more"
 VALIDATE_KEY = "a key that signs cookies, for the tests"
 ENCRYPT_KEY = "a key that encrypts sessions, for tests"
 SIGNED = {"key": NAME, "secret": SECRET}
-ENCRYPTED = {**SIGNED, "validate_key": VALIDATE_KEY, "encrypt_key": ENCRYPT_KEY}
+#: The keys of encryption. Beaker's default is another cipher before 1.14, or none.
+KEYS = {"validate_key": VALIDATE_KEY, "encrypt_key": ENCRYPT_KEY, "crypto_type": "cryptography"}
+ENCRYPTED = {**SIGNED, **KEYS}
 #: A cookie session, signed only, and encrypted too.
 COOKIES = {
     "signed": {"type": "cookie", "key": NAME, "validate_key": VALIDATE_KEY},
-    "encrypted": {"type": "cookie", "key": NAME, "validate_key": VALIDATE_KEY, "encrypt_key": ENCRYPT_KEY},
+    "encrypted": {"type": "cookie", "key": NAME, **KEYS},
 }
 #: The length of the nonce in base64, before the encrypted text.
 NONCE_LENGTH = 24

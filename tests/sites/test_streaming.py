@@ -529,20 +529,17 @@ class LazyFile(RawIOBase):
 
     def __init__(self, request):
         self._request = request
-        self._is_read = False
+        self._content = None
 
     def readable(self):
         return True
 
     def readinto(self, buffer):
-        if self._is_read:
-            return 0
-        self._is_read = True
-        session = self._request.session
-        session["put"] = 1
-        content = session.get("user", "nobody").encode()
-        buffer[: len(content)] = content
-        return len(content)
+        if self._content is None:
+            session = self._request.session
+            session["put"] = 1
+            self._content = BytesIO(session.get("user", "nobody").encode())
+        return self._content.readinto(buffer)
 
 
 class LazyList(list):

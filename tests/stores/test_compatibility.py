@@ -16,15 +16,16 @@ from itertools import product
 import beaker.middleware
 import pyramid_beaker
 import pytest
+from beaker.cache import clsmap
 from beaker.ext.database import DatabaseNamespaceManager
 from beaker.ext.memcached import MemcachedNamespaceManager
-from beaker.ext.redisclusternm import RedisClusterNamespaceManager
 from beaker.ext.redisnm import RedisNamespaceManager
 from pyramid.config import Configurator
 from webtest import TestApp
 from webtest.app import CookiePolicy
 
 from beaker_bridge import SessionTooLargeError
+from tests import machine
 from tests.installations import INSTALLATIONS, install
 
 # Real servers: what the interpreter adds does not differ.
@@ -34,6 +35,8 @@ SIGNED = {"secret": "ein Schlüssel für Prüfungen, von 32 Bytes"}
 ENCRYPTED = {
     "validate_key": "a key that signs cookies, for the tests",
     "encrypt_key": "a key that encrypts sessions, for tests",
+    # Beaker's default is another cipher before 1.14, or none.
+    "crypto_type": "cryptography",
 }
 #: How the cookie and the record are protected.
 PROTECTIONS = {"unsigned": {}, "signed": SIGNED, "encrypted": SIGNED | ENCRYPTED}
@@ -58,7 +61,7 @@ FORMATS = [
 
 CART = {"lines": [{"name": "tea", "price": 3.5, "gift": None}], "grüße": {"ß": [True, 1, "…", []]}, "empty": {}}
 #: What Beaker shows among the application's keys, and we do not: its own keys, and ours in the record.
-BEAKERS_KEYS = {"_accessed_time", "_creation_time", "_domain", "_path", "_id"}
+BEAKERS_KEYS = {"_accessed_time", "_creation_time", "_domain", "_path", "_id", "_expires"}
 OUR_KEYS = ("_bb_expiry", "_bb_moved", "_bb_writer")
 
 
@@ -180,8 +183,10 @@ def _beakers_clients():
         engine.dispose()
     for client in MemcachedNamespaceManager.clients.dict.values():
         client.disconnect_all()
-    for client in {**RedisNamespaceManager.clients.dict, **RedisClusterNamespaceManager.clients.dict}.values():
-        client.close()
+    # Beaker has the second since 1.13.
+    for manager in {clsmap._clsmap.get(name) for name in ("ext:redis", "ext:rediscluster")} - {None}:
+        for client in manager.clients.dict.values():
+            client.close()
     for known in (
         DatabaseNamespaceManager.binds,
         DatabaseNamespaceManager.tables,
@@ -208,6 +213,8 @@ def agreed(request, tmp_path):
     def place(store):
         if store in SERVERS:
             kind, option, fixture = SERVERS[store]
+            if kind not in clsmap._clsmap:
+                raise machine.MissingError(kind, "Beaker 1.13", everywhere=False)
             return {"type": kind, option: request.getfixturevalue(fixture).url}
         if store == "sqlite":
             return {"type": "ext:database", "url": f"sqlite:///{tmp_path / 'sessions.db'}"}

@@ -7,6 +7,7 @@ import dbm.dumb
 import errno
 import os
 import pickle
+import sys
 import types
 from pathlib import Path
 
@@ -22,7 +23,7 @@ from beaker_bridge.record.serializers import JSONSerializer
 from beaker_bridge.stores import dbm as dbm_module
 from beaker_bridge.stores import open_store
 from beaker_bridge.stores.beaker import BeakerStore
-from beaker_bridge.stores.dbm import DbmStore
+from beaker_bridge.stores.dbm import DbmStore, default_module
 from beaker_bridge.stores.file import TEMPORARY
 from beaker_bridge.testing.contract import KIB, BeakerStoreContract, text, together
 from tests import machine
@@ -461,3 +462,15 @@ def test_a_module_whose_files_we_know_is_ours(tmp_path, module, kind):
 
     assert isinstance(store, kind)
     assert store.kind == "dbm"
+
+
+@pytest.mark.parametrize("first", ["dbm.gnu", "dbm.ndbm", "dbm.dumb"])
+def test_the_default_of_an_older_beaker(monkeypatch, first):
+    """Before Beaker 1.14 its module is Python's package, of which ours is the first that there is."""
+    names = ("dbm.gnu", "dbm.ndbm", "dbm.dumb")
+    for name in names[: names.index(first)]:
+        monkeypatch.setitem(sys.modules, name, None)
+    monkeypatch.setitem(sys.modules, first, PickledDbm(first))
+
+    assert default_module(dbm).__name__ == first
+    assert default_module(dbm.dumb) is dbm.dumb

@@ -44,6 +44,7 @@ ABSENT = {
     "unlock": "exclusive",
     "namespace": "get_by_id",
     "accessed_dict": "revert",
+    "expire": "set_expiry",
     "cookie": "set_expiry",
     "_create_id": "regenerate_id",
     "_delete_cookie": "delete",

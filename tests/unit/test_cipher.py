@@ -10,12 +10,14 @@ from beaker_bridge.record.cipher import Cipher
 from beaker_bridge.record.codec import RecordCodec
 from beaker_bridge.record.serializers import JSONSerializer, PickleSerializer
 
-KEYS = {"encrypt_key": "an encrypt key", "validate_key": "a validate key"}
+PAIR = ("an encrypt key", "a validate key")
+#: Beaker's default is another cipher before 1.14, or none.
+KEYS = {"encrypt_key": PAIR[0], "validate_key": PAIR[1], "crypto_type": "cryptography"}
 
 
 def cipher(*pairs, nonce_bits=128):
     """Return a cipher with these pairs of keys."""
-    return Cipher(pairs or [tuple(KEYS.values())], crypto_type="default", nonce_bits=nonce_bits)
+    return Cipher(pairs or [PAIR], crypto_type="default", nonce_bits=nonce_bits)
 
 
 def beakers(serializer="json", nonce_bits=128):

@@ -21,7 +21,6 @@ from beaker.container import MemoryNamespaceManager
 from beaker.ext.database import DatabaseNamespaceManager
 from beaker.ext.memcached import MemcachedNamespaceManager
 from beaker.ext.mongodb import MongoNamespaceManager
-from beaker.ext.redisclusternm import RedisClusterNamespaceManager
 from beaker.ext.redisnm import RedisNamespaceManager
 from beaker.ext.sqla import SqlaNamespaceManager
 from beaker.session import CookieSession, Session
@@ -32,6 +31,7 @@ from pyramid.response import Response
 from beaker_bridge.exceptions import SettingsError
 from beaker_bridge.options.reader import Given, differing, given, prefixed, read_options
 from beaker_bridge.options.table import SESSION_TABLE, SessionOptions
+from beaker_bridge.options.types import crypto_module
 from tests.option_table import default_text
 
 #: A secret of the tests: no text, no representation and no exception may hold it.
@@ -71,7 +71,8 @@ BEAKERS = [
     MemcachedNamespaceManager.__init__,
     MongoNamespaceManager.__init__,
     RedisNamespaceManager.__init__,
-    RedisClusterNamespaceManager.__init__,
+    # Beaker has it since 1.13.
+    *(clsmap[name].__init__ for name in ("ext:rediscluster",) if name in clsmap._clsmap),
 ]
 
 
@@ -1447,6 +1448,14 @@ def test_without_a_cipher_the_application_does_not_start(monkeypatch):
         for name in ("default", "cryptography"):
             assert fault(**KEYS, type=kind, crypto_type=name) == NO_CIPHER + repr(name)
     assert options(validate_key="v", crypto_type="cryptography").crypto_type == "cryptography"
+
+
+def test_the_default_is_cryptography(monkeypatch):
+    """Where Beaker's own default is another cipher, or none, as before Beaker 1.14, ours is cryptography."""
+    monkeypatch.setitem(beaker.crypto.CRYPTO_MODULES, "default", module("beaker.crypto.noencryption", has_aes=False))
+
+    assert options(**KEYS).crypto_type == "default"
+    assert crypto_module("default").__name__ == "beaker.crypto.pyca_cryptography"
 
 
 def test_a_cipher_that_does_not_authenticate_is_refused(monkeypatch):
