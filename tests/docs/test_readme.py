@@ -1,6 +1,7 @@
 """Every example in README.rst is run."""
 
 import importlib
+import json
 import re
 import sys
 import textwrap
@@ -13,8 +14,10 @@ from docutils.core import publish_doctree
 from paste.deploy import loadapp
 from webtest import TestApp
 
+from tests.docs import pages
 from tests.installations import Views, data, install
 from tests.option_table import rendered
+from tests.slow.test_every_end import SCHEDULES
 
 ROOT = Path(__file__).parents[2]
 README = (ROOT / "README.rst").read_text(encoding="utf-8")
@@ -71,6 +74,25 @@ def test_a_job():
     job.join()
 
     assert (begun, browser.get("/progress").text) == ("0", "100")
+
+
+def test_the_figures():
+    """Each figure in the table is that of the test or the report that the row names."""
+    outages = re.findall(r"^[a-z ]+: .*?  (?:\d+ +){3}(\d+) ", pages.read("explanation/reliability"), re.MULTILINE)
+    report = json.loads((pages.DOCS / "explanation" / "performance.json").read_text(encoding="utf-8"))
+    medians = {(row["contestant"], row["backend"], row["operation"]): row["us"]["median"] for row in report["costs"]}
+    speeds = "; ".join(
+        f"{operation}: "
+        + ", ".join(
+            f"{name} {medians['beaker_bridge', backend, operation] / medians['pyramid_beaker', backend, operation]:.2f}"
+            for name, backend in (("Redis", "redis"), ("PostgreSQL", "postgresql"), ("files", "file"))
+        )
+        for operation in ("read", "write")
+    )
+
+    assert f"all of {max(SCHEDULES.values()):,} schedules" in README
+    assert f"0 logouts in {outages.count('0')} of {len(outages)} outages" in README
+    assert speeds in README
 
 
 def test_the_options():
