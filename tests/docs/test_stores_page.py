@@ -70,8 +70,8 @@ SHOWN = {
     (RESTART, "if Redis saves"): "tests/slow/test_faults.py::test_a_fault_logs_nobody_out",
     (RIGHTS, "commands, keys"): "tests/stores/test_redis_store.py::test_the_rights_of_the_documentation_are_enough",
     (RIGHTS, "statements"): "tests/stores/test_sql_store.py::test_the_rights_that_a_database_must_grant",
-    (CLOCK, "the server's"): "tests/stores/test_memcached_store.py::test_the_lock_ends_by_itself",
-    (CLOCK, "the application's"): "tests/stores/test_sql_store.py::test_the_lock_of_a_clock_ahead",
+    (CLOCK, "server"): "tests/stores/test_memcached_store.py::test_the_lock_ends_by_itself",
+    (CLOCK, "application"): "tests/stores/test_sql_store.py::test_the_lock_of_a_clock_ahead",
 }
 
 
@@ -99,18 +99,18 @@ def _expected(row: str) -> dict[int, str]:
     if store in (BeakerStore, Store):
         return dict.fromkeys((RESTART, EXPIRED, RIGHTS, CLOCK), "its own")
     if store is CookieSession:
-        return {MERGE: "no", EXCLUSIVE: "no", LOGOUT: "no", USERS: "no", EXPIRED: "end by themselves", CLOCK: "none"}
+        return {MERGE: "no", EXCLUSIVE: "no", LOGOUT: "no", USERS: "no", EXPIRED: "by itself", CLOCK: "none"}
     has_lease = issubclass(store, ServerStore)
     own_clock = has_lease and store._leases is not ServerStore._leases
     purged = store.purge_turn is not Store.purge_turn
     in_files = issubclass(store, DirectoryStore) or row == "SQLite"
-    expired = {"end by themselves": store.expires_by_itself, "purge": purged, "go as new ones come": not purged}
+    expired = {"by itself": store.expires_by_itself, "purge": purged, "with new ones": not purged}
     return {
         MERGE: "yes",
         EXCLUSIVE: "yes, a lease" if has_lease else "yes",
         EXPIRED: next(how for how, holds in expired.items() if holds),
         **({RIGHTS: "files"} if in_files else {}),
-        CLOCK: "the application's" if own_clock else "the server's" if has_lease else "none",
+        CLOCK: "application" if own_clock else "server" if has_lease else "none",
     }
 
 
