@@ -46,7 +46,9 @@ class LogLimiter:
         return due
 
 
+#: What was logged once, by logger. Guarded by _once_guard.
 _once: dict[str, LogLimiter] = {}
+_once_guard = threading.Lock()
 
 
 def log_once(log: Logger, level: int, message: str, about: Hashable = None, **extra: Any) -> None:
@@ -59,11 +61,14 @@ def log_once(log: Logger, level: int, message: str, about: Hashable = None, **ex
         about: what else must be the same, such as the configuration that is concerned.
         extra: as :func:`fields` takes it; by default the line is about settings.
     """
-    if _once.setdefault(log.name, LogLimiter()).is_due((message, about), math.inf, 0):
+    with _once_guard:
+        limiter = _once.setdefault(log.name, LogLimiter())
+    if limiter.is_due((message, about), math.inf, 0):
         log.log(level, "%s", message, extra=fields(**(extra or {"failure": "settings"})))
 
 
 def forget(log: Logger | None = None) -> None:
     """Forget what was logged once, by one logger or by all of them."""
-    for name in [log.name] if log else [*_once]:
-        _once.pop(name, None)
+    with _once_guard:
+        for name in [log.name] if log else [*_once]:
+            _once.pop(name, None)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import sys
+import threading
 from collections.abc import Collection, Iterable, Iterator, Mapping
 from contextlib import suppress
 from datetime import datetime, timedelta
@@ -158,8 +159,9 @@ def numbered(names: Iterable[str], unknown: Collection[str]) -> str:
 
 #: The length of the parts of a password that are searched for in an error's text.
 _PART = 4
-#: The passwords of all stores of this process.
+#: The passwords of all stores of this process. Guarded by _passwords_guard.
 _passwords: set[str] = set()
+_passwords_guard = threading.Lock()
 _NEXT_ADDRESS = re.compile(r"[,;]\s*(?=[a-z][\w.+-]*://)", re.ASCII | re.IGNORECASE)
 
 
@@ -169,7 +171,9 @@ def learn_passwords(options: Mapping[str, Any]) -> None:
     Args:
         options: the options, by name.
     """
-    _passwords.update(_passwords_in(options.items()))
+    found = [*_passwords_in(options.items())]
+    with _passwords_guard:
+        _passwords.update(found)
 
 
 def _passwords_in(options: Iterable[tuple[Any, Any]]) -> Iterator[str]:
@@ -224,7 +228,9 @@ def _cleaned(value: Any) -> Any:
     """Return a text with every part of a password masked; anything else as it is."""
     if not isinstance(value, str):
         return value
-    parts = {password[at : at + _PART] for password in _passwords for at in range(len(password) - _PART + 1)}
+    with _passwords_guard:
+        passwords = [*_passwords]
+    parts = {password[at : at + _PART] for password in passwords for at in range(len(password) - _PART + 1)}
     covered = {at + place for part in parts for at in _places(part, value) for place in range(_PART)}
     kept = ("\0" if at in covered else character for at, character in enumerate(value))
     return re.sub("\0+", HIDDEN, "".join(kept)) if covered else value

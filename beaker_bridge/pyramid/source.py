@@ -85,14 +85,17 @@ class SessionSource:
             config: the configuration.
             registry: the application's registry, or None.
         """
-        self.met = config
         config.listeners.add(registry)
-        if not (self.compared or config is self.config):
-            self.compare(config.options)
+        with self._lock:
+            is_due = not (self.compared or config is self.config)
+            self.compared |= is_due
+        if is_due:
+            self._compare(config.options)
+        # Last, so that no request is served before the rest is done.
+        self.met = config
 
-    def compare(self, used: SessionOptions) -> None:
-        """Warn once of settings that have no effect, since a filter configures the session."""
-        self.compared = True
+    def _compare(self, used: SessionOptions) -> None:
+        """Warn of settings that have no effect, since a filter configures the session."""
         if self.options is None:
             return
         names = ignored_settings(used, self.options)

@@ -11,6 +11,7 @@ import pickle
 import re
 import secrets
 import struct
+import threading
 import zlib
 from collections.abc import Iterable, Sequence
 from functools import partial
@@ -170,15 +171,21 @@ class JSONSerializer:
         return tagged
 
 
+#: The keys and types that were warned of. Guarded by _told_guard.
 _told: set[tuple[str, str]] = set()
+_told_guard = threading.Lock()
 
 
 def _warn_of(converted: Iterable[tuple[Any, type, type]]) -> None:
     """Warn once for each key and type of a value that comes back as another type."""
     for key, kind, base in converted:
         name = f"{kind.__module__}.{kind.__qualname__}"
-        if (str(key), name) not in _told and len(_told) < _MAX_TOLD:
-            _told.add((str(key), name))
+        about = str(key), name
+        with _told_guard:
+            is_due = about not in _told and len(_told) < _MAX_TOLD
+            if is_due:
+                _told.add(about)
+        if is_due:
             log.warning(
                 "session[%r] holds a %s, which JSON brings back as %s:"
                 " store that, or one of the types that survive JSON",

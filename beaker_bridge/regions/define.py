@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import sys
+import threading
 from collections.abc import Mapping
 from typing import Any, ClassVar
 
@@ -21,6 +22,9 @@ from beaker_bridge.regions.settings import REGIONS, RegionFault, beakers_argumen
 from beaker_bridge.regions.settings import log as settings_log
 
 log = logging.getLogger(__name__)
+
+#: Held while Beaker's dicts of backends, regions and caches, which all applications of the process share, are changed.
+_defining = threading.Lock()
 
 
 # -- A region ----------------------------------------------------------------------------------------
@@ -128,8 +132,9 @@ class _NamespaceClasses(dict[str, Any]):
 def _install() -> None:
     """Let Beaker find our namespace manager, which it looks up by the name of the type only."""
     backends = beaker.cache.clsmap
-    if not isinstance(backends._clsmap, _NamespaceClasses):
-        backends._clsmap = _NamespaceClasses(backends._clsmap)
+    with _defining:
+        if not isinstance(backends._clsmap, _NamespaceClasses):
+            backends._clsmap = _NamespaceClasses(backends._clsmap)
 
 
 # -- Defining them -----------------------------------------------------------------------------------
@@ -166,10 +171,13 @@ def define_regions(settings: Mapping[str, Any], defined_by: str) -> list[Region]
 
 def _define(region: Region) -> None:
     # Beaker has one dict of regions per process.
-    standing = beaker.cache.cache_regions.get(region.name, {})
-    arguments = region.arguments
-    ours = isinstance(standing.get("type"), RegionType)
-    before, now = (standing["type"].region.effective, region.effective) if ours else (standing, arguments)
+    with _defining:
+        standing = beaker.cache.cache_regions.get(region.name, {})
+        arguments = region.arguments
+        ours = isinstance(standing.get("type"), RegionType)
+        before, now = (standing["type"].region.effective, region.effective) if ours else (standing, arguments)
+        if not ours or before != now:
+            beaker.cache.cache_regions[region.name] = arguments
     if standing and before != now:
         log.warning(
             "the cache region %s is defined twice in this process, and differently: by %s with %s; by %s with %s."
@@ -178,8 +186,6 @@ def _define(region: Region) -> None:
             *(region.defined_by, _difference(now, before)),
             extra=fields(store=region.options.type, failure="settings"),
         )
-    if not ours or before != now:
-        beaker.cache.cache_regions[region.name] = arguments
 
 
 #: Options whose text is shown; addresses are masked.
@@ -215,10 +221,11 @@ def forget_regions() -> None:
     stay, and so does what is kept in files or on a server.
     """
     regions, managers = beaker.cache.cache_regions, beaker.cache.cache_managers
-    for name in [name for name, region in regions.items() if isinstance(region.get("type"), RegionType)]:
-        del regions[name]
-    for key in [key for key, cache in managers.items() if isinstance(cache.namespace, RegionNamespace)]:
-        managers.pop(key).__class__ = _ForgottenCache
+    with _defining:
+        for name in [name for name, region in regions.items() if isinstance(region.get("type"), RegionType)]:
+            del regions[name]
+        for key in [key for key, cache in managers.items() if isinstance(cache.namespace, RegionNamespace)]:
+            managers.pop(key).__class__ = _ForgottenCache
     empty_memory()
     close_servers()
     forget(settings_log)

@@ -24,6 +24,7 @@ _STORE_OPTIONS = (
     *("table_name", "schema_name", "sa_opts", "bind", "table"),
 )
 
+#: The servers that are open, by their options. Guarded by _servers_guard.
 _servers: list[tuple[SessionOptions, ServerStore]] = []
 _servers_guard = threading.Lock()
 

@@ -85,6 +85,7 @@ def _adopt(session_object: Any) -> None:
         _take_over(exchange, theirs)
 
 
+#: The configurations, by Beaker's options. Guarded by _configs_lock.
 _configs: list[tuple[dict[str, Any], SessionConfig]] = []
 _configs_lock = threading.Lock()
 

@@ -12,6 +12,7 @@ import secrets
 from collections.abc import Callable, Collection, Mapping
 from contextlib import AbstractContextManager
 from threading import get_ident
+from types import MappingProxyType
 from typing import Any
 
 from beaker_bridge.cookies import ANY_FORM, BLANK, HOST_ONLY, CookieWriter, cookie_values, own_values
@@ -90,7 +91,7 @@ class SafeSession(BeakerMapping):
     #: The plain bytes of the last commit: a second one with the same writes nothing.
     _plain: bytes | None = None
     #: The stored values themselves, to see which ones were replaced since.
-    _stored: Mapping[str, Any] = {}
+    _stored: Mapping[str, Any] = MappingProxyType({})
     #: By the key of their queue, the messages flashed with ``allow_duplicate=False`` since the last commit.
     _flashed_once: Mapping[str, Collection[Any]] = NO_MESSAGES
     #: Why the session that the browser's cookie names was ended from elsewhere; None if it was not.

@@ -41,6 +41,7 @@ class Listeners:
     """
 
     def __init__(self) -> None:
+        self._guard = threading.Lock()
         # Weak, since a configuration may outlive an application.
         self._registries: list[ref[Any]] = []
         self._queue = PerProcess(_Queue)
@@ -51,9 +52,11 @@ class Listeners:
         Args:
             registry: its registry; one that is not Pyramid's, as in tests, gets none.
         """
-        living = self._living()
-        if hasattr(registry, "has_listeners") and all(known is not registry for known in living):
-            self._registries = [ref(known) for known in (*living, registry)]
+        # Two applications may share a configuration, and have their first requests at once.
+        with self._guard:
+            living = self._living()
+            if hasattr(registry, "has_listeners") and all(known is not registry for known in living):
+                self._registries = [ref(known) for known in (*living, registry)]
 
     def report_breaker(self, event: BreakerOpened | BreakerClosed) -> None:
         """Log that a circuit breaker of the store has opened, or closed, and send the event.
@@ -109,7 +112,8 @@ class Listeners:
         try:
             threading.Thread(target=self._serve, args=(queue,), name=THREAD, daemon=True).start()
         except RuntimeError as error:
-            queue.is_served = False
+            with queue.guard:
+                queue.is_served = False
             log.warning("the events of the store are sent later: %s", error, extra=fields(failure=failure_of(error)))
 
     def _serve(self, queue: _Queue) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import ItemsView, ValuesView
 from operator import attrgetter
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 from beaker.session import Session as BeakerSession
@@ -65,7 +66,7 @@ class BeakerMapping(BeakerAttributes, BeakerSession):
     _config: SessionConfig
     _state: State
     #: The reserved keys of the record, and their values.
-    _metadata: dict[str, Any] = {}  # noqa: RUF012 -- never changed: each session takes its own
+    _metadata: dict[str, Any] = MappingProxyType({})  # type: ignore[assignment]  # each session takes a dict of its own
     #: The options of this response's cookie, if the application changed any of them.
     _cookie_options: SessionOptions | None = None
     _cookie_lifetime_is_set = False

@@ -260,8 +260,10 @@ class RedisStore(ServerStore):
 
     def _drop_idle(self) -> None:
         """Close the idle connections: they may lead to the same dead end, one after the other."""
-        if self._address is not None and self._client is not None:
-            self._client.connection_pool.disconnect(inuse_connections=False)
+        # Another thread may close the store at this moment.
+        client = self._client
+        if self._address is not None and client is not None:
+            client.connection_pool.disconnect(inuse_connections=False)
 
     # -- Failures ------------------------------------------------------------------------------------
 
