@@ -24,7 +24,7 @@ def includeme(config: Any) -> None:
     config.add_view(wsgiapp2(lab.make_app(options)), route_name="lab")
 
 
-@view_config(route_name="overlap", renderer="templates/overlap.jinja2")
+@view_config(route_name="overlap", renderer="templates/overlap.jinja2", http_cache=0)
 def overlap(request: Any) -> dict[str, Any]:
     """Show the page; its script does the rest."""
     store = request.registry.settings.get(f"{PREFIX}type", "memory")

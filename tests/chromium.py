@@ -15,6 +15,8 @@ from tests import machine
 
 #: The longest wait for a page, and the pause between two looks at it, in seconds.
 PATIENCE, POLL = 30, 0.01
+#: How often the tabulator is pressed at most, until something has the focus.
+MOST_STOPS = 50
 FLAGS = (
     "--headless=new",
     "--no-sandbox",
@@ -44,6 +46,7 @@ class Tab:
     def __init__(self, driver: Any, context: str) -> None:
         self._shared, self._context = driver, context
         self._handle = driver.browsing_context.create(type="tab", user_context=context)
+        self._is_in_frame = False
         # What was logged before is another test's.
         self.problems()
 
@@ -53,8 +56,10 @@ class Tab:
 
     @property
     def driver(self) -> Any:
-        """Selenium's driver, with this tab in front."""
-        self._shared.switch_to.window(self._handle)
+        """Selenium's driver, with this tab in front, or its frame."""
+        # That leaves a frame.
+        if not self._is_in_frame:
+            self._shared.switch_to.window(self._handle)
         return self._shared
 
     # -- From page to page ---------------------------------------------------------------------------
@@ -85,18 +90,17 @@ class Tab:
     @contextmanager
     def leaving(self) -> Iterator[None]:
         """Wait until another page is in the place of this one, and is loaded."""
-        from selenium.webdriver.support.expected_conditions import staleness_of
-
-        page = self.find("html")
+        self.run("window.isLeft = true")
         yield
-        self.wait(staleness_of(page))
-        self.wait(lambda _driver: self.run("document.readyState") == "complete")
+        self.wait(lambda _driver: self.run("!window.isLeft && document.readyState === 'complete'"))
 
     def wait(self, condition: Any) -> Any:
         """Wait until a condition, which is given the driver, holds, and return what it has returned."""
+        from selenium.common.exceptions import WebDriverException
         from selenium.webdriver.support.wait import WebDriverWait
 
-        return WebDriverWait(self.driver, PATIENCE, POLL).until(condition)
+        # While one page gives way to another, chromedriver finds neither, and has various words for that.
+        return WebDriverWait(self.driver, PATIENCE, POLL, (WebDriverException,)).until(condition)
 
     @property
     def url(self) -> str:
@@ -126,12 +130,25 @@ class Tab:
         """Type a text into a field."""
         self.find(selector).send_keys(text)
 
+    def press_by_keyboard(self, selector: str) -> int:
+        """Move to a button or a link by the tabulator, as far as that leads, and press Enter; return the stops."""
+        from selenium.webdriver.common.action_chains import ActionChains
+        from selenium.webdriver.common.keys import Keys
+
+        wanted, stops = self.find(selector), 0
+        while stops < MOST_STOPS and self.driver.switch_to.active_element != wanted:
+            ActionChains(self.driver).send_keys(Keys.TAB).perform()
+            stops += 1
+        ActionChains(self.driver).send_keys(Keys.ENTER).perform()
+        return stops
+
     @contextmanager
     def frame(self) -> Iterator[None]:
         """Look into the page's one frame."""
         self.driver.switch_to.frame(self.find("iframe"))
+        self._is_in_frame = True
         yield
-        self._shared.switch_to.default_content()
+        self._is_in_frame = False
 
     # -- Scripts -------------------------------------------------------------------------------------
 
@@ -237,4 +254,7 @@ def running(folder: Path, *flags: str) -> Iterator[Chromium]:
         driver.set_script_timeout(PATIENCE)
         yield Chromium(driver)
     finally:
-        driver.quit()
+        # quit() would first close the websocket, whose thread looks for that every ten seconds.
+        driver.execute("quit")
+        driver.command_executor.close()
+        driver.service.stop()

@@ -1,12 +1,10 @@
-"""A live site: `pserve` as a process, and its visitors: a client with a cookie jar, and a browser."""
+"""A live site: `pserve` as a process, and its visitor, a client with a cookie jar."""
 
 from __future__ import annotations
 
 import json
-import os
 import queue
 import re
-import select
 import subprocess
 import sys
 import threading
@@ -17,8 +15,6 @@ from pathlib import Path
 from typing import Any, NamedTuple
 from urllib.parse import urlencode
 from urllib.request import HTTPCookieProcessor, HTTPErrorProcessor, ProxyHandler, Request, build_opener
-
-from tests.machine import program
 
 CHECKOUT = Path(__file__).parent.parent
 #: The longest wait for a process or an answer, in seconds.
@@ -209,116 +205,3 @@ def csrf_token(page: Page) -> str:
     found = re.search(r'name="csrf_token" value="(\w+)"', page.text)
     assert found, page.text
     return found[1]
-
-
-# -- A browser ---------------------------------------------------------------------------------------
-
-FLAGS = (
-    "--headless",
-    "--no-sandbox",
-    "--disable-gpu",
-    "--disable-quic",
-    "--no-first-run",
-    "--disable-background-networking",
-    "--disable-component-update",
-    "--disable-sync",
-    "--disable-dev-shm-usage",
-    "--remote-debugging-pipe",
-)
-
-
-class Browser:
-    """A headless Chromium with one open page, told what to do over its DevTools pipe.
-
-    Args:
-        to_browser: the pipe's end to write to.
-        from_browser: the pipe's end to read from.
-    """
-
-    def __init__(self, to_browser: int, from_browser: int) -> None:
-        self._to, self._from = to_browser, from_browser
-        self._read = b""
-        self._calls = 0
-        self._target: dict[str, str] = {}
-        self._loaded = False
-        target = self.call("Target.createTarget", url="about:blank")["targetId"]
-        session = self.call("Target.attachToTarget", targetId=target, flatten=True)["sessionId"]
-        self._target = {"sessionId": session}
-        self.call("Page.enable")
-
-    def call(self, method: str, **params: Any) -> dict[str, Any]:
-        """Call a method of the DevTools protocol, and return its result."""
-        self._calls += 1
-        message = {"id": self._calls, "method": method, "params": params, **self._target}
-        os.write(self._to, json.dumps(message).encode("utf-8") + b"\0")
-        while (answer := self._next()).get("id") != self._calls:
-            pass
-        return answer["result"]
-
-    def open(self, url: str) -> None:
-        """Open a page, and wait until it is loaded."""
-        self._loaded = False
-        self.call("Page.navigate", url=url)
-        self._wait_until_loaded()
-
-    def leave_by(self, script: str) -> None:
-        """Run a script that leads to another page, and wait until that is loaded."""
-        self._loaded = False
-        self.run(script)
-        self._wait_until_loaded()
-
-    def run(self, script: str) -> Any:
-        """Run a script in the page, and return its value."""
-        answer = self.call("Runtime.evaluate", expression=script, returnByValue=True)
-        assert "exceptionDetails" not in answer, answer
-        return answer["result"].get("value")
-
-    def text(self, selector: str) -> str:
-        """Return the text of one element, as it is shown."""
-        return self.run(f"document.querySelector({json.dumps(selector)}).innerText")
-
-    def show_as(self, scheme: str, width: int) -> None:
-        """Show the page to a user who prefers a color scheme, in a window of a width in pixels."""
-        self.call("Emulation.setEmulatedMedia", features=[{"name": "prefers-color-scheme", "value": scheme}])
-        self.call(
-            "Emulation.setDeviceMetricsOverride", width=width, height=800, deviceScaleFactor=1, mobile=width < 800
-        )
-
-    def _wait_until_loaded(self) -> None:
-        while not self._loaded:
-            self._next()
-
-    def _next(self) -> dict[str, Any]:
-        while b"\0" not in self._read:
-            assert select.select([self._from], [], [], PATIENCE)[0], "the browser does not answer"
-            chunk = os.read(self._from, 1 << 16)
-            assert chunk, "the browser has ended"
-            self._read += chunk
-        raw, _, self._read = self._read.partition(b"\0")
-        message = json.loads(raw)
-        self._loaded = self._loaded or message.get("method") == "Page.loadEventFired"
-        return message
-
-
-@contextmanager
-def browsing(config: Path) -> Iterator[Browser]:
-    """Run a browser with a new, empty config."""
-    chromium = program("chromium")
-    for_browser, to_browser = os.pipe()
-    from_browser, of_browser = os.pipe()
-    # Chromium reads from 3 and writes to 4; only bash redirects descriptors over 9.
-    command = f'exec "$@" 3<&{for_browser} 4>&{of_browser}'
-    process = subprocess.Popen(
-        [program("bash"), "-c", command, "bash", chromium, *FLAGS, f"--user-data-dir={config}"],
-        pass_fds=(for_browser, of_browser),
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,
-    )
-    os.close(for_browser)
-    os.close(of_browser)
-    try:
-        yield Browser(to_browser, from_browser)
-    finally:
-        _stop(process)
-        os.close(to_browser)
-        os.close(from_browser)

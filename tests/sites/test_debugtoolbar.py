@@ -23,7 +23,7 @@ from beaker_bridge.regions.define import Region, define_regions
 from beaker_bridge.regions.namespace import RegionNamespace
 from beaker_bridge.request.exchange import BEAKER, Exchange, SessionObject
 from tests.installations import INSTALLATIONS, SECRET, WITH_TWEEN, Views, install, store_options
-from tests.live_site import browsing, configured, serving
+from tests.live_site import configured, serving
 from tests.region_cases import no_region_left
 from tests.requests import Browser, Clock, config_of
 
@@ -750,31 +750,27 @@ def _turns():
 
 @pytest.mark.once
 @pytest.mark.slow
-def test_in_a_browser(tmp_path):
+def test_in_a_browser(tmp_path, tab):
     """In a real browser the panel shows a visit of the sample site, light and dark, and fits narrow and wide pages."""
     ini = configured(tmp_path)
     text = re.sub(r"(?m)^#   (pyramid_debugtoolbar)$", r"    \1", ini.read_text(encoding="utf-8"))
     ini.write_text(text.replace("\n#debugtoolbar.includes", "\ndebugtoolbar.includes"), encoding="utf-8")
-    overflowing = []
-    with serving(ini) as site, browsing(tmp_path / "profile") as browser:
+    overflowing, link = [], "#pDebugPanel-beaker_bridge a"
+    with serving(ini) as site:
         for _ in range(2):
-            browser.open(f"{site.url}/")
-        url = browser.run("document.querySelector('#pShowToolBarButton').href")
+            tab.open(f"{site.url}/")
+        url = tab.run("document.querySelector('#pShowToolBarButton').href")
         for scheme in ("light", "dark"):
-            features = [{"name": "prefers-color-scheme", "value": scheme}]
-            browser.call("Emulation.setEmulatedMedia", features=features)
             for width in (400, 1200):
-                size = {"width": width, "height": 900, "deviceScaleFactor": 1, "mobile": False}
-                browser.call("Emulation.setDeviceMetricsOverride", **size)
-                browser.open(url)
-                browser.run("document.querySelector('#pDebugPanel-beaker_bridge a').click()")
-                wide = browser.run("document.documentElement.scrollWidth - document.documentElement.clientWidth")
+                tab.show_as(scheme, width)
+                tab.open(url)
+                tab.run(f"document.querySelector('{link}').click()")
+                wide = tab.run("document.documentElement.scrollWidth - document.documentElement.clientWidth")
                 overflowing += [(scheme, width)] * (wide > 0)
-        shown = browser.text(".bridge-panel")
-        tab = browser.run("document.querySelector('#pDebugPanel-beaker_bridge a').innerText")
+        shown, title = tab.run("document.querySelector('.bridge-panel').innerText"), tab.text(link)
 
     assert overflowing == []
-    assert "1 changed, 2 calls" in tab
+    assert "1 changed, 2 calls" in title
     assert "visits" in shown
     assert "- 1\n+ 2" in shown
     assert "not sent the browser has it" in " ".join(shown.split())

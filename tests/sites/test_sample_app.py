@@ -9,7 +9,8 @@ from datetime import datetime, timezone
 
 import pytest
 
-from tests.live_site import CHECKOUT, PATIENCE, Visitor, browsing, configured, csrf_token, program, serving
+from tests.live_site import CHECKOUT, PATIENCE, Visitor, configured, csrf_token, serving
+from tests.machine import program
 
 pytestmark = pytest.mark.slow
 
@@ -356,28 +357,6 @@ def test_curl_keeps_the_session(site, tmp_path):
     assert b'<strong id="visits">1</strong>' in pages[0]
     assert b'<strong id="visits">2</strong>' in pages[1]
     assert "sample_app.session" in jar.read_text(encoding="utf-8")
-
-
-def test_a_browser_logs_in_and_out(site, tmp_path):
-    """In a real browser the visit count goes on, the forms work, and scripts do not see the cookie."""
-    with browsing(tmp_path / "profile") as browser:
-        browser.open(f"{site.url}/")
-        browser.open(f"{site.url}/")
-        count, cookie = browser.text("#visits"), browser.run("document.cookie")
-        styled = browser.run("getComputedStyle(document.querySelector('section')).borderRadius")
-        browser.open(f"{site.url}/login")
-        browser.run("document.querySelector('#name').value = 'Ada'")
-        browser.leave_by("document.querySelector('main button').click()")
-        user, message = browser.text(".user"), browser.text(".message")
-        browser.leave_by("document.querySelector('nav button').click()")
-        goodbye, navigation = browser.text(".message"), browser.text("nav")
-
-    assert (count, cookie) == ("2", "")
-    assert styled != "0px"
-    assert user == "Ada"
-    assert message.startswith("Welcome, Ada!")
-    assert goodbye.startswith("You are logged out")
-    assert "Log in" in navigation
 
 
 # -- The order of the tweens -------------------------------------------------------------------------

@@ -7,13 +7,11 @@ from itertools import permutations, product
 
 import pytest
 from webtest import TestApp
-from webtest.http import StopableWSGIServer
 
 from beaker_bridge.cookies import LONGEST, Signer
 from beaker_bridge.record.fields import ACCESSED, CREATED, FORM, MOVED
 from tests.installations import ALONE, WITH_TWEEN, Views, install, store_options
 from tests.jar import Jar
-from tests.live_site import browsing
 from tests.requests import NAME, START, Clock, Request, config_of, content, stored, watched
 
 SECRET = "s" * 32
@@ -552,70 +550,3 @@ def test_over_http(tmp_path, installation, store, old, new):
     users.append(app.get("/x/user").text)
 
     assert users == ["1", "1", "2", "3", "None"]
-
-
-@pytest.mark.parametrize("store", ["file", "cookie"])
-def test_in_a_browser(tmp_path, store):
-    """Chromium sends both cookies after a change to a domain: a login counts, and a logout holds."""
-    domain = {"cookie_domain": "shop.localhost"}
-    sites = Sites("filter", {**store_options(store, tmp_path), "httponly": False}, HOST, domain)
-    server = StopableWSGIServer.create(sites)
-    base = f"http://www.shop.localhost:{server.effective_port}/x"
-    try:
-        with browsing(tmp_path / "profile") as browser:
-            browser.open(f"{base}/login?user=1")
-            sites.change()
-            browser.open(f"{base}/login?user=2")
-            both = browser.run("document.cookie").count("sid=")
-            browser.open(f"{base}/user")
-            second = browser.text("body")
-            browser.open(f"{base}/login?user=3")
-            one = browser.run("document.cookie").count("sid=")
-            browser.open(f"{base}/logout")
-            browser.open(f"{base}/user")
-            after = browser.text("body")
-    finally:
-        server.shutdown()
-
-    assert (both, second, one, after) == (2, "2", 1, "None")
-
-
-def begin_as_neighbour(sign_in):
-    """Return what a neighbour's page sets for the whole domain, to have a visitor's session be the neighbour's own."""
-    names = (f"{blank}__Host-sid" for blank in "\xa0\x85\x1c\x0b")
-    pairs = (*(f"{name}={sign_in}" for name in names), f"a=b, __Host-sid={sign_in}", f"=__Host-sid={sign_in}")
-    return [("Set-Cookie", f"{pair}; Domain=shop.localhost; Path=/") for pair in pairs]
-
-
-@pytest.mark.parametrize("store", ["file", "cookie"])
-def test_a_neighbour_and_a_protected_name_in_a_browser(tmp_path, store):
-    """What a neighbour sets beside ``__Host-sid`` opens nothing, though Chromium keeps it, and sends it first."""
-    options = {**store_options(store, tmp_path), "key": "__Host-sid", "secure": True}
-    site = install("filter", options, VIEWS)
-    begun = TestApp(site).get("/x/login?user=evil").headers["Set-Cookie"]
-    sign_in = begun.partition(";")[0].removeprefix("__Host-sid=")
-    sent = []
-
-    def server_of_both(environ, start_response):
-        if environ["PATH_INFO"] == "/neighbour":
-            start_response("200 OK", [("Content-Type", "text/html"), *begin_as_neighbour(sign_in)])
-            return [b"neighbour"]
-        sent.append(environ.get("HTTP_COOKIE", ""))
-        return site(environ, start_response)
-
-    server = StopableWSGIServer.create(server_of_both)
-    host = f"shop.localhost:{server.effective_port}"
-    users = []
-    try:
-        with browsing(tmp_path / "profile") as browser:
-            browser.open(f"http://evil.{host}/neighbour")
-            for page in ("user", "login?user=me", "user", "logout", "user"):
-                browser.open(f"http://{host}/x/{page}")
-                users.append(browser.text("body"))
-    finally:
-        server.shutdown()
-
-    assert users == ["None", "", "me", "", "None"]
-    # It did send them: else this would show nothing.
-    assert sent[0].startswith(f"\xa0__Host-sid={sign_in}; \x85__Host-sid={sign_in}; a=b, __Host-sid={sign_in}")
-    assert sent[2].startswith(sent[0])

@@ -11,8 +11,7 @@ import pytest
 from sample_app.account import ago
 from sample_app.accounts import Accounts
 from sample_app.browsers import browser_name
-from tests.live_site import Visitor, browsing, configured, serving
-from tests.readable import faults
+from tests.live_site import Visitor, configured, serving
 
 pytestmark = [pytest.mark.once, pytest.mark.slow]
 
@@ -343,58 +342,3 @@ def test_the_name_of_a_browser(user_agent, name):
 def test_how_long_ago(seconds, words):
     """A time that has passed is in the largest unit of which there is one."""
     assert ago(seconds) == words
-
-
-# -- A real browser ----------------------------------------------------------------------------------
-
-CLICK = "document.querySelector({!r}).click()"
-
-
-def test_a_browser_sees_where_it_is_logged_in(site, user, tmp_path):
-    """In a real browser without JavaScript the user logs another one out, changes the password, and is told at the end;
-    each page is as readable in the dark and on a phone.
-    """
-    phone = Visitor(site, IPHONE)
-    found = []
-    with browsing(tmp_path / "profile") as browser:
-        browser.call("Emulation.setScriptExecutionDisabled", value=True)
-        browser.open(f"{site.url}/login")
-        found += faults(browser, "login")
-        browser.run(f"document.querySelector('#name').value = {user!r}")
-        browser.leave_by(CLICK.format("main button"))
-        found += faults(browser, "home")
-        phone.log_in(user)
-        browser.leave_by(CLICK.format("nav a[href='/sessions']"))
-        both = browser.text(".logins")
-        found += faults(browser, "sessions")
-        browser.leave_by(CLICK.format(".logins li:nth-child(2) button"))
-        ended, alone = browser.text(".message"), browser.text(".logins")
-        found += faults(browser, "ended")
-        browser.leave_by(CLICK.format("a.button"))
-        found += faults(browser, "password")
-        browser.run(f"document.querySelector('#new').value = {PASSWORD!r}")
-        browser.leave_by(CLICK.format("main button"))
-        changed = browser.text(".message")
-        browser.leave_by(CLICK.format("a.button"))
-        browser.run("document.querySelectorAll('input').forEach(input => input.required = false)")
-        browser.run("document.querySelectorAll('input').forEach(input => input.removeAttribute('minlength'))")
-        browser.leave_by(CLICK.format("main button"))
-        refused = browser.text(".problem")
-        found += faults(browser, "refused")
-        phone.log_in(user, PASSWORD)
-        phone.submit("/sessions", "/sessions/end-others")
-        browser.open(f"{site.url}/sessions")
-        told, heading = browser.text(".problem"), browser.text("h1")
-        found += faults(browser, "told")
-        for path in ("/cart", "/overlap", "/nowhere"):
-            browser.open(site.url + path)
-            found += faults(browser, path)
-
-    assert found == []
-    assert both.startswith("Chrome on Linux This browser")
-    assert "Safari on an iPhone" in both
-    assert ended == "Safari on an iPhone is logged out."
-    assert "Safari" not in alone
-    assert changed == "Your password is changed, and you are logged out everywhere else: there was no other browser."
-    assert refused == "That is not your current password."
-    assert (told, heading) == (TOLD, "Log in")
