@@ -6,6 +6,7 @@ import importlib
 import shlex
 import socket
 import sys
+from importlib.metadata import distributions
 from pathlib import Path
 
 from paste.deploy import loadapp
@@ -100,6 +101,14 @@ def words_of(line: str, replaced: dict[str, str] | None = None) -> list[str]:
         # Pyramid imports pkg_resources, of which setuptools warns.
         return ["env", f"PYTHONPATH=.:{CHECKOUT}", sys.executable, "-W", "ignore", *PROGRAMS[program], *words]
     return [machine.program(program), *words]
+
+
+def missing_packages(line: str) -> list[str]:
+    """Return the packages of a page's ``pip install`` that are not installed here, where nothing is fetched."""
+    program, command, *words = shlex.split(line)
+    assert (program, command) == ("pip", "install")
+    installed = {found.metadata["Name"].lower() for found in distributions()}
+    return [word for word in words if word.partition("[")[0].lower() not in installed]
 
 
 class Started(Server):
