@@ -6,6 +6,7 @@ import importlib
 import shlex
 import socket
 import sys
+import threading
 from importlib.metadata import distributions
 from pathlib import Path
 
@@ -14,8 +15,9 @@ from webtest import TestApp
 
 from beaker_bridge import SessionMiddleware
 from beaker_bridge.request.exchange import ENVIRON_KEY
+from beaker_bridge.session.purge import THREAD as PURGE
 from tests import machine
-from tests.servers import Server
+from tests.servers import PATIENCE, Server
 
 CHECKOUT = Path(__file__).parents[2]
 #: Python's programs, by their modules: where they are installed depends on the environment.
@@ -72,8 +74,15 @@ class Scratch:
             self._stores.append(application._config.store)
         return TestApp(remembering)
 
+    def end_purges(self) -> None:
+        """Wait until no purge is under way, which would use a connection of its own."""
+        for thread in threading.enumerate():
+            if thread.name == PURGE:
+                thread.join(PATIENCE)
+
     def close(self) -> None:
         """Close the stores, and forget the package."""
+        self.end_purges()
         for store in self._stores:
             store.close()
         forget()

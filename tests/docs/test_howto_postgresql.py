@@ -39,6 +39,7 @@ def postgresql(postgresql_server):
 def models(scratch):
     """Return the modules of a site, whose engine is disposed of when the test is over."""
     yield {"__init__": VIEW, "models": BLOCKS["models"]}
+    scratch.end_purges()
     if "myapp.models" in sys.modules:
         sys.modules["myapp.models"].engine.dispose()
 
