@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import importlib
-import re
 import sys
 
 import beaker.cache
@@ -12,7 +11,6 @@ from beaker.cache import cache_region
 from paste.deploy import loadapp
 
 from beaker_bridge import set_cache_regions_from_settings
-from beaker_bridge.options.table import REGION_TABLE
 from tests.docs import pages
 from tests.region_cases import Counted, no_region_left
 
@@ -54,22 +52,6 @@ def run(tmp_path):
         return names
 
     return run
-
-
-def test_every_option_is_on_the_page():
-    """Each option of the table is explained, by name; and no other one is."""
-    terms = re.findall(r"^(``.*``)$", PAGE, re.MULTILINE)
-    named = {name for term in terms for name in re.findall(r"``([^`]+)``", term)}
-
-    assert named - {"sa.*"} == set(REGION_TABLE)
-
-
-@pytest.mark.parametrize("option", ["expire", "key_length", "lock_timeout", "store_timeout"])
-def test_the_defaults_are_right(option):
-    """The defaults on the page are the table's."""
-    (text,) = re.findall(rf"^``{option}``\n((?:  .*\n)+)", PAGE, re.MULTILINE)
-
-    assert text.endswith(f"; {REGION_TABLE[option].default:g}.\n")
 
 
 def test_the_seeds_example(load):
@@ -123,20 +105,8 @@ def test_a_tuple_of_arguments(load, run):
     assert names["price"](("x y", "z")) == 1
 
 
-def test_the_regions_are_forgotten(load, run):
-    """The fixture leaves nothing of the regions to the next test."""
-    load("regions")
-    (fixture,) = [value for name, value in run("forget").items() if name == "no_regions"]
-    running = getattr(fixture, "__wrapped__", getattr(fixture, "_fixture_function", None))()
-    next(running)
-    assert beaker.cache.cache_regions
-    list(running)
-
-    assert not beaker.cache.cache_regions
-
-
 def test_the_empty_texts_and_types_of_the_page(caplog):
-    """What the page's table says is one warning each."""
+    """What the table in docs/explanation/regions.rst calls a warning is one."""
     set_cache_regions_from_settings(
         {
             "cache.regions": "one, one",
