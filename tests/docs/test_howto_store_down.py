@@ -14,7 +14,7 @@ from tests.servers import PATIENCE, wait_until
 # The examples of a page, and a server: what the interpreter adds does not differ.
 pytestmark = [
     pytest.mark.once,
-    pytest.mark.slow,
+    pytest.mark.ci,
     pytest.mark.filterwarnings("ignore::DeprecationWarning:venusian"),
 ]
 
@@ -27,7 +27,7 @@ SITE = pages.examples(pages.read("howto/pipeline"))["view"].replace(
     '    config.add_view(lambda request: request.response, route_name="plain")\n',
 )
 #: A pause that is over soon, and is longer than the site waits.
-SHORT = {"5000": "2000"}
+SHORT = {"5000": "3000"}
 
 
 @pytest.fixture
@@ -36,7 +36,7 @@ def site(scratch, start_server):
     server = start_server("redis", "Redis")
 
     def load(option):
-        ini = BLOCKS["empty"].replace("6379", str(server.port)).replace("store_timeout = 2", "store_timeout = 0.5")
+        ini = BLOCKS["empty"].replace("6379", str(server.port)).replace("store_timeout = 2", "store_timeout = 1")
         return scratch.load(
             ini if option else ini.replace("store_error = empty\n", ""), __init__=SITE, views=BLOCKS["view"]
         )
