@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import os
-import pwd
+import getpass
 import subprocess
 import sys
 from types import ModuleType
@@ -70,7 +69,7 @@ def test_what_renews_an_engine(block, scratch, monkeypatch, tmp_path):
 
 def test_the_directory(tmp_path):
     """The command makes a directory that only the server's user may read."""
-    user = pwd.getpwuid(os.geteuid()).pw_name
+    user = getpass.getuser()
     words = words_of(BLOCKS["directory"], {"www-data": user})
     subprocess.run(words, cwd=tmp_path, check=True, timeout=PATIENCE)
 
