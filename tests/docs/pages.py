@@ -45,3 +45,11 @@ def blocks(text: str) -> dict[str, Block]:
 def examples(text: str) -> dict[str, str]:
     """Return the texts of a page's code blocks by their names."""
     return {name: block.text for name, block in blocks(text).items()}
+
+
+def cells(text: str) -> list[list[str]]:
+    """Return the cells of each row of a page's list-tables, as they are written."""
+    return [
+        [" ".join(cell.split()) for cell in re.split(r"^     - ", row, flags=re.MULTILINE)]
+        for row in re.findall(r"^   \* - (.*?)(?=^   \* - |^\S|\Z)", text, re.MULTILINE | re.DOTALL)
+    ]

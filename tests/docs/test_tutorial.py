@@ -10,6 +10,7 @@ from threading import Thread
 import pytest
 
 from tests.docs.reader import Front, Project, Tab, changed_lines, state_after, written
+from tests.machine import program
 from tests.servers import POLL, wait_until
 
 pytestmark = [pytest.mark.once, pytest.mark.slow]
@@ -141,6 +142,7 @@ def test_page_2_messages(at):
     (hostile,) = re.findall(r"Save ``(.+?)`` as a note", PAGES["2"].words)
     tab.fill_in(A=hostile)
     tab.press("Save")
+    program("curl")
     forged = project.shell(PAGES["2"].blocks["messages-forged"].text)
 
     assert (kept, "Your note" in text) == ("Buy milk", False)
