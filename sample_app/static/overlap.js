@@ -273,14 +273,14 @@ async function sendTen(section, timeline) {
     judge(way, !lost, lost ? `${lost} lost, and each was answered 200 OK` : "all kept, merged into one cart");
     return count;
   });
-  return `Beaker kept ${counts[0]} of ${numbers.length}, beaker_bridge ${counts[1]} of ${numbers.length}. ${mostAtOnce(times)} requests had the session in hand at the same moment.`;
+  return `Beaker kept ${counts[0]} of ${numbers.length}, beaker_bridge ${counts[1]} of ${numbers.length}. Up to ${mostAtOnce(times)} requests were under way at once.`;
 }
 
 demonstration("ten", clearCarts, sendTen);
 
 // -- Copies of a cookie -------------------------------------------------------------------------------
 
-const OPENED = { login: "Ada’s session", cart: "her cart", nothing: "nothing" };
+const OPENED = { login: "Ada’s session", cart: "her cart", nothing: "no session" };
 
 function clearCopies(section) {
   for (const cookie of section.querySelectorAll("[data-cookie]")) {
@@ -330,7 +330,7 @@ async function logOutMeanwhile(section, timeline) {
   if (written.loaded >= loggedOut.changed || loggedOut.changed >= written.changed) {
     return "The requests did not overlap this time: run it again.";
   }
-  const after = (way) => (open[way] ? "opens her session again" : "opens nothing");
+  const after = (way) => (open[way] ? "opens her session again" : "opens no session");
   return `When the slow page has ended, the copy ${after("beaker")} with Beaker, and ${after("ours")} with beaker_bridge.`;
 }
 
