@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 
 #: What is wrong with the page that is shown: text of too little contrast (WCAG 2.2, 1.4.3), what is cut or sticks out,
-#: fields without a label, buttons and links without a name, headings that skip a level.
+#: fields without a label, buttons and links without a name, headings that skip a level, landmarks that are missing.
 FAULTS = """(() => {
   const faults = [];
   const light = color => {
@@ -41,21 +41,32 @@ FAULTS = """(() => {
     if (element.matches('button, input') && box.height < 24) faults.push(['small', element.outerHTML]);
   }
   const levels = [...document.querySelectorAll('h1, h2, h3, h4')].map(heading => +heading.tagName[1]);
-  if (levels[0] !== 1 || levels.some((level, at) => at && level > levels[at - 1] + 1))
+  if (levels.filter(level => level === 1).length !== 1 || levels[0] !== 1
+      || levels.some((level, at) => at && level > levels[at - 1] + 1))
     faults.push(['headings', levels]);
   if (!document.documentElement.lang || !document.title) faults.push(['title', '']);
+  for (const landmark of ['body > header', 'body > main'])
+    if (document.querySelectorAll(landmark).length !== 1) faults.push(['landmark', landmark]);
+  const landmarks = 'header, main, footer, script, a.skip';
+  const outside = [...document.body.children].filter(element => !element.matches(landmarks));
+  if (outside.length) faults.push(['outside of landmarks', outside.map(element => element.outerHTML)]);
+  const ids = [...document.querySelectorAll('[id]')].map(element => element.id);
+  if (new Set(ids).size !== ids.length) faults.push(['ids', ids]);
+  for (const name of ['aria-labelledby', 'aria-describedby', 'for'])
+    for (const element of document.querySelectorAll(`[${name}]`))
+      if (!document.getElementById(element.getAttribute(name))) faults.push([name, element.outerHTML]);
   return faults;
 })()"""
 
 
-def faults(browser, page):
-    """Return what is wrong with the page that a browser shows: light and dark, on a phone and on a desk."""
+def faults(tab, page):
+    """Return what is wrong with the page that a tab shows: light and dark, on a phone and on a desk."""
     found = []
     for scheme in ("light", "dark"):
         for width in (400, 1200):
-            browser.show_as(scheme, width)
-            background = browser.run("getComputedStyle(document.body).backgroundColor")
+            tab.show_as(scheme, width)
+            background = tab.run("getComputedStyle(document.body).backgroundColor")
             is_light = sum(map(int, re.findall(r"\d+", background)[:3])) > 382
-            found += [(page, scheme, width, *fault) for fault in browser.run(FAULTS)]
+            found += [(page, scheme, width, *fault) for fault in tab.run(FAULTS)]
             found += [(page, scheme, width, "scheme", background)] * (is_light != (scheme == "light"))
     return found

@@ -9,6 +9,7 @@ from types import SimpleNamespace
 import pytest
 
 from sample_app import lab
+from tests.readable import faults
 from tests.servers import PATIENCE
 
 pytestmark = [pytest.mark.once, pytest.mark.slow]
@@ -70,6 +71,7 @@ def test_ten_requests(page, work):
     assert page.texts("#ten .count") == ["1 of 10 kept", "10 of 10 kept"]
     assert page.text("#ten-status").startswith("Beaker kept 1 of 10, beaker_bridge 10 of 10.")
     assert page.text("#ten-run") == "Run again"
+    assert faults(page, "done") == []
     assert page.problems() == []
 
 
@@ -84,8 +86,8 @@ def test_a_logout_meanwhile(page, work):
     wait_for(page, "#logout[data-state=done]")
 
     opened = "Ada\N{RIGHT SINGLE QUOTATION MARK}s session"
-    assert cookies(page, "logout-beaker") == [opened, "nothing", opened]
-    assert cookies(page, "logout-ours") == [opened, "nothing", "nothing"]
+    assert cookies(page, "logout-beaker") == [opened, "no session", opened]
+    assert cookies(page, "logout-ours") == [opened, "no session", "no session"]
     assert page.problems() == []
 
 
@@ -96,8 +98,8 @@ def test_a_login_in_two_tabs(page, work):
     page.press_by_keyboard("#login-run")
     wait_for(page, "#login[data-state=done]")
 
-    assert cookies(page, "login-ours") == ["nothing"] * 3
-    assert cookies(page, "login-beaker") != ["nothing"] * 3
+    assert cookies(page, "login-ours") == ["no session"] * 3
+    assert cookies(page, "login-beaker") != ["no session"] * 3
     assert page.problems() == []
 
 

@@ -19,8 +19,7 @@ import sample_app
 from beaker_bridge import SessionMiddleware
 from sample_app import lab
 from sample_app.beaker_way import add_beaker_session
-from tests.live_site import PATIENCE, Visitor, browsing, configured, serving
-from tests.readable import faults
+from tests.live_site import PATIENCE, Visitor, configured, serving
 
 pytestmark = pytest.mark.once
 
@@ -383,43 +382,3 @@ def test_development_ini_lets_ten_requests_overlap(tmp_path):
     assert '"ours": [' in stored
     assert len(re.findall(r"\d+", stored.partition("ours")[2])) == 10
     assert len(re.findall(r"\d+", stored.partition("ours")[0])) < 10
-
-
-#: Presses the button of a demonstration, and resolves to its state when it has ended.
-RUN = """new Promise(resolve => {{
-  const section = document.getElementById('{0}');
-  new MutationObserver(() => section.dataset.state !== 'running' && resolve(section.dataset.state))
-    .observe(section, {{attributeFilter: ['data-state']}});
-  document.getElementById('{0}-run').click();
-}})"""
-
-
-@pytest.mark.ci
-@pytest.mark.slow
-def test_a_browser_draws_what_the_sessions_hold(tmp_path):
-    """In a real browser each demonstration shows what Beaker loses and ours keeps, and can be read by everybody."""
-    with serving(configured(tmp_path)) as running, browsing(tmp_path / "profile") as chromium:
-
-        def demonstrate(name):
-            answer = chromium.call(
-                "Runtime.evaluate", expression=RUN.format(name), awaitPromise=True, returnByValue=True
-            )
-            return answer["result"]["value"], chromium.text(f"#{name}-status")
-
-        chromium.open(f"{running.url}/overlap")
-        before = faults(chromium, "before")
-        shown = [demonstrate(name) for name in ("ten", "logout", "login")]
-        counts = [int(chromium.text(f"#ten-{way} [data-count]")) for way in ("beaker", "ours")]
-        kept = [
-            chromium.run(f"document.querySelectorAll('#ten-{way} [data-state=kept]').length")
-            for way in ("beaker", "ours")
-        ]
-        results = chromium.run("[...document.querySelectorAll('.way')].map(way => way.dataset.result)")
-        after = faults(chromium, "after")
-
-    assert [state for state, _ in shown] == ["done"] * 3
-    assert kept == counts
-    assert counts[0] < counts[1] == 10
-    assert results == ["bad", "good"] * 3
-    assert shown[0][1].startswith(f"Beaker kept {counts[0]} of 10, beaker_bridge 10 of 10.")
-    assert before + after == []
