@@ -6,18 +6,15 @@ Nothing here knows of sessions, requests or cookies.
 
 from __future__ import annotations
 
-import logging
 from importlib import import_module
 
 from beaker_bridge.exceptions import SettingsError
-from beaker_bridge.logs import log_once
 from beaker_bridge.options.masking import learn_passwords
 from beaker_bridge.options.table import SessionOptions
 from beaker_bridge.options.third_party import third_party_store
 from beaker_bridge.stores.base import Store
 from beaker_bridge.stores.beaker import BeakerStore
-
-log = logging.getLogger(__name__)
+from beaker_bridge.stores.third_party import open_third_party
 
 #: The class of a store, or the function that opens it, by the backend's name. Import its module only when it is used,
 #: since not every site has its client.
@@ -49,7 +46,7 @@ def open_store(options: SessionOptions) -> Store:
     kind = "" if options.namespace_class else str(options.type)
     if kind not in _STORES:
         store_class = third_party_store(kind, options.label("type")) if kind else None
-        return BeakerStore(options) if store_class is None else _third_party(store_class, options)
+        return BeakerStore(options) if store_class is None else open_third_party(store_class, options)
     module, _, name = _STORES[kind].partition(":")
     try:
         opening = getattr(import_module(f"beaker_bridge.stores.{module}"), name)
@@ -58,11 +55,3 @@ def open_store(options: SessionOptions) -> Store:
         raise SettingsError(message, name="type") from error
     store: Store = opening(options)
     return store
-
-
-def _third_party(store_class: type[Store], options: SessionOptions) -> Store:
-    label = f"{options.label('type')} = {options.type}"
-    if options.purge_every and store_class.purge_turn is Store.purge_turn:
-        message = f"{options.label('purge_every')} is ignored: the store of {label} takes no turns with other processes"
-        log_once(log, logging.WARNING, f"{message}; have cron run beaker-bridge purge")
-    return store_class(options)

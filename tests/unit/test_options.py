@@ -591,13 +591,14 @@ def test_what_beakers_own_middleware_hands_over():
 #: What each of Beaker's options may look like in an ``.ini`` file.
 LOOKS = ("", " ", "true", "false", "0", "1", "none", "a/b")
 NO_SWITCH = {"none", "a/b"}
+#: The options that pyramid_beaker and Beaker do not have.
+OURS = {
+    *("absolute_timeout", "clock", "detect_changes", "key_prefix", "legacy_serializer", "partitioned"),
+    *("previous_encrypt_keys", "previous_secrets", "previous_sign_algorithms", "previous_validate_keys"),
+    *("purge_every", "reissue_time", "sign_algorithm", "store_error", "store_timeout", "whole_keys"),
+}
 #: The options that are Beaker's or pyramid_beaker's.
-THEIRS = sorted(
-    set(SESSION_TABLE)
-    - {"absolute_timeout", "clock", "detect_changes", "key_prefix", "legacy_serializer", "partitioned"}
-    - {"previous_encrypt_keys", "previous_secrets", "previous_sign_algorithms", "previous_validate_keys"}
-    - {"purge_every", "reissue_time", "sign_algorithm", "store_error", "store_timeout", "whole_keys"}
-)
+THEIRS = sorted(set(SESSION_TABLE) - OURS)
 #: What lets somebody in, though it starts on pyramid_beaker: a key, or token, that anybody can guess.
 GUESSED = {(name, look) for name in ("secret", "encrypt_key", "validate_key") for look in LOOKS if look != "a/b"}
 GUESSED |= {("constant_csrf_token", look) for look in ("true", "1", "none")}
