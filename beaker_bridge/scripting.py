@@ -66,7 +66,7 @@ def sessions(site: Any, variables: Mapping[str, str] | None = None) -> SiteSessi
         variables: the ``name=value`` pairs that ``pserve`` takes behind the path.
 
     Returns:
-        The sessions: a context manager, which closes its connections at the end of the block.
+        The sessions, as a context manager, which closes its connections at the end of the block.
 
     Raises:
         SettingsError: the options are wrong, or there are none; or no script can open the sessions: they are in the
@@ -149,7 +149,8 @@ def _stored(config: SessionConfig) -> SessionConfig:
 class SiteSessions:
     """The sessions of one site. Threads may share it.
 
-    :func:`sessions` makes one. Each method raises :class:`SessionStoreError` if the store cannot be reached.
+    :func:`sessions` makes one. Each method raises :class:`~beaker_bridge.SessionStoreError` if the
+    store cannot be reached.
 
     Args:
         config: the configuration.
@@ -230,7 +231,7 @@ class SiteSessions:
                 :meth:`user_sessions`.
 
         Returns:
-            The session, or None if there is none: it never was, has ended or expired, or has moved to a new id.
+            The session, or None if there is none, since it never was, has ended or expired, or has moved to a new id.
         """
         session_object = SessionObject({}, self._config, FACTORY)
         exchange = session_object.exchange

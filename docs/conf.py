@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import logging
 import sys
 from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-# The diagrams are made by a package beside this file.
-sys.path.insert(0, str(Path(__file__).parent))
+# The diagrams are made by a package beside this file; the directives are in a folder.
+sys.path[:0] = [str(Path(__file__).parent), str(Path(__file__).parent / "_ext")]
 
 project = "beaker_bridge"
 author = "the beaker_bridge contributors"
@@ -21,19 +20,30 @@ extensions = [
     "sphinx.ext.autodoc",
     "sphinx.ext.napoleon",
     "sphinx_copybutton",
+    "command_line",
+    "exception_table",
+    "log_lines",
+    "option_tables",
+    "public_names",
 ]
 exclude_patterns = ["_build", "changes.d"]
-# Folders whose pages are still being written.
-logging.getLogger("sphinx.sphinx.directives.other").addFilter(lambda line: "glob pattern" not in line.msg)
 
 # -- Links ---------------------------------------------------------------------------------------------
 
 nitpicky = True
-# Other projects' inventories are not loaded: the pages build without a network.
+nitpick_ignore_regex = [
+    # Other projects' inventories are not loaded: the pages build without a network.
+    ("py:.*", r"(collections\.abc|contextlib|re|types|typing)\..*"),
+    # Type variables.
+    ("py:class", r"beaker_bridge\..*\.(AnyRequest|E)"),
+    # Not public: they are in the signatures of what is.
+    ("py:class", r"beaker_bridge\.(options|record|session)\..*"),
+]
 
 # -- The API -------------------------------------------------------------------------------------------
 
 autodoc_member_order = "bysource"
+autodoc_docstring_signature = False
 autodoc_typehints = "signature"
 autodoc_preserve_defaults = True
 python_use_unqualified_type_names = True

@@ -22,7 +22,7 @@ def BeakerSessionFactoryConfig(**options: Any) -> type[RequestSession]:  # noqa:
     """Return a Pyramid session factory: a class, which an application may subclass.
 
     Args:
-        options: the options of :class:`SessionOptions`, without a prefix.
+        options: the session options, without a prefix.
 
     Raises:
         SettingsError: one or more options are wrong.

@@ -84,7 +84,7 @@ class PyramidSession(_Base):  # noqa: PLW1641 -- as a dict, it has no hash
 
     @property
     def id(self) -> str:
-        """The session's id. Keep it out of logs: it opens the session."""
+        """The session's id, which opens the session; keep it out of logs."""
         return self._loaded._state.id
 
     @property
@@ -302,9 +302,9 @@ class PyramidSession(_Base):  # noqa: PLW1641 -- as a dict, it has no hash
 
     @property
     def revoked(self) -> str | None:
-        """Why the session that the browser came with was ended from elsewhere: ``"revoked"`` or ``"limit"``, or None.
+        """The reason why the browser's session was ended from elsewhere, ``"revoked"`` or ``"limit"``, or None.
 
-        It is said at each request that comes with that cookie: until the browser has a new session, or has forgotten
+        It is set in each request that comes with that cookie, until the browser has a new session, or has forgotten
         that one by :meth:`invalidate`.
         """
         return self._loaded.revoked

@@ -36,7 +36,7 @@ def purge(
     Args:
         source: the sessions: an application's settings, as
             :func:`beaker_bridge.session_factory_from_settings` takes them, or a request, also that of
-            ``pyramid.paster.bootstrap``: its filter's options count then. Or a :class:`SessionConfig`.
+            ``pyramid.paster.bootstrap``: its filter's options count then. Or a ``SessionConfig``.
         older_than: seconds without a request after which a session counts as expired, too, also where it has no
             timeout; at least ``reissue_time``.
         dry_run: whether to delete nothing, and only count.

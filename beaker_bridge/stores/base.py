@@ -58,8 +58,9 @@ class Store(ABC):
     :meth:`swap` and :meth:`lock`; with :meth:`ids`, or ``lists = False``, it is complete.
     :class:`beaker_bridge.testing.contract.StoreContract` is the suite that proves it.
 
-    The methods are called by many threads at once, and after a fork. Each raises :class:`SessionStoreError` if the
-    store cannot be reached: :func:`unreachable` makes one of a client's error.
+    The methods are called by many threads at once, and after a fork. Each raises
+    :class:`~beaker_bridge.SessionStoreError` if the store cannot be reached: :func:`unreachable` makes one of a
+    client's error.
 
     Args:
         options: the option table, with the store's own options in ``backend_arguments``.

@@ -13,10 +13,10 @@ from paste.deploy import loadapp
 from webtest import TestApp
 
 import beaker_bridge
+from beaker_bridge.cli.effective import option_text
 from beaker_bridge.options.table import SESSION_TABLE
 from tests import command_page
 from tests.docs import pages
-from tests.option_table import default_text
 
 # The examples of a page: what the interpreter adds does not differ.
 pytestmark = pytest.mark.once
@@ -50,7 +50,7 @@ def test_the_defaults_are_those_of_the_code(option):
     default = inspect.signature(Session).parameters[option].default
 
     assert beakers.strip("`") == ("none" if default is None else str(default))
-    assert ours.strip("`*").lower() == (default_text(SESSION_TABLE[option]) or "none").lower()
+    assert ours.strip("`*").lower() == (option_text(SESSION_TABLE[option].default) or "none").lower()
     assert ours.startswith("**") == (ours.strip("`*") != beakers.strip("`"))
 
 

@@ -5,7 +5,6 @@ import json
 import re
 import sys
 import textwrap
-import threading
 from pathlib import Path
 
 import pytest
@@ -15,8 +14,6 @@ from paste.deploy import loadapp
 from webtest import TestApp
 
 from tests.docs import pages
-from tests.installations import Views, data, install
-from tests.option_table import rendered
 from tests.slow.test_every_end import SCHEDULES
 
 ROOT = Path(__file__).parents[2]
@@ -59,23 +56,6 @@ def test_the_readme_is_sound():
     assert [node.astext() for node in tree.findall(nodes.system_message)] == []
 
 
-def test_a_job():
-    """The job of the example reports its progress when its request is over, and each request sees it."""
-    may_go_on, names = threading.Event(), {}
-    exec(BLOCKS["job"], names)
-    names["write_a_quarter"] = may_go_on.wait
-    views = Views(export=names["export"], progress=lambda request: request.session["progress"])
-    browser = TestApp(install("filter", {"type": "memory", "key": "sid"}, views))
-    before = set(threading.enumerate())
-    browser.get("/export")
-    (job,) = set(threading.enumerate()) - before
-    begun = browser.get("/progress").text
-    may_go_on.set()
-    job.join()
-
-    assert (begun, browser.get("/progress").text) == ("0", "100")
-
-
 def test_the_figures():
     """Each figure in the table is that of the test or the report that the row names."""
     outages = re.findall(r"^[a-z ]+: .*?  (?:\d+ +){3}(\d+) ", pages.read("explanation/reliability"), re.MULTILINE)
@@ -95,11 +75,6 @@ def test_the_figures():
     assert speeds in README
 
 
-def test_the_options():
-    """The options are those of the one table: ``python -m tests.option_table`` writes them."""
-    assert rendered() in README
-
-
 def test_the_pipeline(load, tmp_path):
     """The recommended installation counts visits, in files under ``data``."""
     app = load("pipeline", __init__="view")
@@ -107,19 +82,6 @@ def test_the_pipeline(load, tmp_path):
     assert [app.get("/").text for _ in range(2)] == ["visit 1", "visit 2"]
     assert list(app.cookies) == ["myapp"]
     assert len(list((tmp_path / "data/sessions/container_file").rglob("*.cache"))) == 1
-
-
-def test_what_is_its_own():
-    """``set_expiry()`` and ``exclusive()`` work as shown."""
-    names = {}
-    exec(BLOCKS["own"], names)
-    app = TestApp(install("settings", {"type": "memory"}, Views(login=names["login"], vote=names["vote"], data=data)))
-    answer = app.get("/login?user=me")
-    app.get("/vote")
-    app.get("/vote")
-
-    assert "Max-Age=2592000" in answer.headers["Set-Cookie"]
-    assert app.get("/data").text == "[('user', 'me'), ('votes', 2)]"
 
 
 def test_ci_calls_the_command_for_the_tests():

@@ -28,11 +28,11 @@ from beaker.util import coerce_session_params
 from pyramid.request import Request
 from pyramid.response import Response
 
+from beaker_bridge.cli.effective import option_text
 from beaker_bridge.exceptions import SettingsError
 from beaker_bridge.options.reader import Given, differing, given, prefixed, read_options
 from beaker_bridge.options.table import SESSION_TABLE, SessionOptions
 from beaker_bridge.options.types import crypto_module
-from tests.option_table import default_text
 
 #: A secret of the tests: no text, no representation and no exception may hold it.
 GEHEIM = "geheim, and long enough to be a secret"
@@ -162,7 +162,7 @@ def test_rows_for_the_documentation():
     """Each option has what the documentation shows: its default as an ``.ini`` has it, its rule and a sentence."""
     rows = SESSION_TABLE.values()
 
-    assert {default_text(row) for row in rows} == {
+    assert {option_text(row.default) for row in rows} == {
         *("", "true", "false", "2", "128", "/", "json", "sha1", "Lax", "auto", "raise", "default"),
         *("beaker_cache", "beaker_cache:", "beaker.session.id"),
     }
@@ -174,7 +174,7 @@ def test_rows_for_the_documentation():
 )
 def test_a_default_can_be_written_into_an_ini(name):
     """The default that the documentation shows is a value that the option takes, where it is one."""
-    default = default_text(SESSION_TABLE[name])
+    default = option_text(SESSION_TABLE[name].default)
     if default:
         assert getattr(options(**{name: default}), name) == getattr(options(), name)
 
