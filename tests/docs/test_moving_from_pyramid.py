@@ -21,11 +21,11 @@ from pyramid.session import BaseCookieSessionFactory, JSONSerializer, SignedCook
 from webtest import TestApp
 
 from beaker_bridge import BeakerSessionFactoryConfig, SessionTooLargeError, SessionValueError
+from beaker_bridge.cli.effective import option_text
 from beaker_bridge.options.table import SESSION_TABLE
 from beaker_bridge.pyramid.isession import PyramidSession
 from tests import machine
 from tests.docs import pages
-from tests.option_table import default_text
 
 pytestmark = [
     pytest.mark.once,
@@ -75,7 +75,7 @@ def check_options(text, parameters):
         if our_default == "**a tenth**":
             assert our_name == "reissue_time"
             continue
-        assert our_default.strip("`*") == (default_text(row) or "none"), name
+        assert our_default.strip("`*") == (option_text(row.default) or "none"), name
         assert our_default.startswith("**") == (our_default.strip("`*") != written.strip("`")), name
 
 
