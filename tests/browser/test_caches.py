@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-pytestmark = [pytest.mark.once, pytest.mark.slow]
+pytestmark = [pytest.mark.once, pytest.mark.slow, pytest.mark.ci]
 
 SITE = "www.site.test"
 
@@ -27,6 +27,17 @@ def cached_for_all(text):
     return view
 
 
+def in_a_language(text):
+    """Return such a page, of which each language has its own."""
+    view = cached_for_all(text)
+
+    def varied(request):
+        request.response.vary = ["Accept-Language"]
+        return view(request)
+
+    return varied
+
+
 def name(request):
     return request.session.get("user", "nobody")
 
@@ -43,6 +54,7 @@ VIEWS = {
     "news/public": cached_for_all(lambda request: "news"),
     "name": name,
     "name/public": cached_for_all(name),
+    "name/varied": in_a_language(name),
     "visit": visit,
     "visit/public": cached_for_all(visit),
 }
@@ -82,9 +94,10 @@ def test_a_page_of_everybody_is_cached(visitors, proxy):
 
 def test_no_page_of_one_visitor_reaches_another(visitors, proxy):
     """A page that reads the session is cached for the cookie that it was made for, and for those who have none."""
-    answers = [get(tab, proxy(page)) for page in ("/name", "/name/public") for tab in (*visitors, *visitors)]
+    pages = ("/name", "/name/public", "/name/varied")
+    answers = [get(tab, proxy(page)) for page in pages for tab in (*visitors, *visitors)]
 
-    assert answers == [(name, way) for way in ("MISS", "HIT") for name in ("ann", "bob", "nobody")] * 2
+    assert answers == [(name, way) for way in ("MISS", "HIT") for name in ("ann", "bob", "nobody")] * 3
 
 
 def test_no_cookie_reaches_another(tab, proxy):

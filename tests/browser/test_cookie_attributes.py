@@ -8,7 +8,7 @@ import pytest
 
 from tests.browser.stage import SECRET
 
-pytestmark = [pytest.mark.once, pytest.mark.slow]
+pytestmark = [pytest.mark.once, pytest.mark.slow, pytest.mark.ci]
 
 #: A site of each kind of session.
 KINDS = {"stored.site.test": {}, "cookie.site.test": {"type": "cookie", "secret": None, "validate_key": SECRET}}

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-pytestmark = [pytest.mark.once, pytest.mark.slow]
+pytestmark = [pytest.mark.once, pytest.mark.slow, pytest.mark.ci]
 
 SITE, SHOP, OTHER_SHOP = "widget.site.test", "www.shop.test", "www.other.test"
 

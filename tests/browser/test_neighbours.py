@@ -6,7 +6,7 @@ import pytest
 
 from tests.browser.stage import SECRET
 
-pytestmark = [pytest.mark.once, pytest.mark.slow]
+pytestmark = [pytest.mark.once, pytest.mark.slow, pytest.mark.ci]
 
 SITE, EVIL, DOMAIN = "www.site.test", "evil.site.test", "site.test"
 KINDS = {"stored": {"type": "file"}, "cookie": {"type": "cookie", "secret": None, "validate_key": SECRET}}
