@@ -10,7 +10,7 @@ from webtest.http import StopableWSGIServer
 import sample_app
 from beaker_bridge import SessionMiddleware
 from tests.installations import Views, install
-from tests.servers import PATIENCE
+from tests.servers import PATIENCE, free_port
 
 #: The WSGI environ's key for where a request waits, if it does.
 MEETING = "tests.meeting"
@@ -82,10 +82,12 @@ class Stage:
         self._sites: dict[str, Any] = {}
         #: Where the next requests of a path wait.
         self._waiting: dict[str, list[Meeting]] = {}
-        #: The path and the Cookie header of each request to a site that has sessions.
+        #: The host and path, and the Cookie header, of each request to a site.
         self.cookies_sent: list[tuple[str, str]] = []
         self._server = StopableWSGIServer.create(
             self._answer,
+            host="127.0.0.1",
+            port=free_port(),
             threads=16,
             # Behind a proxy, which says whether a request has come by https.
             trusted_proxy="127.0.0.1",

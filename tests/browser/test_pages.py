@@ -124,7 +124,7 @@ def test_the_pages_of_a_user(site, tab):
     told, heading = tab.text(".problem"), tab.text("h1")
     found += faults(tab, "told")
 
-    assert found == []
+    assert (found, tab.problems()) == ([], [])
     assert both.startswith("Chrome on Linux This browser")
     assert "Safari on an iPhone" in both
     assert ended == "Safari on an iPhone is logged out."
