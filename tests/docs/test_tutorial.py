@@ -260,7 +260,7 @@ def test_page_6_everywhere(project):
 
 
 def logins(tab):
-    return sorted(each.get_text().split(",")[0] for each in tab.page.find_all("li"))
+    return sorted(each.get_text().split(",")[0].strip() for each in tab.page.find_all("li"))
 
 
 @pytest.fixture
