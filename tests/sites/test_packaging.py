@@ -9,7 +9,8 @@ import sys
 import tarfile
 import venv
 import zipfile
-from importlib.metadata import entry_points
+from importlib.metadata import PathDistribution, entry_points
+from itertools import product
 from pathlib import Path
 
 import pytest
@@ -126,9 +127,19 @@ def test_the_first_command_starts_the_sample_site(environment, clone):
 
 def test_the_wheel_holds_the_package_alone(clone, tmp_path):
     """What users install has every file of the package, and neither the sample site nor the tests."""
-    found, _ = built(clone, "wheel", tmp_path)
+    found, path = built(clone, "wheel", tmp_path)
+    said = PathDistribution(zipfile.Path(path, path.name.removesuffix("-py3-none-any.whl") + ".dist-info/"))
+    points = {(point.group, point.name) for point in said.entry_points}
 
     assert found == files(clone, "beaker_bridge")
+    assert path.name == f"beaker_bridge-{said.version}-py3-none-any.whl"
+    assert (said.metadata["License-Expression"], said.metadata["License-File"]) == ("MIT", "LICENSE.txt")
+    assert said.metadata["Description-Content-Type"] == "text/x-rst"
+    assert said.metadata["Description"] == (clone / "README.rst").read_text(encoding="utf-8")
+    assert points == {
+        ("console_scripts", "beaker-bridge"),
+        *product(("paste.filter_app_factory", "paste.filter_factory"), ("main", "session")),
+    }
 
 
 def test_the_sdist_holds_what_the_readme_needs(clone, tmp_path):
