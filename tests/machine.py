@@ -137,6 +137,14 @@ def package(name: str, *, everywhere: bool = True) -> None:
         raise MissingError(name, f"{PIP} {name}", everywhere=everywhere)
 
 
+def backend(name: str) -> None:
+    """Ask for a backend of Beaker's own, which older ones lack."""
+    from beaker.cache import clsmap
+
+    if name not in clsmap._clsmap:
+        raise MissingError(f"Beaker's own {name}", "Beaker 1.14", everywhere=False)
+
+
 def dbm(name: str) -> ModuleType:
     """Return one of Python's own dbm modules; Debian packages them, another Python is built with them or not."""
     try:

@@ -383,6 +383,8 @@ PLACES = {
 def place(request, tmp_path):
     """Return a real store, as who can write there sees it."""
     fixture = STORES[request.param]
+    if request.param == "rediscluster":
+        machine.backend("ext:rediscluster")
     return PLACES[request.param](options_of(request, tmp_path), request.getfixturevalue(fixture) if fixture else None)
 
 

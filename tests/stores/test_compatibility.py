@@ -213,8 +213,7 @@ def agreed(request, tmp_path):
     def place(store):
         if store in SERVERS:
             kind, option, fixture = SERVERS[store]
-            if kind not in clsmap._clsmap:
-                raise machine.MissingError(kind, "Beaker 1.13", everywhere=False)
+            machine.backend(kind)
             return {"type": kind, option: request.getfixturevalue(fixture).url}
         if store == "sqlite":
             return {"type": "ext:database", "url": f"sqlite:///{tmp_path / 'sessions.db'}"}

@@ -278,8 +278,7 @@ class TestRedisClusterStore(RedisContract):
 
     @pytest.fixture
     def namespace(self, redis_cluster, session_id):
-        if "ext:rediscluster" not in clsmap._clsmap:
-            raise machine.MissingError("Beaker's own ext:rediscluster", "Beaker 1.13", everywhere=False)
+        machine.backend("ext:rediscluster")
         return clsmap["ext:rediscluster"](session_id, urls=redis_cluster.url)
 
     @pytest.fixture
