@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
-from inspect import signature
 from typing import Any
 
 from redis.exceptions import OutOfMemoryError
@@ -67,8 +66,7 @@ def _connection_of(pool: Any) -> Iterator[Any]:
     Do not use redis-py's own transactions: in a cluster (since 6.1), one whose connection broke goes on without its
     WATCH.
     """
-    # Give redis-py before 5.3 the name of a command, which it asks for.
-    connection = pool.get_connection() if _takes_nothing(pool.get_connection) else pool.get_connection("WATCH")
+    connection = pool.get_connection()
     try:
         yield connection
     except BaseException:
@@ -76,14 +74,6 @@ def _connection_of(pool: Any) -> Iterator[Any]:
         raise
     finally:
         pool.release(connection)
-
-
-def _takes_nothing(function: Callable[..., Any]) -> bool:
-    try:
-        signature(function).bind()
-    except TypeError:
-        return False
-    return True
 
 
 def _answers(connection: Any, *commands: tuple[Any, ...]) -> list[Any]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import inspect
 import logging
 import os
 import pickle
@@ -835,15 +834,6 @@ def test_a_client_of_the_applications_without_scripts(granted, redis_server, ses
     url = f"redis://sessions:a-password@127.0.0.1:{redis_server.port}"
     with redis.Redis.from_url(url, decode_responses=True) as client:
         use(opened(type="ext:redis", url=client), session_id)
-
-
-def test_an_older_clients_connection_without_scripts(redis_server, monkeypatch):
-    """redis-py before 5.3 wants a command's name for a connection."""
-    get = redis.ConnectionPool.get_connection
-    if inspect.signature(get).parameters["command_name"].default is not inspect.Parameter.empty:
-        monkeypatch.setattr(redis.ConnectionPool, "get_connection", lambda pool, command_name, *keys: get(pool))
-    with redis_server.client() as client:
-        assert _redis_swap.compare_and_set(client.connection_pool, f"beaker_cache:{ID}:x", b"", b"", "") == 1
 
 
 # -- What is wrong at the start ------------------------------------------------------------------------

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import pickle
 import re
@@ -10,6 +11,7 @@ import socket
 import sqlite3
 import threading
 import traceback
+import warnings
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, closing, contextmanager
 from functools import partial
@@ -1136,6 +1138,10 @@ def test_an_address_that_asks_for_prepared_statements_behind_a_pooler(postgresql
 
     for store in stores:
         store.close()
+    # SQLAlchemy before 2.1 leaves a connection open that was refused at its first use.
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", ResourceWarning)
+        gc.collect()
 
 
 def test_a_pool_that_does_not_wait_is_told_no_timeout(tmp_path):
