@@ -1,7 +1,7 @@
 """The events that an application can subscribe to with ``config.add_subscriber``.
 
 A session's event carries its id (keep it out of logs: it opens the session) and the data it held; a store's carries
-neither. ``docs/reference/observability.rst`` says when each is sent.
+neither. ``docs/reference/events.rst`` says how they are sent.
 """
 
 from __future__ import annotations

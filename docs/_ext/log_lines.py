@@ -39,7 +39,9 @@ class LogLines(Generated):
     def lines(self) -> Iterator[str]:
         """Yield the description."""
         name = self.arguments[0]
-        source = sources()[name]
+        source = sources().get(name)
+        if source is None:
+            raise self.error(f"there is no logger {name}")
         yield from [f".. logger:: {name}", "", *(f"   {line}" for line in self.content), ""]
         yield f"   :Levels: {', '.join(f'``{level}``' for level in source.levels or sources()[READER].levels)}"
         messages = sorted(set(source.messages()))

@@ -36,6 +36,8 @@ class Options(Generated):
     def lines(self) -> Iterator[str]:
         """Yield the description of each option."""
         for name in self.arguments[0].split():
+            if name not in TABLES[self.kind]:
+                raise self.error(f"there is no {self.kind} option {name}")
             yield from _described(TABLES[self.kind], TABLES[self.kind][name], f"{self.kind}-option")
 
 
