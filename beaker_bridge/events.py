@@ -35,8 +35,8 @@ class SessionRevoked(SessionEvent):
     """A session was ended from elsewhere: by ``revoke()`` or ``revoke_one()``, or by a login over the limit.
 
     Args:
-        session_id: as :class:`SessionEvent`'s.
-        data: as :class:`SessionEvent`'s.
+        session_id: the id of the session's record.
+        data: what the application had put there, as far as the store still knew.
         reason: ``"revoked"`` or ``"limit"``.
     """
 
@@ -49,8 +49,8 @@ class SessionMerged(SessionEvent):
     """A commit found another request's changes in the store and merged them; ``data`` is the outcome.
 
     Args:
-        session_id: as :class:`SessionEvent`'s.
-        data: as :class:`SessionEvent`'s.
+        session_id: the id of the session's record.
+        data: what the application had put there, as far as the store still knew.
         conflicts: the top-level keys in which the change of one of the requests was given up.
         tries: the number of times that the record was written, or was to be written, until that was done.
     """
@@ -67,8 +67,8 @@ class SessionNotSaved(SessionEvent):
     """A request's changes were given up; ``data`` is what they had made of the session.
 
     Args:
-        session_id: as :class:`SessionEvent`'s.
-        data: as :class:`SessionEvent`'s.
+        session_id: the id of the session's record.
+        data: what the application had put there, as far as the store still knew.
         reason: ``ended`` if another request has ended or moved the session meanwhile, and this one goes on without;
             ``conflict`` if others changed it, or held its lock, for too long, and this one gets a
             :class:`SessionConflictError`.
@@ -96,7 +96,7 @@ class StoreFailed(StoreEvent):
     """A session could not be loaded or saved, because of the store, or a purge or a user's list was cut short.
 
     Args:
-        store: as :class:`StoreEvent`'s.
+        store: the type of the store, as the option ``type`` has it.
         failure: what failed: ``unavailable``, ``connection_lost``, ``breaker_open`` or ``refused``.
         step: what failed: ``load``, ``expire``, ``commit``, ``touch``, ``exclusive``, ``purge`` or ``users``.
         error: the error; it may be raised, or the request may go on without its session.
@@ -113,7 +113,7 @@ class BreakerOpened(StoreEvent):
     """A server could not be reached: for a second, and then until it answers a probe, requests fail at once.
 
     Args:
-        store: as :class:`StoreEvent`'s.
+        store: the type of the store, as the option ``type`` has it.
         server: the server's name and port, of a store that has several; else an empty text.
         failure: what failed, as :class:`StoreFailed`'s.
         error: the error.
@@ -130,8 +130,8 @@ class BreakerClosed(StoreEvent):
     """A server answers again.
 
     Args:
-        store: as :class:`StoreEvent`'s.
-        server: as :class:`BreakerOpened`'s.
+        store: the type of the store, as the option ``type`` has it.
+        server: the server's name and port, of a store that has several; else an empty text.
         seconds: the time since the breaker has opened.
     """
 

@@ -17,7 +17,7 @@ class Exceptions(Generated):
 
     def lines(self) -> Iterable[str]:
         """Return the table."""
-        return table(("Exception", "``failure``", "Also a"), map(_cells, _exceptions()), "45 30 25")
+        return table(("Exception", "``failure``", "Also a"), map(_cells, _exceptions()), "45 30 25", "first-stays")
 
 
 def _exceptions() -> Iterable[type[BeakerBridgeError]]:
