@@ -36,7 +36,9 @@ class StoreOptions:
     """The options of a store, converted and checked. A default of None means: not set."""
 
     type: str = option(
-        types.BACKEND, types.MEMORY, "memory, file, dbm, ext:redis, ext:memcached, ext:database, … as Beaker's"
+        types.BACKEND,
+        types.MEMORY,
+        "the store: memory, file, dbm, ext:redis, ext:memcached, … as Beaker's",
     )
     data_dir: str | None = option(types.DIRECTORY, None, "the directory for files, dbm files and lock files", _FILES)
     file_dir: str | None = option(
@@ -81,7 +83,7 @@ class StoreOptions:
         types.TEXT, None, "the password, where the address holds none", _REDIS, empty=Empty.DEFAULT, secret=True
     )
     key_prefix: str = option(
-        types.TEXT, "beaker_cache:", "what the keys in Redis begin with; the default is Beaker's", _REDIS
+        types.TEXT, "beaker_cache:", "the beginning of all keys in Redis; the default is Beaker's", _REDIS
     )
     memcache_module: Any = option(
         types.ANYTHING, None, "accepted for Beaker's sake; Beaker's client is not used", _MEMCACHED, empty=Empty.DEFAULT
@@ -146,7 +148,7 @@ class SessionOptions(StoreOptions):
     type: str = option(
         types.BACKEND,
         None,
-        "memory, file, dbm, cookie, ext:redis, … as Beaker's; else file with a data_dir, memory without",
+        "the store: memory, file, dbm, cookie, ext:redis, … as Beaker's; unset: file with a data_dir, else memory",
     )
     namespace_class: Any = option(
         types.CLASS,
@@ -164,25 +166,25 @@ class SessionOptions(StoreOptions):
     purge_every: int | None = option(
         types.SECONDS,
         None,
-        "seconds: so often a process that writes sessions purges the expired ones, in a thread, one process at a time",
+        "seconds between purges of expired sessions, by processes that write sessions, in a thread, one at a time",
         _FILES | _SQL,
     )
     store_error: str = option(
         types.one_of("raise", "empty"),
         "raise",
-        "a store that cannot be reached: raise SessionStoreError, or empty: serve an empty session that is not saved",
+        "if the store cannot be reached: raise SessionStoreError, or empty: serve an empty session that is not saved",
         _STORED,
     )
 
     # The record.
     data_serializer: Any = option(types.SERIALIZER, "json", "json, pickle, or an object with dumps and loads")
     legacy_serializer: Any = option(
-        types.SERIALIZER, None, "what older records in the store may be written with", _STORED
+        types.SERIALIZER, None, "another serializer that records in the store may be written with", _STORED
     )
     invalidate_corrupt: bool = option(
         types.BOOLEAN,
         True,
-        "a damaged record or cookie becomes a new session and a logged warning; else it raises",
+        "replace a damaged record or cookie by a new session, and log a warning; false: raise",
         empty=Empty.FALSE,
     )
     detect_changes: bool = option(
@@ -206,8 +208,8 @@ class SessionOptions(StoreOptions):
     reissue_time: int | None = option(
         types.SECONDS,
         None,
-        "seconds: the access time, and a cookie that has a lifetime, are renewed at most this often; "
-        "a tenth of the smaller of timeout and cookie_expires, else 60",
+        "seconds after which the access time, and a cookie that has a lifetime, are renewed; "
+        "unset: a tenth of the smaller of timeout and cookie_expires, or 60",
     )
     save_accessed_time: bool = option(types.BOOLEAN, True, "keep the time of the last access")
 
@@ -272,7 +274,7 @@ class SessionOptions(StoreOptions):
         types.TOKEN, None, "the CSRF token of each session, for tests", empty=Empty.DEFAULT, secret=True
     )
     webtest_varname: str | None = option(types.TEXT, None, "the name of the session among paste.testing_variables")
-    clock: Any = option(types.CALLABLE, None, "what returns the time in seconds, for tests; in Python only")
+    clock: Any = option(types.CALLABLE, None, "a function that returns the time in seconds, for tests; in Python only")
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -305,7 +307,7 @@ class RegionOptions(StoreOptions):
     """
 
     expire: int = option(types.FRESHNESS, 60, "seconds for which a value is fresh; 0: never")
-    enabled: bool = option(types.BOOLEAN, True, "false: cached functions are called each time")
+    enabled: bool = option(types.BOOLEAN, True, "cache values; false: cached functions are called each time")
     key_length: int = option(
         types.NATURAL,
         DEFAULT_CACHE_KEY_LENGTH,
@@ -318,7 +320,7 @@ class RegionOptions(StoreOptions):
     store_error: str = option(
         types.one_of("compute", "raise"),
         "compute",
-        "a store that cannot be used: compute the value, or raise CacheStoreError",
+        "if the store cannot be used: compute the value, or raise CacheStoreError",
     )
     lock_timeout: float = option(
         types.DURATION,
