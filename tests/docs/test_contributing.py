@@ -73,7 +73,7 @@ def test_toxs_environments_are_there():
     named = [words[words.index("-e") + 1].split(",") for words in commands("tox") if "-e" in words]
     named += [[name] for name in re.findall(r"``tox -e ([\w-]+)``", PAGE)]
 
-    assert named == [["lint", "typing", "quick"], ["bench"], ["bench"], ["typing-users"]]
+    assert named == [["lint", "typing", "quick"], ["bench"], ["bench"], ["typing-users"], ["release"], ["lowest"]]
     assert all(TOX.has_section(f"testenv:{name}") for names in named for name in names)
     assert "--instructions" in python("-m", "tests.benchmarks", "--help")
 
