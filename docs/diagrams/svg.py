@@ -42,6 +42,7 @@ _RULES = """
 .diagram tspan.gone { text-decoration: line-through; fill: var(--quiet); }
 .diagram .on { fill: var(--sheet); font-weight: 700; }
 .diagram .box { fill: var(--paper); stroke: var(--line); stroke-width: 1; }
+.diagram .box.sheet { fill: var(--sheet); }
 .diagram .wire { fill: none; stroke: var(--line); stroke-width: 1.4; }
 .diagram .wire.dashed { stroke-dasharray: 4 3; }
 .diagram .wire.first, .diagram .box.first { fill: none; stroke: var(--first); }
