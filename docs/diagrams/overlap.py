@@ -11,6 +11,7 @@ from beaker_bridge.options.reader import given, read_options
 from beaker_bridge.pyramid.isession import PyramidSession
 from beaker_bridge.request.exchange import SessionObject
 from beaker_bridge.session.config import SessionConfig
+from beaker_bridge.session.state import State
 
 
 class Overlap(NamedTuple):
@@ -27,8 +28,13 @@ class Overlap(NamedTuple):
     conflicts: frozenset[str] | None
 
 
-class _Request:
-    """A request: its session is read when it begins."""
+class Visit:
+    """A request: its session is read when it begins.
+
+    Args:
+        config: the configuration of the site.
+        cookie: the ``Cookie`` header.
+    """
 
     def __init__(self, config: SessionConfig, cookie: str = "") -> None:
         self._object = SessionObject({"wsgi.url_scheme": "http", "HTTP_COOKIE": cookie}, config)
@@ -37,16 +43,27 @@ class _Request:
         self.session = PyramidSession(self._object)
         self.base = self.data()
 
+    @property
+    def state(self) -> State:
+        """The state of the session."""
+        return self._object.exchange.load()._state
+
     def data(self) -> dict[str, Any]:
+        """Return a copy of what the session holds."""
         return copy.deepcopy(dict(self.session))
 
     def run(self, code: str) -> dict[str, Any]:
+        """Run code with the session, and return what that holds then."""
         exec(textwrap.dedent(code), {"session": self.session})  # noqa: S102 -- the examples of this folder
         return self.data()
 
-    def commit(self) -> str:
-        exchange = self._object.exchange
-        headers = dict(exchange.finish([]))
+    def commit(self) -> None:
+        """Commit what was changed, as the tween does."""
+        self._object.exchange.commit()
+
+    def end(self) -> str:
+        """End the request, and return the cookie that it sets; empty if it sets none."""
+        headers = dict(self._object.exchange.finish([]))
         return headers.get("Set-Cookie", "").partition(";")[0]
 
 
@@ -60,16 +77,16 @@ def overlap(before: str, first: str, later: str, **options: Any) -> Overlap:
         options: options of the session.
     """
     config = SessionConfig(read_options(given({"type": "memory", "key": "example", "timeout": 1200, **options})))
-    begun = _Request(config)
+    begun = Visit(config)
     begun.run(before)
-    cookie = begun.commit()
-    one, other = _Request(config, cookie), _Request(config, cookie)
+    cookie = begun.end()
+    one, other = Visit(config, cookie), Visit(config, cookie)
     base, first_data = one.base, one.run(first)
-    one.commit()
+    one.end()
     later_data = other.run(later)
-    other.commit()
+    other.end()
     merged = [event for event in other.events if isinstance(event, SessionMerged)]
-    reader = _Request(config, cookie)
+    reader = Visit(config, cookie)
     return Overlap(
         base,
         first_data,
