@@ -8,8 +8,8 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from diagrams import merge, request, states
+from diagrams import house, merge, request, states
 from diagrams.svg import Picture
 
 #: How to draw each picture, by its name.
-DIAGRAMS: dict[str, Callable[[], Picture]] = {**merge.DIAGRAMS, **request.DIAGRAMS, **states.DIAGRAMS}
+DIAGRAMS: dict[str, Callable[[], Picture]] = {**merge.DIAGRAMS, **request.DIAGRAMS, **states.DIAGRAMS, **house.DIAGRAMS}
