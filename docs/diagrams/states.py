@@ -186,7 +186,7 @@ ARROWS: dict[Arrow, Drawn] = {
     ("ended", "change", "begun"): Drawn("M366 321 H375 V41 H366", 369, 296, anchor="end"),
     ("ended", "commit", "new"): Drawn("M358 336 V456 H5 V41 H14", 352, 356, anchor="end"),
     ("changed", "commit, ended elsewhere", "detached"): Drawn("M256 150 L222 196 V404", 0, 0),
-    ("moving", "commit, ended elsewhere", "detached"): Drawn("M96 338 L164 404", 226, 386),
+    ("moving", "commit, ended elsewhere", "detached"): Drawn("M96 338 L164 404", 227, 374),
     ("detached", "regenerate_id()", "moving"): Drawn("M150 421 H46 V338", 46, 438),
 }
 #: The arrows that are not drawn, and said on the page instead.
@@ -321,7 +321,8 @@ def _draw(picture: Picture, nodes: dict[str, tuple[int, int, str]], shown: dict[
     for (_, event, _), drawn in shown.items():
         picture.wire(drawn.path, arrow=True)
         if drawn.x:
-            picture.text(drawn.x, drawn.y, event, "small", drawn.anchor)
+            for number, line in enumerate(event.replace(", ended", ",\nended").splitlines()):
+                picture.text(drawn.x, drawn.y + 14 * number, line, "small", drawn.anchor)
 
 
 DIAGRAMS: dict[str, Callable[[], Picture]] = {"states-store": draw_store, "states-request": draw_request}
