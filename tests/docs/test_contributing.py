@@ -59,10 +59,12 @@ def test_the_first_command_is_green():
 
 def test_the_other_tests_are_found():
     """Each module of tests that a command names is there, and has tests."""
+    helpers = [words[1] for words in commands("python") if words[1] != "pytest"]
     words = [word for words in commands("python") if words[:2] == ["-m", "pytest"] for word in words[2:]]
     modules = {word for word in words if word.startswith("tests/")}
     collected = python("-m", "pytest", "--collect-only", "-q", *modules)
 
+    assert helpers == ["tests.command_page"]
     assert len(modules) == 5
     assert all(f"{module}::" in collected for module in modules)
     assert "lock" in collected
