@@ -106,7 +106,7 @@ def test_a_tuple_of_arguments(load, run):
 
 
 def test_the_empty_texts_and_types_of_the_page(caplog):
-    """What the table in docs/explanation/regions.rst calls a warning is one."""
+    """What the table in docs/reference/regions.rst calls a warning is one."""
     set_cache_regions_from_settings(
         {
             "cache.regions": "one, one",
