@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import re
 import shlex
 import socket
 import sys
@@ -117,7 +118,9 @@ def missing_packages(line: str) -> list[str]:
     program, command, *words = shlex.split(line)
     assert (program, command) == ("pip", "install")
     installed = {found.metadata["Name"].lower() for found in distributions()}
-    return [word for word in words if word.partition("[")[0].lower() not in installed]
+    extras = re.findall(r"^(\w+) = \[", (CHECKOUT / "pyproject.toml").read_text(encoding="utf-8"), re.MULTILINE)
+    known = installed | {f"beaker_bridge[{extra}]" for extra in extras}
+    return [word for word in words if word not in known and word.replace("[binary]", "").lower() not in installed]
 
 
 class Started(Server):
