@@ -10,7 +10,7 @@ from pyramid import testing
 from pyramid.interfaces import ISessionFactory
 
 from tests.docs import pages
-from tests.docs.sites import Started, words_of
+from tests.docs.sites import Started, missing_packages, words_of
 from tests.live_site import Site, Visitor
 from tests.servers import free_port
 
@@ -62,6 +62,11 @@ def test_a_subclass(scratch):
 
     assert visits(browser) == ["visit 1", "visit 2"]
     assert dict(session) == {"language": "eo"}
+
+
+def test_what_is_installed_is_there():
+    """The names that pip is given are those of packages."""
+    assert missing_packages(BLOCKS["install"].strip()) == []
 
 
 def test_the_secret():

@@ -14,6 +14,9 @@ from paste.deploy import loadapp
 from webtest import TestApp
 
 from tests.docs import pages
+from tests.docs.sites import Started, words_of
+from tests.live_site import Site, Visitor
+from tests.servers import free_port
 from tests.slow.test_every_end import SCHEDULES
 
 ROOT = Path(__file__).parents[2]
@@ -82,6 +85,23 @@ def test_the_pipeline(load, tmp_path):
     assert [app.get("/").text for _ in range(2)] == ["visit 1", "visit 2"]
     assert list(app.cookies) == ["myapp"]
     assert len(list((tmp_path / "data/sessions/container_file").rglob("*.cache"))) == 1
+
+
+@pytest.mark.once
+@pytest.mark.slow
+def test_the_site_is_served(tmp_path):
+    """The two files make a site, and the command beside them starts it."""
+    port = free_port()
+    (tmp_path / "site.ini").write_text(BLOCKS["pipeline"].replace("6543", str(port)))
+    (tmp_path / "myapp.py").write_text(BLOCKS["view"])
+    path, _, command = BLOCKS["serve"].strip().partition(" ")
+    with Started(tmp_path, words_of(command), port):
+        visitor = Visitor(Site(f"http://localhost:{port}", None))
+
+        assert path == "PYTHONPATH=."
+        assert [visitor.get("/").text for _ in range(2)] == ["visit 1", "visit 2"]
+
+    assert sum(1 for name in ("pipeline", "view") for line in BLOCKS[name].split("\n") if line) <= 30
 
 
 def test_ci_calls_the_command_for_the_tests():
