@@ -16,8 +16,8 @@ pytestmark = pytest.mark.once
 CHECKOUT = Path(__file__).parents[2]
 #: The extras of those who work on the package.
 OURS = {"benchmarks", "docs", "fuzzing", "testing"}
-#: The Python that is also the environments `tests` and `cover`, and the one whose newest packages `lowest` stands for.
-ELSEWHERE = {"3.10", "3.11", "3.14"}
+#: The Python that `tests` and `gate` run on, the one that `lowest` runs on, and those that the workflow alone tries.
+ELSEWHERE = {"3.11", "3.10", "3.12", "3.14"}
 
 
 def text(name):
