@@ -203,7 +203,7 @@ class RecordCodec:
 
 def _refused(key: Any, value: Any, cause: Exception) -> SessionValueError:
     return SessionValueError(
-        f"session[{key!r}] cannot be stored: {cause} (it holds a {type(value).__name__})", name=key, original=cause
+        f"session[{key!r}] cannot be stored: {cause} (it is of type {type(value).__name__})", name=key, original=cause
     )
 
 

@@ -320,7 +320,7 @@ class UserIndex:
             return frozenset()
         if login.refuses:
             raise SessionLimitError(
-                f"the user has {len(others)} sessions, and limit is {limit}: end one of them first", value=limit
+                f"sessions of this user: {len(others)}, and limit is {limit}: end one of them first", value=limit
             )
         others.sort(key=lambda name: entries[name]["created"])
         return frozenset(others[:excess])

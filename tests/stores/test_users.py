@@ -326,7 +326,7 @@ def test_a_limit_can_refuse(config):
     request.session["before"] = 1
 
     with pytest.raises(
-        SessionLimitError, match="the user has 1 sessions, and limit is 1: end one of them first"
+        SessionLimitError, match="sessions of this user: 1, and limit is 1: end one of them first"
     ) as told:
         request.session.bind(USER, limit=1, on_limit="refuse")
     assert told.value.value == 1

@@ -109,8 +109,8 @@ def test_before_json_the_log_names_what_it_will_refuse(caplog):
         "with data_serializer = json: session['own']",
         "with data_serializer = json: session['cart']",
     ]
-    assert "(it holds a dict)" in messages[0]
-    assert "(it holds a list)" in messages[2]
+    assert "(it is of type dict)" in messages[0]
+    assert "(it is of type list)" in messages[2]
 
 
 def test_before_json_the_log_names_what_it_will_change(caplog):

@@ -975,8 +975,8 @@ ASSIGNMENTS = {
     "union": lambda session, value: session.__ior__({"a": 1, "v": value}),
 }
 REFUSED = [
-    (object(), "a value of type object is not JSON (it holds a object)"),
-    ({5: 1}, "the key 5 is of type int, JSON would turn it into a string (it holds a dict)"),
+    (object(), "a value of type object is not JSON (it is of type object)"),
+    ({5: 1}, "the key 5 is of type int, JSON would turn it into a string (it is of type dict)"),
     (OrderedDict({None: 1}), "the key None is of type NoneType"),
     ({"a": object()}, "a value of type object is not JSON"),
     ([1, 2, frozenset()], "a value of type frozenset is not JSON"),

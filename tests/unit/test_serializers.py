@@ -202,9 +202,9 @@ def deep(depth):
 @pytest.mark.parametrize(
     ("value", "told"),
     [
-        (object(), "a value of type object is not JSON (it holds a object)"),
-        ([1, {"x": object()}], "a value of type object is not JSON (it holds a list)"),
-        ({"x": (1, {frozenset()})}, "a value of type frozenset is not JSON (it holds a dict)"),
+        (object(), "a value of type object is not JSON (it is of type object)"),
+        ([1, {"x": object()}], "a value of type object is not JSON (it is of type list)"),
+        ({"x": (1, {frozenset()})}, "a value of type frozenset is not JSON (it is of type dict)"),
         (1j, "a value of type complex is not JSON"),
         ({1: "x"}, "the key 1 is of type int, JSON would turn it into a string"),
         ([{"a": {None: 1}}], "the key None is of type NoneType"),
