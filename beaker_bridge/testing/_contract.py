@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import base64
+import os
+import pickle  # nosec B403 -- options, for a process of our own
 import secrets
+import subprocess  # nosec B404 -- as above
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack
+from contextlib import ExitStack, contextmanager
 from functools import partial
 from typing import Any, TypeVar, cast
 
@@ -37,6 +41,8 @@ PATIENCE = 30
 KIB = 1024
 #: Seconds after which an idle session expires, where a test has it expire.
 TIMEOUT = 1200
+#: How often each of two processes replaces one record.
+ROUNDS = 40
 
 
 def text(size: int = 40) -> bytes:
@@ -59,6 +65,65 @@ def together(*tasks: Callable[[], T]) -> list[T]:
 def raw_of(record: Record | None) -> bytes | None:
     """Return a record's bytes; None if there is no record."""
     return None if record is None else record.raw
+
+
+def count_up(store: Store, session_id: str) -> None:
+    """Add one to the number in a record, again and again, each time by a swap that is made."""
+    for _ in range(ROUNDS):
+        made = False
+        while not made:
+            record = store.read(session_id)
+            # A word beside the number, so that nobody else's swap stores the same.
+            text = f"{number_in(store, record) + 1:08d}{secrets.token_hex(16)}"
+            made = store.swap(session_id, record, store.envelope.wrap(text.encode())).made
+
+
+def number_in(store: Store, record: Record | None) -> int:
+    """Return the number in a record that :func:`count_up` wrote; 0 if there is no record."""
+    return 0 if record is None else int(store.envelope.unwrap(record.raw)[:8])
+
+
+def be_another_process() -> None:
+    """Hold a session's lock until a line comes in, and then count up; what another process does in a test."""
+    options, session_id = pickle.load(sys.stdin.buffer)  # noqa: S301  # nosec B301 -- from the test
+    store = open_store(read_options(given(options)))
+    with store.lock(session_id, PATIENCE):
+        sys.stdout.write("locked\n")
+        sys.stdout.flush()
+        sys.stdin.buffer.readline()
+    count_up(store, session_id)
+    store.close()
+
+
+@contextmanager
+def another_process(options: dict[str, Any], session_id: str) -> Iterator[Callable[[], None]]:
+    """Run :func:`be_another_process`, and yield what has it go on. At the end it has ended, and has not failed.
+
+    Args:
+        options: the session options.
+        session_id: the id.
+    """
+    code = f"from {__name__} import be_another_process as run; run()"
+    process = subprocess.Popen(  # noqa: S603  # nosec B603 -- this Python
+        [sys.executable, "-c", code],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path), "PYTHONWARNINGS": "ignore"},
+    )
+    with process:
+        stdin, stdout = cast("Any", process.stdin), cast("Any", process.stdout)
+        pickle.dump((options, session_id), stdin)
+        stdin.flush()
+
+        assert stdout.readline() == b"locked\n"
+
+        def go_on() -> None:
+            stdin.write(b"\n")
+            stdin.flush()
+
+        yield go_on
+
+    assert process.returncode == 0
 
 
 class CountedStore:
@@ -121,7 +186,7 @@ class Browser:
 
 
 class StoreContract:
-    """The suite: a store's test class derives from it and overrides the fixture ``options``.
+    """The suite: a store's test class derives from it and overrides the fixture ``options``, and ``unreachable``.
 
     It needs a server of the test's own, or one whose records may be deleted, and runs in a second or two.
     """
@@ -130,6 +195,8 @@ class StoreContract:
     lists_ids = True
     #: Whether the store holds text only: its envelope is bare, and its backend holds strings.
     text_only = False
+    #: Whether processes share the store, and can be given its options; else it is for the threads of one.
+    several_processes = True
     #: The largest record that the store holds, in bytes, as far as the suite goes.
     largest = 1024 * KIB
 
@@ -137,8 +204,13 @@ class StoreContract:
 
     @pytest.fixture
     def options(self) -> dict[str, Any]:
-        """Return the session options of the store: the one fixture that a store overrides."""
+        """Return the session options of the store: the one fixture that a store must override."""
         raise NotImplementedError
+
+    @pytest.fixture
+    def unreachable(self) -> dict[str, Any] | None:
+        """Return options of a store that cannot be reached, such as a port on which nobody listens; None: none can."""
+        return None
 
     @pytest.fixture
     def make_store(self, options: dict[str, Any]) -> Iterator[Callable[[], Store]]:
@@ -406,15 +478,39 @@ class StoreContract:
         assert swap.made
         assert raw_of(store.read(session_id)) == stored.raw
 
-    def test_an_expiry_may_be_given(self, store: Store, other_store: Store, session_id: str, raw: Raw) -> None:
-        """A record whose expiry lies ahead is there, also after a swap without an expiry."""
+    @pytest.mark.parametrize("seconds", [60.5, 90 * 24 * 3600])
+    def test_an_expiry_may_be_given(
+        self, store: Store, other_store: Store, session_id: str, raw: Raw, seconds: float
+    ) -> None:
+        """A record whose expiry lies ahead, however far, is there, also after a swap without an expiry."""
         new = raw()
-        swap = store.swap(session_id, None, new, 3600.5)
+        swap = store.swap(session_id, None, new, seconds)
 
         assert swap.made
+
+        # 60 milliseconds are over then.
+        time.sleep(0.1)
+
         assert raw_of(other_store.read(session_id)) == new
         assert store.swap(session_id, swap.found, raw()).made
         assert other_store.read(session_id) is not None
+
+    def test_the_last_swaps_expiry_counts(self, store: Store, other_store: Store, raw: Raw) -> None:
+        """A server that removes expired records by itself removes those, and none that a later swap has prolonged."""
+        if not store.expires_by_itself:
+            return
+        ids = expired, prolonged, endless = [secrets.token_hex(16) for _ in range(3)]
+        first = {session_id: store.swap(session_id, None, raw(), 1) for session_id in ids}
+        later = {
+            session_id: raw_of(store.swap(session_id, first[session_id].found, raw(), seconds).found)
+            for session_id, seconds in ((prolonged, 60), (endless, None))
+        }
+        end = time.monotonic() + PATIENCE
+        while other_store.read(expired) is not None and time.monotonic() < end:
+            time.sleep(0.05)
+
+        assert other_store.read(expired) is None
+        assert {session_id: raw_of(other_store.read(session_id)) for session_id in later} == later
 
     # -- Threads and processes at once ---------------------------------------------------------------
 
@@ -471,6 +567,20 @@ class StoreContract:
 
         together(*[use] * 4)
 
+    def test_another_process(self, options: dict[str, Any], store: Store, session_id: str) -> None:
+        """Between processes, too, the lock excludes, and of two replacements at once one is made."""
+        if not self.several_processes:
+            return
+        with another_process({"store_timeout": 10, **options}, session_id) as go_on:
+            assert self._is_refused(store, session_id)
+
+            go_on()
+            with store.lock(session_id, PATIENCE):
+                pass
+            count_up(store, session_id)
+
+        assert number_in(store, store.read(session_id)) == 2 * ROUNDS
+
     # -- Lock ----------------------------------------------------------------------------------------
 
     def test_the_lock_excludes(self, make_store: Callable[[], Store], session_id: str, raw: Raw) -> None:
@@ -515,9 +625,9 @@ class StoreContract:
         with store.lock(session_id, 0.01):
             pass
 
-    @pytest.mark.parametrize("error", [ZeroDivisionError, OSError, KeyError, LookupError])
+    @pytest.mark.parametrize("error", [ZeroDivisionError, OSError, KeyError, LookupError, SystemExit])
     def test_an_error_under_the_lock_is_its_own(
-        self, store: Store, other_store: Store, session_id: str, error: type[Exception]
+        self, store: Store, other_store: Store, session_id: str, error: type[BaseException]
     ) -> None:
         """An error inside the block releases the lock and reaches the caller as it was raised."""
         with pytest.raises(error) as raised, store.lock(session_id, PATIENCE):
@@ -585,6 +695,26 @@ class StoreContract:
             assert session_id not in self.listed(other_store)
 
         assert other_store.read(session_id) is None
+
+    # -- Outages -------------------------------------------------------------------------------------
+
+    def test_an_outage_is_an_error(self, unreachable: dict[str, Any] | None, session_id: str, raw: Raw) -> None:
+        """Whatever is asked of a store that cannot be reached, it never answers that there is nothing."""
+        if unreachable is None:
+            return
+        store = open_store(read_options(given({"store_timeout": 1, **unreachable})))
+        uses: list[Callable[[], object]] = [
+            lambda: store.read(session_id),
+            lambda: store.read_all([session_id]),
+            lambda: store.swap(session_id, None, raw()),
+            lambda: store.swap(session_id, Record(raw()), None),
+            lambda: ExitStack().enter_context(store.lock(session_id, 0.01)),
+            lambda: list(store.ids()),
+        ]
+        for use in uses:
+            with pytest.raises(SessionStoreError):
+                use()
+        store.close()
 
     # -- Cost ----------------------------------------------------------------------------------------
 

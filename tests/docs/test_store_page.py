@@ -131,6 +131,23 @@ FAULTS = {
         "if False:",
         "test_an_insert_whose_answer_was_lost_is_made",
     ),
+    "a lock of one process": (
+        "    def _taken(self, session_id, holder):\n",
+        (
+            "    def _taken(self, session_id, holder, held={}):\n"
+            "        return held.setdefault(session_id, holder) == holder\n"
+        ),
+        "test_another_process",
+    ),
+    "an outage that counts as no record": (
+        "        with self._connected() as connection:\n            return _record(connection, session_id)\n",
+        (
+            "        try:\n            with self._connected() as connection:\n"
+            "                return _record(connection, session_id)\n"
+            "        except Exception:\n            return None\n"
+        ),
+        "test_an_outage_is_an_error",
+    ),
     "an index that is listed as a session": ("filter(form.fullmatch, found)", "iter(found)", "test_an_index"),
 }
 

@@ -26,6 +26,8 @@ class BeakerContract(BeakerStoreContract):
 
     text_only = True
     lists_ids = False
+    # A process of its own would not know these backends.
+    several_processes = False
 
 
 class TestBackendWithFiles(BeakerContract):

@@ -94,6 +94,9 @@ def _bytes(key):
 class DbmContract(BeakerStoreContract):
     """What every kind of dbm file keeps beside the contract."""
 
+    # A module among the options cannot be given to another process.
+    several_processes = False
+
     @pytest.fixture
     def module(self):
         raise NotImplementedError

@@ -19,6 +19,7 @@ from beaker_bridge.stores import _breaker, open_store
 from beaker_bridge.stores._memcached_client import MemcachedServer
 from beaker_bridge.testing.contract import KIB, PATIENCE, BeakerStoreContract, text, together
 from tests.forks import as_child
+from tests.servers import free_port
 from tests.servers.memcached import Memcached, MemcachedOnSocket
 from tests.servers.proxy import Proxy
 
@@ -51,6 +52,10 @@ class TestMemcachedStore(BeakerStoreContract):
     @pytest.fixture
     def options(self, memcached_server):
         return {"type": "ext:memcached", "url": memcached_server.url}
+
+    @pytest.fixture
+    def unreachable(self):
+        return {"type": "ext:memcached", "url": f"127.0.0.1:{free_port()}"}
 
 
 class TestMemcachedOnSocket(TestMemcachedStore):

@@ -18,6 +18,7 @@ class TestMemoryStore(BeakerStoreContract):
     """``type = memory``."""
 
     text_only = True
+    several_processes = False
 
     @pytest.fixture
     def options(self):

@@ -187,6 +187,10 @@ class TestRedisStore(RedisContract):
         return {"type": "ext:redis", "url": redis_server.url}
 
     @pytest.fixture
+    def unreachable(self):
+        return {"type": "ext:redis", "url": f"redis://127.0.0.1:{free_port()}"}
+
+    @pytest.fixture
     def client(self, redis_server):
         with redis_server.client() as client:
             yield client

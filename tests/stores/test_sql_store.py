@@ -192,6 +192,9 @@ class TestMariaDB(DatabaseContract):
 class SqlaContract(SQLContract):
     """``type = ext:sqla``, with the application's engine, as an application has it."""
 
+    # Another process has an engine of its own.
+    several_processes = False
+
     @pytest.fixture
     def engine(self, url):
         engine = sa.create_engine(url)
