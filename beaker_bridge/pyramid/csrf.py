@@ -7,7 +7,7 @@ from typing import Any
 from pyramid.csrf import LegacySessionCSRFStoragePolicy
 from pyramid.interfaces import ICSRFStoragePolicy
 
-from beaker_bridge.pyramid.isession import CSRF_TOKEN
+from beaker_bridge.pyramid.isession import CSRF_TOKEN, PyramidSession
 
 
 class SessionCSRFStoragePolicy(LegacySessionCSRFStoragePolicy):
@@ -25,6 +25,8 @@ class SessionCSRFStoragePolicy(LegacySessionCSRFStoragePolicy):
             return True
         if not had_token:
             session.pop(CSRF_TOKEN, None)
+            if isinstance(session, PyramidSession):
+                session._exchange.is_refused = True
         return False
 
 

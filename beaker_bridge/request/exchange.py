@@ -65,6 +65,8 @@ class Exchange(SessionContext):
     body_length: str | None = None
     #: The route of the request, if Pyramid has found one.
     route: Any = None
+    #: Whether a form was refused for its CSRF token: the option ``auto`` then begins no session.
+    is_refused = False
 
     def __init__(self, environ: Mapping[str, Any], config: SessionConfig, finisher: str) -> None:
         self.environ = environ
@@ -120,10 +122,14 @@ class Exchange(SessionContext):
             session.force()
             self.is_save_asked = False
         elif self.config.options.auto:
-            session.force_by_option()
+            self._force_by_option(session)
         # Look here whether anything is pending: each request comes here three times.
         if session._state.pending or session._changes:
             session.commit()
+
+    def _force_by_option(self, session: SafeSession) -> None:
+        if len(session) or not (self.is_refused and session._state.is_new):
+            session.force_by_option()
 
     def commit_or_discard(self) -> None:
         """Commit while the answer can still be an error: a failure is raised, and discards the request.
@@ -166,7 +172,7 @@ class Exchange(SessionContext):
             # Allow for an error page of other middleware, after the request has failed: it commits nothing.
             if session is not None and self.phase is not OVER:
                 if self.config.options.auto:
-                    session.force_by_option()
+                    self._force_by_option(session)
                 is_asked, self.is_save_asked = self.is_save_asked, False
                 session.save(accessed_only=not is_asked)
         except BaseException:

@@ -8,9 +8,10 @@ from pyramid.csrf import CookieCSRFStoragePolicy, LegacySessionCSRFStoragePolicy
 from pyramid.exceptions import BadCSRFToken
 from pyramid.interfaces import ICSRFStoragePolicy
 from pyramid.response import Response
+from pyramid.session import SignedCookieSessionFactory
 from webtest import TestApp
 
-from tests.installations import WITH_TWEEN, Views, install, store_options
+from tests.installations import WITH_TWEEN, Views, data, install, store_options
 
 
 def form(request):
@@ -53,7 +54,10 @@ def site(request, tmp_path):
     return make
 
 
-@pytest.mark.parametrize("options", [{}, {"type": "cookie", "validate_key": "v" * 32}])
+@pytest.mark.parametrize(
+    "options",
+    [{}, {"type": "cookie", "validate_key": "v" * 32}, {"auto": True}, {"auto": True, "detect_changes": False}],
+)
 def test_a_refused_form_begins_no_session(site, options):
     """A form that comes without a session has none afterwards: no cookie takes the place of the one in the browser."""
     answers = [site(**options).post("/user", {"csrf_token": token}, status=400) for token in ("", "wrong")]
@@ -84,6 +88,21 @@ def test_what_the_page_of_a_refusal_adds_is_kept(site):
 
     assert set(flashed) == {"sid"}
     assert app.post("/user", {"csrf_token": token}).text == "None"
+
+
+def test_a_session_of_another_kind():
+    """A refused form leaves no token in another package's session either, which is the application's choice."""
+    config = Configurator()
+    config.include("beaker_bridge")
+    config.set_session_factory(SignedCookieSessionFactory("secret"))
+    config.set_default_csrf_options(require_csrf=True)
+    views = Views(user=user, data=data)
+    views.exception_views = {BadCSRFToken: refused}
+    views(config)
+    app = TestApp(config.make_wsgi_app())
+    app.post("/user", {"csrf_token": "wrong"}, status=400)
+
+    assert app.get("/data").text == "[]"
 
 
 def test_a_constant_token(site):
