@@ -23,3 +23,14 @@ def test_the_page(scratch):
 
     assert BLOCKS["cookie"] == f"Set-Cookie: {cookie}\n"
     assert answer.headers["Content-Security-Policy"] == "frame-ancestors 'self' https://partner.example.com"
+
+
+def test_a_page_with_a_policy_of_its_own(scratch):
+    """Who may embed the page is said beside what the page itself forbids."""
+    start = "    session = request.session\n"
+    policy = """    request.response.headers["Content-Security-Policy"] = "script-src 'none'"\n"""
+    view = VIEW.replace(start, start + policy)
+    browser = scratch.load(BLOCKS["iframe"], __init__=view, ancestors=BLOCKS["ancestors"])
+    policies = browser.get("/").headers.getall("Content-Security-Policy")
+
+    assert policies == ["script-src 'none'", "frame-ancestors 'self' https://partner.example.com"]

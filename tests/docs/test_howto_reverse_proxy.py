@@ -119,10 +119,10 @@ class Visitor:
         self._port = port
         self._cookie = ""
 
-    def get(self, path):
+    def get(self, path, **headers):
         connection = HTTPConnection("127.0.0.1", self._port, timeout=PATIENCE)
         try:
-            connection.request("GET", path, headers={"Cookie": self._cookie} if self._cookie else {})
+            connection.request("GET", path, headers={**({"Cookie": self._cookie} if self._cookie else {}), **headers})
             response = connection.getresponse()
             if cookie := response.headers["Set-Cookie"]:
                 self._cookie = cookie.partition(";")[0]
@@ -141,6 +141,17 @@ def test_a_cache(site, nginx):
     assert [one.get("/") for _ in range(3)] == ["visit 1", "visit 2", "visit 3"]
     assert [two.get("/") for _ in range(2)] == ["visit 1", "visit 2"]
     assert [each.get("/news") for each in (one, two, Visitor(port))] == ['{"news": 1}'] * 3
+
+
+def test_a_cache_keeps_hosts_apart(site, nginx):
+    """Who asks with another host gets a copy of his own, which nobody else is given."""
+    port = free_port()
+    text = BLOCKS["cache"].replace("listen 80", f"listen 127.0.0.1:{port}").replace("6543", str(site))
+    nginx(text.replace("/var/cache/nginx/myapp", "cache"), port)
+    other = [Visitor(port).get("/news", Host="attacker.example") for _ in range(2)]
+
+    assert other == ['{"news": 1}'] * 2
+    assert Visitor(port).get("/news") == '{"news": 2}'
 
 
 def test_a_careless_cache(site, nginx):
