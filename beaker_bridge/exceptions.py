@@ -108,9 +108,9 @@ class SessionTooLargeError(BeakerBridgeError):
 
 
 class SessionConflictError(BeakerBridgeError):
-    """Other requests changed the session each time that this one tried to merge its changes.
+    """Other requests changed the session each time that this one tried to merge its changes, or held its lock.
 
-    ``value`` is the number of tries, if the lock that others held is not what it waited for.
+    ``value`` is the number of tries, if it was the merge that was given up.
     """
 
     failure = "conflict"

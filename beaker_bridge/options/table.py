@@ -177,7 +177,9 @@ class SessionOptions(StoreOptions):
     )
 
     # The record.
-    data_serializer: Any = option(types.SERIALIZER, "json", "json, pickle, or an object with dumps and loads")
+    data_serializer: Any = option(
+        types.SERIALIZER, "json", "how sessions are written: json, pickle, or by an object with dumps and loads"
+    )
     legacy_serializer: Any = option(
         types.SERIALIZER, None, "another serializer that records in the store may be written with", _STORED
     )
@@ -229,7 +231,7 @@ class SessionOptions(StoreOptions):
     cookie_expires: Any = option(
         types.COOKIE_EXPIRES,
         True,
-        "true: until the browser closes; false: never; or seconds, a timedelta or a datetime",
+        "how long the browser keeps the cookie; true: until it closes; false: as long as it keeps any",
     )
     cookie_domain: str | None = option(
         types.COOKIE_ATTRIBUTE, None, "the cookie's domain, without scheme, port or path; else the host alone"

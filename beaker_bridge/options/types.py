@@ -305,7 +305,9 @@ SERIALIZER = ValueType("json, pickle or an object with dumps and loads", _serial
 BACKEND = ValueType(TEXT.rule, _backend)
 CLASS = ValueType("a dotted name that can be imported, or a class", lambda value: _callable(_dotted(value)))
 MAPPING = ValueType("a dict", _mapping)
-COOKIE_NAME = ValueType("a cookie's name (RFC 6265, or with a colon), and none of its attributes'", _cookie_name)
+COOKIE_NAME = ValueType(
+    "a cookie's name (RFC 6265, or with a colon), and not that of an attribute such as Path", _cookie_name
+)
 COOKIE_EXPIRES = ValueType("true, false, a whole number of seconds, a timedelta or a datetime", _cookie_expires)
 COOKIE_ATTRIBUTE = ValueType("ASCII text without white space or semicolons", _cookie_attribute)
 COOKIE_PATH = ValueType("a path that begins with /, in ASCII without white space or semicolons", _cookie_path)

@@ -287,13 +287,13 @@ class PyramidSession(_Base):  # noqa: PLW1641 -- as a dict, it has no hash
             SessionValueError: the note is no dict, is not JSON, or too large.
             SettingsError: there is no ``secret``.
             TypeError: the user's id is neither a text nor an int.
-            ValueError: the user's id is empty, or ``limit`` or ``on_limit`` are none.
+            ValueError: the user's id is empty, ``limit`` is below 1, or ``on_limit`` is another word.
         """
         if self._loaded.bind(user_id, note, limit, on_limit) and CSRF_TOKEN in self:
             self.new_csrf_token()
 
     def unbind(self) -> None:
-        """End that the session belongs to a user, when the request ends; its data and its id stay.
+        """Take the session off its user's list when the request ends; its data and its id stay.
 
         Raises:
             SessionTooLateError: the request is over.

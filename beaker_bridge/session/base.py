@@ -412,7 +412,7 @@ class SafeSession(BeakerMapping):
         raise NotImplementedError
 
     def unbind(self) -> None:
-        """End that the session belongs to a user, at the next commit."""
+        """Take the session off its user's list, at the next commit."""
         raise NotImplementedError
 
     def exclusive(self) -> AbstractContextManager[None]:

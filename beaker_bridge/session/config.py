@@ -70,8 +70,8 @@ def default_key_warning(label: str, *, is_set: bool) -> str:
     """
     what = "Beaker's default" if is_set else "not set"
     return (
-        f"{label} is {what}: another application on this host that has Beaker's own cookie name and path too logs this"
-        f" one's users out, as this one logs out its; set {label} to a name of its own"
+        f"{label} is {what}: if another application on this host has a cookie of the same name and path, the two log"
+        f" each other's users out; set {label} to a name of its own"
     )
 
 

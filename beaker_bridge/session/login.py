@@ -63,7 +63,7 @@ def new_login(
     Raises:
         SessionValueError: the note is no dict, is not JSON, or too large.
         TypeError: the user's id is neither a text nor an int.
-        ValueError: the user's id is empty, or ``limit`` or ``on_limit`` are none.
+        ValueError: the user's id is empty, ``limit`` is below 1, or ``on_limit`` is another word.
     """
     if limit is not None and (type(limit) is not int or limit < 1):
         raise ValueError(f"limit must be a whole number, 1 or more, or None, got {limit!r}")

@@ -450,7 +450,7 @@ WRONG = [
     ("legacy_serializer", "yaml", "json, pickle or an object with dumps and loads"),
     *(("encrypt_nonce_bits", value, "a multiple of 8, 48 or more") for value in ("40", "49", "x", 128.5, True)),
     *(
-        ("key", value, "a cookie's name (RFC 6265, or with a colon), and none of its attributes'")
+        ("key", value, "a cookie's name (RFC 6265, or with a colon), and not that of an attribute such as Path")
         for value in ("", "a b", "a;b", "a=b", "näme", "a,b", "$a", "Path", "expires", "a\n", 5)
     ),
     *(

@@ -2503,7 +2503,7 @@ def test_beakers_own_cookie_name_is_warned_about_once(options, what, caplog):
     warnings = [record.getMessage() for record in caplog.records]
 
     assert len(warnings) == 1
-    assert warnings[0].startswith(f"session.key is {what}: another application on this host")
+    assert warnings[0].startswith(f"session.key is {what}: if another application on this host")
 
 
 @pytest.mark.parametrize(
