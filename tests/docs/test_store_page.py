@@ -319,6 +319,29 @@ def test_an_entry_point_that_leads_nowhere_stops_the_start(install, tmp_path, pl
     assert message in wrong(type="lite", database="x")
 
 
+@pytest.mark.parametrize(
+    ("source", "message"),
+    [
+        ("1 / 0", "cannot be imported: ZeroDivisionError: division by zero"),
+        ("LiteStore = LiteStore.__new__(LiteStore)", "is no store: derive it from"),
+        ("class LiteStore(Store): kind = 'lite'", "is no whole store: it lacks lock, read, swap"),
+        ("LiteStore.own_options = {'database': str}", "without a type of beaker_bridge.options.types: database"),
+        ("LiteStore.own_options = {'url': DIRECTORY}", "take them from the option table: url"),
+    ],
+)
+def test_a_store_with_a_fault_stops_the_start(install, tmp_path, place, source, message):
+    """Whatever is wrong with a package's module or class is an error that names the package."""
+    folder = shutil.copytree(place, tmp_path / "installed")
+    text = f"{BLOCKS['litestore']}\n{source}\n"
+    (folder / "litestore.py").write_text(text, encoding="utf-8")
+    install(folder)
+
+    said = wrong(type="lite", database="x")
+
+    assert said.startswith("type = lite: litestore:LiteStore of the package litestore")
+    assert message in said
+
+
 def test_two_packages_with_one_type_stop_the_start(install, tmp_path, place):
     """Where two packages bring the same type along, nobody can know which one is meant."""
     folder = shutil.copytree(place, tmp_path / "installed")
