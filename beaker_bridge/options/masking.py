@@ -228,9 +228,8 @@ def _cleaned(value: Any) -> Any:
     """Return a text with every part of a password masked; anything else as it is."""
     if not isinstance(value, str):
         return value
-    with _passwords_guard:
-        passwords = [*_passwords]
-    parts = {password[at : at + _PART] for password in passwords for at in range(len(password) - _PART + 1)}
+    # A copy is made at once. Without the lock: a fork may have copied it as another thread held it.
+    parts = {password[at : at + _PART] for password in _passwords.copy() for at in range(len(password) - _PART + 1)}
     covered = {at + place for part in parts for at in _places(part, value) for place in range(_PART)}
     kept = ("\0" if at in covered else character for at, character in enumerate(value))
     return re.sub("\0+", HIDDEN, "".join(kept)) if covered else value

@@ -181,6 +181,9 @@ def _warn_of(converted: Iterable[tuple[Any, type, type]]) -> None:
     for key, kind, base in converted:
         name = f"{kind.__module__}.{kind.__qualname__}"
         about = str(key), name
+        # Mostly it was told long ago. A fork may have copied the lock as another thread held it.
+        if about in _told:
+            continue
         with _told_guard:
             is_due = about not in _told and len(_told) < _MAX_TOLD
             if is_due:

@@ -289,6 +289,22 @@ def test_a_password_is_learned_while_an_error_is_cleaned(monkeypatch):
     assert masking._cleaned("it is correct horse, sir") == "it is \u2026, sir"
 
 
+def test_a_lock_that_a_fork_has_copied_stops_no_request(monkeypatch):
+    """In a child, a lock that another thread held at the fork stays held: no request waits for it."""
+    monkeypatch.setattr(serializers, "_told", {("key", "builtins.bool")})
+
+    def use():
+        masking._cleaned("an error's text")
+        serializers._warn_of([("key", bool, str)])
+
+    thread = threading.Thread(target=use)
+    with masking._passwords_guard, serializers._told_guard:
+        thread.start()
+        thread.join(5)
+
+        assert not thread.is_alive()
+
+
 class MetRegistry(Registry):
     """A registry that is asked for its subscribers when both threads are there."""
 
