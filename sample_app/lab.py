@@ -151,7 +151,7 @@ def login(request: Any) -> dict[str, float]:
             session["user"] = "Ada"
             session.save()
         # With ours, it is one of that user's sessions from now on.
-        request.session.bind(request.session.get("visitor", "nobody"))
+        request.session.bind(request.session.setdefault("visitor", secrets.token_hex(8)))
     keep_copy(request, tab)
     return times
 
@@ -168,7 +168,8 @@ def logout(request: Any) -> dict[str, float]:
 def logout_everywhere(request: Any) -> dict[str, Any]:
     """Log the visitor out in all tabs. Beaker does not know which sessions are one user's: it ends this one."""
     request.beaker_session.delete()
-    revoke(request, request.session.get("visitor", "nobody"))
+    if "visitor" in request.session:
+        revoke(request, request.session["visitor"])
     return {}
 
 

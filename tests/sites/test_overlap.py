@@ -256,6 +256,19 @@ def test_a_copy_that_somebody_has_written_opens_nothing(browser):
     assert browser.read("copies") == {}
 
 
+def test_a_stranger_logs_nobody_out(monkeypatch):
+    """Two visitors whose sessions the page has not begun, or which have expired, are two users."""
+    work(monkeypatch, lambda _seconds: None)
+    app = site(type="memory")
+    one, other = Browser(app), Browser(app)
+    for browser in (one, other):
+        browser.post("login", tab="tab1")
+    other.post("logout_everywhere")
+
+    assert one.read("copies")["tab1"]["ours"] == "login"
+    assert other.read("copies")["tab1"]["ours"] == "nothing"
+
+
 def test_nobody_can_log_out(browser):
     """A logout without a login ends nothing, and is no error."""
     browser.post("logout")
