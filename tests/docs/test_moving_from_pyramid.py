@@ -136,7 +136,7 @@ def load(tmp_path, monkeypatch):
 
 def add_views(config):
     """Add what a browser does in these tests."""
-    for view in (log_in, show, log_out, raise_out, empty, fail, add):
+    for view in (log_in, show, log_out, raise_out, empty, fail, add, slow):
         config.add_route(view.__name__, f"/{view.__name__}")
         config.add_view(view, route_name=view.__name__, renderer="json")
     config.add_view(lambda error, request: {"error": type(error).__name__}, context=Exception, renderer="json")
@@ -151,6 +151,13 @@ def log_in(request):
 
 def show(request):
     return dict(request.session.items())
+
+
+def slow(request):
+    """Load the session; the test then makes other requests."""
+    user = request.session["user"]
+    request.environ["tests.meanwhile"]()
+    return user
 
 
 def log_out(request):
@@ -303,6 +310,23 @@ def test_two_first_requests_that_overlap(sites):
     found = [new.get("/show", headers={"Cookie": f"myapp={cookie}"}).json["cart"] for cookie in cookies]
 
     assert found == [["apple", "bread"], ["apple"]]
+
+
+def test_a_logout_during_a_slow_first_request(sites):
+    """As the page says: a first request that was under way at the logout has a session of its own, which stays."""
+    old, start = sites
+    new = start()
+    old.get("/log_in")
+    header = "; ".join(f"{name}={value}" for name, value in old.cookies.items())
+
+    def others():
+        new.get("/show")
+        new.get("/log_out")
+
+    late = new.get("/slow", headers={"Cookie": header}, extra_environ={"tests.meanwhile": others})
+    cookie = re.search("myapp=([^;]+)", late.headers["Set-Cookie"])[1]
+
+    assert new.get("/show", headers={"Cookie": f"myapp={cookie}"}).json["user"] == "ann"
 
 
 def test_a_copy_of_an_old_cookie(sites, request):
