@@ -85,6 +85,16 @@ def test_an_action_is_pinned_to_a_commit():
         assert workflow.count("runs-on:") == workflow.count("timeout-minutes:")
 
 
+def test_git_works_in_a_container():
+    """Where `.ci/run` does everything in a container, what asks git finds the checkout, which is another user's."""
+    jobs = re.split(r"\n  (?=\w[\w-]*:\n)", text(".github/workflows/tests.yml"))
+    whole = [job for job in jobs if "\n    container:" in job and re.search(r"run: \.ci/run$", job, re.MULTILINE)]
+    trusted = 'run: git config --system --add safe.directory "$GITHUB_WORKSPACE"'
+
+    assert len(whole) == 1
+    assert re.search(rf"checkout@.*{re.escape(trusted)}.*\.ci/run", whole[0], re.DOTALL)
+
+
 def test_only_the_last_job_may_publish():
     """The right to publish is one job's, which builds nothing and runs no code of the checkout."""
     build, publish = text(".github/workflows/release.yml").split("\n  publish:\n")
