@@ -29,6 +29,10 @@ def home(request):
     shown = {"flash": session.pop_flash(), "token": session.get_csrf_token(), "may": bool(request.has_permission("x"))}
     session.setdefault("cart", 1)
     return shown
+
+@view_config(route_name="session", renderer="json")
+def session(request):
+    return dict(request.session)
 """
 INI = """
 [app:main]
@@ -43,6 +47,7 @@ session.key = sid
 def browser(scratch):
     """Return a browser that has visited the site."""
     text = "\n".join([BLOCKS["policy"], BLOCKS["views"], SITE, BLOCKS["main"]])
+    text = text.replace("config.scan()", "config.add_route('session', '/session')\n        config.scan()")
     browser = scratch.load(INI, __init__=text)
     browser.get("/")
     return browser
@@ -83,6 +88,19 @@ def test_a_wrong_password(browser):
 def test_a_login_that_stays(browser):
     """Its cookie outlives the browser."""
     assert "Max-Age=2592000" in log_in(browser, stay="1").headers["Set-Cookie"]
+
+
+def test_a_login_over_another_one(browser):
+    """A visitor's cart moves along; what another user has left in the session, and its lifetime, do not."""
+    log_in(browser, stay="1")
+    kept = browser.get("/session").json
+    over = log_in(browser, name="bob")
+    left = browser.get("/session").json
+
+    assert kept["cart"] == 1
+    assert "cart" not in left
+    assert browser.get("/account").json == {"user": "bob"}
+    assert "Max-Age" not in over.headers["Set-Cookie"]
 
 
 def test_a_logout(browser):
