@@ -139,7 +139,7 @@ class SessionTooLateError(BeakerBridgeError):
 
 
 class SessionLimitError(BeakerBridgeError):
-    """A login would be one more than ``limit``, its ``value``, and ``on_limit`` is ``refuse``."""
+    """The user has ``limit`` sessions already, and ``on_limit`` is ``refuse``; ``value`` is the limit."""
 
     failure = "limit"
 

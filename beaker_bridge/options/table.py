@@ -223,7 +223,7 @@ class SessionOptions(StoreOptions):
         types.ALGORITHM, "sha1", "the hash in the HMAC that signs the cookie: sha1, as Beaker's, sha256 or sha512"
     )
     previous_sign_algorithms: tuple[str, ...] = option(
-        types.ALGORITHMS, (), "other hashes that are still accepted, or already: while a site changes over"
+        types.ALGORITHMS, (), "other hashes that are accepted, too, while a site changes from one to another"
     )
     previous_secrets: tuple[str, ...] = option(
         types.SECRETS, (), "retired secrets that are still accepted", _STORED, secret=True

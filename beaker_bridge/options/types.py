@@ -283,9 +283,9 @@ def _anything(value: Any) -> Any:
     return _text(value) if isinstance(value, str) else value
 
 
-TEXT = ValueType("a text that is not empty", _text)
+TEXT = ValueType("a non-empty string", _text)
 SECRET = ValueType(TEXT.rule, _secret)
-SECRETS = ValueType("a list of texts; in an .ini one on each line", _secrets)
+SECRETS = ValueType("a list of strings; in an .ini one on each line", _secrets)
 DIRECTORY = ValueType(TEXT.rule, _path)
 BOOLEAN = ValueType("true or false", _boolean)
 SECONDS = ValueType("a whole number of seconds, 1 or more (68 years at most)", _seconds)
@@ -299,7 +299,7 @@ ALGORITHMS = ValueType(
     "a list of sha1, sha256 and sha512, each on a line of its own",
     lambda value: tuple(map(ALGORITHM.convert, _texts(value))),
 )
-ANYTHING = ValueType("a text that is not empty, or an object", _anything)
+ANYTHING = ValueType("a non-empty string, or an object", _anything)
 DOTTED = ValueType("a dotted name that can be imported, or an object", _dotted)
 SERIALIZER = ValueType("json, pickle or an object with dumps and loads", _serializer)
 BACKEND = ValueType(TEXT.rule, _backend)
@@ -316,5 +316,5 @@ SECURE = ValueType("true, false or auto", _secure)
 NONCE_BITS = ValueType("a multiple of 8, 48 or more", _nonce_bits)
 CRYPTO_TYPE = ValueType("default, cryptography, pycryptodome or a name that is registered with Beaker", _crypto_type)
 POLICY = ValueType("true, false, http, or the dotted name of a function", _policy)
-TOKEN = ValueType("a text that is not empty, or false", _token)
+TOKEN = ValueType("a non-empty string, or false", _token)
 CALLABLE = ValueType("a callable", _callable)

@@ -286,7 +286,7 @@ class PyramidSession(_Base):  # noqa: PLW1641 -- as a dict, it has no hash
             SessionTooLateError: the response's headers were sent.
             SessionValueError: the note is no dict, is not JSON, or too large.
             SettingsError: there is no ``secret``.
-            TypeError: the user's id is neither a text nor an int.
+            TypeError: the user's id is neither a string nor an int.
             ValueError: the user's id is empty, ``limit`` is below 1, or ``on_limit`` is another word.
         """
         if self._loaded.bind(user_id, note, limit, on_limit) and CSRF_TOKEN in self:

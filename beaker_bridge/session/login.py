@@ -62,7 +62,7 @@ def new_login(
 
     Raises:
         SessionValueError: the note is no dict, is not JSON, or too large.
-        TypeError: the user's id is neither a text nor an int.
+        TypeError: the user's id is neither a string nor an int.
         ValueError: the user's id is empty, ``limit`` is below 1, or ``on_limit`` is another word.
     """
     if limit is not None and (type(limit) is not int or limit < 1):
@@ -76,17 +76,17 @@ def user_text(user_id: str | int) -> str:
     """Return a user's id as text: 42 and ``"42"`` are one user.
 
     Raises:
-        TypeError: it is neither a text nor an int.
+        TypeError: it is neither a string nor an int.
         ValueError: it is empty, or no text that UTF-8 can hold.
     """
     if not isinstance(user_id, (str, int)) or isinstance(user_id, bool):
         raise TypeError(
-            f"a user's id must be a text or an int, got a {type(user_id).__name__}: pass str(user_id) if it has a text"
+            f"a user's id must be a string or an int, got a {type(user_id).__name__}: pass str(user_id), for example"
         )
     # Skip what a subclass, such as an enumeration's member, is shown as.
     text = str.__str__(user_id) if isinstance(user_id, str) else int.__repr__(user_id)
     if not text or not _is_unicode(text):
-        raise ValueError("a user's id must be a text of one character or more, in Unicode")
+        raise ValueError("a user's id must be a non-empty string, in Unicode")
     return text
 
 

@@ -243,7 +243,7 @@ class BeakerMapping(BeakerAttributes, BeakerSession):
 
     def _checked_attribute(self, name: str, value: str | None, hosts: str) -> str | None:
         if not is_attribute(value):
-            raise ValueError(f"a cookie's {name} must be a text without white space or semicolons, got {value!r}")
+            raise ValueError(f"a cookie's {name} must be a string without white space or semicolons, got {value!r}")
         if value and name == "domain" and not COOKIE_DOMAIN.fullmatch(value):
             raise ValueError(f"a cookie's domain must be {DOMAIN_RULE}, got {value!r}")
         if value and value != hosts and self.key.lower().startswith(HOST_PREFIX):

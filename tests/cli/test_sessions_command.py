@@ -301,7 +301,7 @@ def test_no_handle_is_an_option():
         (("show",), "'show' takes one HANDLE"),
         (("end", "a", "b"), "'end' takes one HANDLE"),
         (("user",), "'user' takes one USER_ID"),
-        (("user", ""), "USER_ID: a user's id must be a text of one character or more"),
+        (("user", ""), "USER_ID: a user's id must be a non-empty string"),
         (("list",), "'list' is neither NAME=VALUE nor one of show, end, user"),
         (("end", "a", "--values"), "--values is for 'show' alone"),
         (("--end-all",), "--end-all is for 'user' alone"),

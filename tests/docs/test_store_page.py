@@ -269,7 +269,7 @@ def test_its_options_are_checked(options, tmp_path):
     """A store's own option that is wrong, misspelled or missing stops the start, by its name as it was written."""
     assert wrong(**{"session.type": "lite"}) == "session.database must be given where session.type = lite"
     assert wrong(**{"session.type": "lite", "session.database": ""}).startswith("session.database must be given")
-    assert wrong(type="lite", database=3) == "database must be a text that is not empty, got 3"
+    assert wrong(type="lite", database=3) == "database must be a non-empty string, got 3"
     assert wrong(**{"session.type": "lite", "session.databse": "x"}).endswith("did you mean session.database?")
     assert wrong(**options, colour="blue") == "colour is no option that beaker_bridge knows"
     assert "(did you mean lite?)" in wrong(type="lit")

@@ -420,7 +420,7 @@ def test_a_namespace_class_has_its_own_arguments():
 # -- Wrong values ------------------------------------------------------------------------------------
 
 SECONDS = "a whole number of seconds, 1 or more (68 years at most)"
-TEXT = "a text that is not empty"
+TEXT = "a non-empty string"
 SAMESITE = "one of Lax, Strict, None, or false for no attribute"
 POLICY = "true, false, http, or the dotted name of a function"
 
