@@ -55,7 +55,7 @@ def changes(site: Site, notices: list[Any]) -> list[Change]:
         for text in (*said, *errors)
         if not text.startswith(labels) and not any(text in change.changes for change in found)
     ]
-    return [*found, *(Change("", "", text, "as it says", text in errors) for text in rest)]
+    return [*found, *(Change("", "", text, "correct it", text in errors) for text in rest)]
 
 
 def _errors(site: Site) -> list[str]:
@@ -94,12 +94,12 @@ def _given(site: Site, errors: list[str], notices: list[str]) -> Iterator[Change
         wrong = [text for text in errors if _is_about(text, option.label)]
         said = [text for text in notices if _is_about(text, option.label)]
         if wrong:
-            yield Change(option.label, written, f"the site does not start: {'; '.join(wrong)}", "as it says", True)
+            yield Change(option.label, written, f"the site does not start: {'; '.join(wrong)}", "correct it", True)
             continue
         change, write = _changed(site, name, option)
         said = [*filter(None, [change]), *said]
         if said:
-            yield Change(option.label, written, "; ".join(said), write or ("" if change else "as it says"))
+            yield Change(option.label, written, "; ".join(said), write or ("" if change else "correct it"))
         else:
             yield Change(option.label, written, _NOTHING, "")
 
@@ -248,7 +248,7 @@ def _regions(site: Site, errors: list[str], notices: list[str]) -> Iterator[Chan
         about = [text for text in (*errors, *notices) if _names(text, label)]
         is_needed = any(_names(text, label) for text in errors)
         if about:
-            yield Change(label, "", "; ".join(about), "as it says", is_needed)
+            yield Change(label, "", "; ".join(about), "correct it", is_needed)
         elif "." not in name and name not in _INHERITED:
             yield Change(
                 label, "", "it counts for each region; pyramid_beaker ignored it here", "remove it if it is wrong"
