@@ -95,6 +95,14 @@ def test_git_works_in_a_container():
     assert re.search(rf"checkout@.*{re.escape(trusted)}.*\.ci/run", whole[0], re.DOTALL)
 
 
+def test_a_newcomers_job_skips_what_is_missing():
+    """GitHub sets CI, where a missing server is a failure: the job of a newcomer, who has none of them, does not."""
+    (job,) = re.findall(r"\n  ubuntu:\n(.*?)\n\n", text(".github/workflows/tests.yml"), re.DOTALL)
+
+    assert "-m tox -qq\n" in job
+    assert 'CI: ""' in job
+
+
 def test_only_the_last_job_may_publish():
     """The right to publish is one job's, which builds nothing and runs no code of the checkout."""
     build, publish = text(".github/workflows/release.yml").split("\n  publish:\n")
