@@ -166,7 +166,7 @@ class SessionOptions(StoreOptions):
     purge_every: int | None = option(
         types.SECONDS,
         None,
-        "seconds between purges of expired sessions, by processes that write sessions, in a thread, one at a time",
+        "seconds between purges of expired sessions, in a background thread of one process at a time",
         _FILES | _SQL,
     )
     store_error: str = option(
