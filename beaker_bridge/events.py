@@ -114,7 +114,7 @@ class BreakerOpened(StoreEvent):
 
     Args:
         store: the type of the store, as the option ``type`` has it.
-        server: the server's name and port, of a store that has several; else an empty text.
+        server: the server's name and port, of a store that has several; else an empty string.
         failure: what failed, as :class:`StoreFailed`'s.
         error: the error.
     """
@@ -131,7 +131,7 @@ class BreakerClosed(StoreEvent):
 
     Args:
         store: the type of the store, as the option ``type`` has it.
-        server: the server's name and port, of a store that has several; else an empty text.
+        server: the server's name and port, of a store that has several; else an empty string.
         seconds: the time since the breaker has opened.
     """
 

@@ -177,7 +177,7 @@ def _targets(node: ast.AST) -> Iterator[ast.expr]:
 
 
 def _changed_name(target: ast.expr, of: str, rebound: set[str]) -> str:
-    """Return the name whose value a target changes; an empty text if it is another variable."""
+    """Return the name whose value a target changes; an empty string if it is another variable."""
     is_part = isinstance(target, ast.Subscript)
     while isinstance(target, (ast.Subscript, ast.Call)):
         # Also what PerProcess.get() returns.

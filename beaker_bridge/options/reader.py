@@ -171,7 +171,7 @@ class Reading:
                 is_false = self.table[name].empty is Empty.FALSE
                 off = "that is false, as it was for Beaker: write false, or remove it"
                 meaning = off if is_false else "it is ignored: remove it"
-                yield name, Notice(f"{option.label} is an empty text; {meaning}")
+                yield name, Notice(f"{option.label} is an empty string; {meaning}")
 
     def unused(self, stores: Collection[str]) -> dict[str, Given]:
         """Return the options, right or wrong, that none of these store types uses."""

@@ -83,7 +83,7 @@ def wrong_value(label: str, name: str, rule: str, value: Any, *, secret: bool = 
     if value is None:
         got = "nothing"
     elif is_empty(value):
-        got = "an empty text"
+        got = "an empty string"
     elif secret and not isinstance(value, bool):
         got = f"a value{'' if isinstance(value, str) else f' of type {type(value).__name__}'} that is not shown"
     else:

@@ -67,7 +67,7 @@ def _described(options: Table, row: Row, role: str) -> Iterator[str]:
 
 
 def _default(row: Row) -> str:
-    """Return an option's default as an ``.ini`` has it; an empty text where it is not set."""
+    """Return an option's default as an ``.ini`` has it; an empty string where it is not set."""
     text = option_text(row.default)
     return f"``{text}``" if text else ""
 

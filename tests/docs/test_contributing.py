@@ -113,7 +113,7 @@ def test_the_rooms_are_those_of_the_imports():
 
 
 def imported(path):
-    """Return the rooms that a module imports from; an empty text for the package itself."""
+    """Return the rooms that a module imports from; an empty string for the package itself."""
     nodes = ast.walk(ast.parse(path.read_text(encoding="utf-8")))
     modules = [node.module.split(".") for node in nodes if isinstance(node, ast.ImportFrom) and node.module]
     return {(*module, "")[1] for module in modules if module[0] == "beaker_bridge"}

@@ -182,7 +182,7 @@ def test_odd_names(names, told):
 
 # -- Empty texts -------------------------------------------------------------------------------------
 
-#: The options that Beaker refuses as an empty text, and those that are ours.
+#: The options that Beaker refuses as an empty string, and those that are ours.
 NOT_EMPTY = {"type", "expire", "enabled", "key_length", "data_dir", "lock_dir"}
 OURS = {"store_timeout", "store_error", "lock_timeout", "key_prefix"}
 
@@ -190,7 +190,7 @@ OURS = {"store_timeout", "store_error", "lock_timeout", "key_prefix"}
 @pytest.mark.parametrize("option", [*REGION_TABLE, "sa.url", "sa.pool_size"])
 @pytest.mark.parametrize("owner", ["", "one."])
 def test_an_empty_text(option, owner, caplog):
-    """An option that Beaker accepts as an empty text is ignored, with one warning; another one stops the start."""
+    """An option that Beaker accepts as an empty string is ignored, with one warning; another one stops the start."""
     settings = {"cache.regions": "one", "cache.type": "memory", f"cache.{owner}{option}": " "}
     if option in NOT_EMPTY:
         with pytest.raises(Exception, match=r"Empty strings|must be"):
@@ -199,12 +199,12 @@ def test_an_empty_text(option, owner, caplog):
         pyramid_beaker.set_cache_regions_from_settings(settings)
     beaker.cache.cache_regions.clear()
     if option in NOT_EMPTY | OURS:
-        with pytest.raises(SettingsError, match=r"must be .*, got an empty text$") as raised:
+        with pytest.raises(SettingsError, match=r"must be .*, got an empty string$") as raised:
             set_cache_regions_from_settings(settings)
         assert str(raised.value).startswith(f"cache.{owner}{option} ")
     else:
         set_cache_regions_from_settings(settings)
-        assert caplog.messages == [f"cache.{owner}{option} is an empty text; it is ignored: remove it"]
+        assert caplog.messages == [f"cache.{owner}{option} is an empty string; it is ignored: remove it"]
         assert use("one") == 1
 
 
@@ -257,10 +257,10 @@ def test_what_a_type_needs(options, missing, theirs, owner, caplog):
 
 
 def test_what_several_regions_need_is_said_once(told):
-    """What many regions lack is one warning; an empty text is told as one, and not twice."""
+    """What many regions lack is one warning; an empty string is told as one, and not twice."""
     assert told(regions="one two", type="ext:redis", url="", two__url="") == [
         (
-            "cache.url must be given where cache.type = ext:redis, got an empty text;"
+            "cache.url must be given where cache.type = ext:redis, got an empty string;"
             " the first use of the cache regions one, two raises an error"
         )
     ]

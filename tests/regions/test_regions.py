@@ -251,9 +251,9 @@ def test_names_that_begin_alike():
         *[("expire", value, "a whole number of seconds") for value in ("1h", "", "-1", -1, 1.5, True, "nan")],
         *[("enabled", value, "true or false") for value in ("maybe", "", 2)],
         *[("key_length", value, "a whole number, 0 or more") for value in ("long", "-1", True, 1.5)],
-        *[("data_dir", value, "a text") for value in ("", 5)],
-        ("lock_dir", " ", "a text"),
-        ("type", "", "a text"),
+        *[("data_dir", value, "a non-empty string") for value in ("", 5)],
+        ("lock_dir", " ", "a non-empty string"),
+        ("type", "", "a non-empty string"),
         *[("store_timeout", value, "a number of seconds over 0") for value in ("soon", "0", -1)],
         ("lock_timeout", "0", "a number of seconds over 0"),
         ("store_error", "empty", "one of compute, raise"),
@@ -267,7 +267,7 @@ def test_a_wrong_value(option, value, rule):
 
         assert len(told) == 1
         assert told[0].startswith(f"cache.{name.replace('__', '.')} must be {rule}")
-        assert told[0].endswith(", got an empty text" if shown == "" else f", got {shown!r}")
+        assert told[0].endswith(", got an empty string" if shown == "" else f", got {shown!r}")
 
 
 def test_a_wrong_value_is_told_without_regions_too():
@@ -289,7 +289,7 @@ def test_all_faults_are_told_at_once():
 
     assert told == [
         "cache.expire must be a whole number of seconds, 0 or more, got 'soon'",
-        "cache.one.enabled must be true or false, got an empty text",
+        "cache.one.enabled must be true or false, got an empty string",
         "cache.three.lock_timeout must be a number of seconds over 0 (68 years at most), got 0",
         "cache.two.expires is no option that beaker_bridge knows; did you mean cache.two.expire?",
     ]

@@ -143,9 +143,9 @@ def test_set_expiry_takes_seconds(session):
 def test_a_cookies_domain_and_path_are_checked(session):
     """A domain or path that would end the attribute, or begin another one, is refused."""
     for wrong in ("a b", "/;secure", "/\r\nX: y", "/\ud800", 7):
-        with pytest.raises(ValueError, match="a cookie's domain must be a text without"):
+        with pytest.raises(ValueError, match="a cookie's domain must be a string without"):
             session.domain = wrong
-        with pytest.raises(ValueError, match="a cookie's path must be a text without"):
+        with pytest.raises(ValueError, match="a cookie's path must be a string without"):
             session.path = wrong
     for wrong in (
         "localhost:6543",

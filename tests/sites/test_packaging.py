@@ -145,7 +145,7 @@ def test_the_wheel_holds_the_package_alone(clone, tmp_path):
 def test_the_sdist_holds_what_the_readme_needs(clone, tmp_path):
     """An sdist is as good as a clone: both of the README's commands work in it, and it makes the same wheel."""
     found, path = built(clone, "sdist", tmp_path)
-    shutil.unpack_archive(path, tmp_path / "unpacked", filter="data")
+    subprocess.run([sys.executable, "-m", "tarfile", "--extract", path, tmp_path / "unpacked"], check=True)
     (unpacked,) = (tmp_path / "unpacked").iterdir()
 
     # What is hidden is for those who work on it.

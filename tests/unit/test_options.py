@@ -380,7 +380,7 @@ def test_two_whole_keys_on_one_line_are_refused(value):
     ],
 )
 def test_samesite(value, attribute):
-    """Python's None, false and an empty text are no attribute, as Beaker has it; the text None is one of its values."""
+    """Python's None, false and an empty string are no attribute, as in Beaker; the text None is one of its values."""
     for read in (
         options(samesite=value, secure=True),
         read_options(prefixed({"session.samesite": value, "session.secure": "true"})),
@@ -483,7 +483,7 @@ WRONG = [
 @pytest.mark.parametrize(("name", "value", "rule"), WRONG)
 def test_a_wrong_value(name, value, rule):
     """A wrong value is told with the option as it was given, the rule and the value."""
-    shown = "an empty text" if isinstance(value, str) and not value.strip() else repr(value)
+    shown = "an empty string" if isinstance(value, str) and not value.strip() else repr(value)
     told = f"{name} must be {rule}, got {shown}"
 
     assert fault(**{name: value}) == told
@@ -681,7 +681,7 @@ def test_an_empty_option_that_beaker_takes_is_ignored(name, prefix, empty, caplo
     settings = {f"{prefix}type": "memory", f"{prefix}{name}": empty}
     read, told = logged(caplog, settings)
 
-    assert told == [("WARNING", f"{prefix}{name} is an empty text; {IGNORED}")]
+    assert told == [("WARNING", f"{prefix}{name} is an empty string; {IGNORED}")]
     assert read == options(type="memory")
     assert logged(caplog, settings)[1] == []
 
@@ -694,7 +694,10 @@ def test_an_empty_switch_is_false(name, caplog):
     assert getattr(read, name) is False
     assert read.given == {name}
     assert told == [
-        ("WARNING", f"session.{name} is an empty text; that is false, as it was for Beaker: write false, or remove it")
+        (
+            "WARNING",
+            f"session.{name} is an empty string; that is false, as it was for Beaker: write false, or remove it",
+        )
     ]
 
 
@@ -757,7 +760,7 @@ def test_an_empty_option_that_beaker_refuses_stops_the_start():
 
     assert {name for fault in told for name in fault} == names
     assert all(
-        text == f"session.{name} must be {SESSION_TABLE[name].value_type.rule}, got an empty text"
+        text == f"session.{name} must be {SESSION_TABLE[name].value_type.rule}, got an empty string"
         for fault in told
         for name, text in fault.items()
     )
@@ -805,8 +808,8 @@ def test_a_switch_is_no_retired_key_and_no_token():
 @pytest.mark.parametrize(
     ("value", "got"),
     [
-        ("", "an empty text"),
-        (" ", "an empty text"),
+        ("", "an empty string"),
+        (" ", "an empty string"),
         (b"bytes", "a value of type bytes that is not shown"),
         (12345, "a value of type int that is not shown"),
         ([GEHEIM], "a value of type list that is not shown"),
@@ -1232,7 +1235,7 @@ def test_a_backend_of_somebody_elses_exists(monkeypatch):
         ({"type": "ext:sqla"}, {"bind": "{} = ext:sqla, or session.url", "table": "{} = ext:sqla"}),
     ],
 )
-@pytest.mark.parametrize(("empty", "got"), [(None, "nothing"), ("", "an empty text"), (" ", "an empty text")])
+@pytest.mark.parametrize(("empty", "got"), [(None, "nothing"), ("", "an empty string"), (" ", "an empty string")])
 def test_a_missing_address_or_directory(values, told, empty, got):
     """A type without the address or directory that it needs stops the start; all options have the file's prefix."""
     # Beaker takes no empty data_dir: that is wrong by itself.
