@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import os
 import re
+import signal
 import sys
 from collections import Counter
 from collections.abc import Iterator
@@ -37,6 +38,9 @@ def pytest_addoption(parser) -> None:
 def pytest_configure(config) -> None:
     """Pass it on."""
     machine.Bare.wanted = config.getoption("bare")
+    # A shell's job in the background ignores Ctrl-C, and so would the processes that tests interrupt.
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @contextmanager
