@@ -16,8 +16,6 @@ pytestmark = pytest.mark.once
 CHECKOUT = Path(__file__).parents[2]
 #: The extras of those who work on the package.
 OURS = {"benchmarks", "docs", "fuzzing", "testing"}
-#: The Python that `tests` and `gate` run on, the one that `lowest` runs on, and those that the workflow alone tries.
-ELSEWHERE = {"3.11", "3.10", "3.12", "3.14"}
 
 
 def text(name):
@@ -59,8 +57,8 @@ def test_each_python_is_promised_and_tested(pyproject, pythons):
     assert pyproject["project"]["requires-python"] == f">={pythons[0]}"
     assert section == "testenv:py{" + ",".join(name.replace(".", "") for name in pythons) + "}"
     assert matrix == ", ".join(f'"{name}"' for name in pythons)
-    assert {name for name in pythons if f"py{name.replace('.', '')}" not in in_ci} == ELSEWHERE
-    assert "lowest" in in_ci
+    # What CI runs the tests on beside the Python that it has: the oldest, and a newer one.
+    assert {"lowest", "release"} <= set(in_ci)
 
 
 def test_the_changelog_begins_with_this_version(pyproject):
