@@ -46,7 +46,7 @@ class LogLimiter:
         return due
 
 
-#: What was logged once, by logger. Guarded by _once_guard.
+#: The keys that were logged already, by logger. Guarded by _once_guard.
 _once: dict[str, LogLimiter] = {}
 _once_guard = threading.Lock()
 

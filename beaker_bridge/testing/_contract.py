@@ -507,7 +507,7 @@ class StoreContract:
         }
         end = time.monotonic() + PATIENCE
         while other_store.read(expired) is not None and time.monotonic() < end:
-            time.sleep(0.05)
+            time.sleep(0.05)  # between two looks
 
         assert other_store.read(expired) is None
         assert {session_id: raw_of(other_store.read(session_id)) for session_id in later} == later
